@@ -30,11 +30,11 @@ def _run() -> int:
     from typer._click.exceptions import ClickException  # Typer carries its own copy of click
 
     from evals.errors import EvalError
-    from prune.cli.app import app
+    from prune.cli.app import build
     from prune.errors import PruneError
 
     try:
-        code = app(standalone_mode=False)
+        code = build(sys.argv[1:])(standalone_mode=False)
         return code if isinstance(code, int) else 0
     except Abort:
         return _say("interrupted", INTERRUPTED)

@@ -21,6 +21,7 @@ DATA_HELP = (
     "hub data set org/name[:split]. Text gets exactly the special tokens that the tokenizer adds."
 )
 
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Directory, hub id, or `embedded` for the demo model.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="New directory (or file) to write.")]
 DataFlag = Annotated[list[str], typer.Option("--data", help=DATA_HELP)]
 Seed = Annotated[int, typer.Option("--seed", help="Of every random choice.")]
@@ -55,15 +56,14 @@ def split_names(text: str | None) -> list[str] | None:
     return [part.strip() for part in text.split(",") if part.strip()] if text else None
 
 
-def with_settings(model: type[BaseModel] | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def with_settings(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command one flag per field of a settings model; it receives them as keyword arguments.
 
-    Without a model the command stands under its name only, for the overview of all commands. A list is written with
-    commas. A flag that is not given is not passed, so the model's own default holds.
+    A list is written with commas. A flag that is not given is not passed, so the model's own default holds.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        fields = model.model_fields if model is not None else {}
+        fields = model.model_fields
         own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
         hints = typing.get_type_hints(command, include_extras=True)
         flags = [

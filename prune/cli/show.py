@@ -54,3 +54,36 @@ def follow(quiet: bool) -> None:
         logger = logging.getLogger("prune")
         logger.addHandler(_Clock())
         logger.setLevel(logging.INFO)
+
+
+def summary(data: Any) -> tuple[list[str], list[list[str]]]:
+    """The table of a run: one row per candidate; the README's demo section shows these figures."""
+    suites = [name for name in data.suites if any(name in c.suites for c in data.candidates)]
+    texts = sorted({name for c in data.candidates for name in c.bits_per_byte})
+    columns = ["layers", "stage", *suites, *(f"bits/byte {t}" for t in texts), "parameters", "MB", "decode tokens/s"]
+    rows = []
+    for c in data.candidates:
+        scores = [f"{c.suites[s].accuracy:.3f}" if s in c.suites else "-" for s in suites]
+        verdicts = [f" {c.suites[s].verdict}" if s in c.suites and c.suites[s].verdict else "" for s in suites]
+        rows.append(
+            [
+                str(c.num_layers),
+                c.stage,
+                *(a + b for a, b in zip(scores, verdicts, strict=True)),
+                *(number(c.bits_per_byte.get(t)) for t in texts),
+                f"{c.parameters:,}",
+                f"{c.bytes / 1e6:.2f}",
+                f"{c.decode_tokens_per_s:.0f}",
+            ]
+        )
+    return columns, rows
+
+
+def number(value: float | None) -> str:
+    """Three decimals, or a dash for what was not measured."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def listed(values: Any) -> str:
+    """Values with commas."""
+    return ", ".join(map(str, values))

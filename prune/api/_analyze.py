@@ -1,0 +1,84 @@
+"""`prune.analyze`: measure how a model uses its depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune.api._inputs import Data, check_files, load_domains, pad_token
+from prune.files import refuse_non_empty
+
+if TYPE_CHECKING:
+    from prune.analysis.result import Analysis
+
+
+def analyze(
+    model: str,
+    output: str | Path,
+    *,
+    data: Data,
+    measure: Sequence[str] | None = None,
+    seq_length: int = 512,
+    calib_num_samples: int | None = None,
+    seed: int = 0,
+    dtype: str = "float32",
+    batch_size: int = 8,
+    bootstrap: int = 1000,
+    first_token: str = "drop",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    dry_run: bool = False,
+) -> Analysis | dict[str, Any]:
+    """Measure how a model uses its depth, and write the result into a new directory.
+
+    Args:
+        model: directory, hub id, or `embedded`.
+        output: new directory for analysis.json, measurements.safetensors and analysis.html.
+        data: domains; see `prune.calibration.load_domain` for the file kinds.
+        measure: names of measurements; the default set if None.
+        seq_length: longer documents are cut, in tokens.
+        calib_num_samples: documents per domain; all if None.
+        first_token: `drop` removes a layer at every position, `keep` never at position 0 (the paper's rule).
+        dry_run: check the input and return what would be done.
+
+    Raises:
+        UsageError, PruneError: bad input; nothing is written.
+    """
+    from prune.pipeline import model_directory, run_analysis
+
+    target = Path(output)
+    refuse_non_empty(target)
+    source = model_directory(model)
+    check_files(data)
+    from prune.model.loading import load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(source, revision=revision, trust_remote_code=trust_remote_code)
+    domains = load_domains(data, tokenizer, seq_length, calib_num_samples, seed)
+    if dry_run:
+        return {"model": model, "output": str(target), "data": {n: d.describe() for n, d in domains.items()}}
+    loaded = load_model(source, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
+    analysis = run_analysis(
+        loaded,
+        domains,
+        measure=measure,
+        batch_size=batch_size,
+        bootstrap=bootstrap,
+        first_token=first_token,
+        seed=seed,
+        pad_token_id=pad_token(tokenizer),
+        source=model,
+    )
+    analysis.info["calibration"] = {
+        "files": check_files(data),
+        "seq_length": seq_length,
+        "calib_num_samples": calib_num_samples,
+        "seed": seed,
+        "dtype": dtype,
+        "revision": revision,
+    }
+    analysis.save(target)
+    from prune.reporting.page import render_analysis_html
+
+    render_analysis_html(analysis, target / "analysis.html")
+    return analysis

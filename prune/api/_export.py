@@ -1,0 +1,68 @@
+"""`prune.export`: package a checkpoint with its evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune.errors import UsageError
+from prune.files import refuse_non_empty
+
+if TYPE_CHECKING:
+    pass
+
+
+def export(
+    model: str,
+    output: str | Path,
+    *,
+    evidence: str | Path | None = None,
+    plan: str | Path | None = None,
+    override: str | None = None,
+    source: str | None = None,
+    revision: str | None = None,
+    max_shard_size: str = "5GB",
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Package a cut or healed checkpoint with its evidence; returns the manifest.
+
+    Args:
+        model: directory that `prune cut` or `prune heal` wrote.
+        output: new directory.
+        evidence: directory that `prune eval` wrote.
+        plan: the plan behind the cut, for card and manifest.
+        override: reason for exporting without a PASS; recorded.
+        source: the original's directory or id, for card and manifest; the plan's by default.
+
+    Raises:
+        GateFailed: no passing evidence and no override.
+    """
+    import json
+
+    from evals.evidence import Evidence
+    from prune.model.loading import check_local
+    from prune.packaging.export import check_gate, export_checkpoint
+    from prune.packaging.saving import HEALING
+    from prune.planning.plan import Plan
+
+    target = Path(output)
+    refuse_non_empty(target)
+    check_local(model)
+    if not Path(model).is_dir():
+        raise UsageError(f"{model}: no such directory; give what `prune cut` or `prune heal` wrote")
+    found = Evidence.load(Path(evidence)) if evidence else None
+    chosen = Plan.load(Path(plan)) if plan else None
+    healing = Path(model) / HEALING
+    facts = {
+        "source": source or (chosen.source if chosen else None),
+        "revision": revision,
+        "plan": chosen.model_dump() if chosen else None,
+        "data": chosen.data if chosen else {},
+        "healing": json.loads(healing.read_text(encoding="utf8")) if healing.is_file() else None,
+        "label": f"Gate: {found.overall}" if found else "Exported without evidence",
+    }
+    if dry_run:
+        return {**facts, "overrides": check_gate(found, override)}
+    return export_checkpoint(
+        Path(model), target, evidence=found, facts=facts, override=override, max_shard_size=max_shard_size
+    )

@@ -1,0 +1,43 @@
+"""What several functions take: domains of documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prune.calibration import Domain, load_domain, parse_data_flag
+from prune.errors import UsageError
+
+Data = Mapping[str, str] | Sequence[str]
+"""Domains: `{"general": "stories.txt"}`, or the flag's own form `["general=stories.txt"]`."""
+
+
+def check_files(data: Data) -> dict[str, str]:
+    """Domains as a mapping of names to files.
+
+    Raises:
+        UsageError: no domain, a flag without `=`, or a missing local file.
+    """
+    pairs = dict(data) if isinstance(data, Mapping) else dict(map(parse_data_flag, data))
+    if not pairs:
+        raise UsageError("--data is missing: give at least one NAME=PATH")
+    for name, path in pairs.items():
+        local = path.endswith((".txt", ".jsonl", ".parquet")) or path.startswith(("/", "."))
+        if local and not Path(path).is_file():
+            raise UsageError(f"--data {name}={path}: no such file")
+    return pairs
+
+
+def load_domains(data: Data, tokenizer: Any, seq_length: int, count: int | None, seed: int) -> dict[str, Domain]:
+    """Every domain read and tokenised; see `prune.calibration.load_domain`."""
+    return {
+        name: load_domain(name, path, tokenizer, seq_length=seq_length, calib_num_samples=count, seed=seed)
+        for name, path in check_files(data).items()
+    }
+
+
+def pad_token(tokenizer: Any) -> int:
+    """The token that pads: the tokenizer's own, else its end of text, else 0."""
+    token = tokenizer.pad_token_id
+    return int(token if token is not None else tokenizer.eos_token_id or 0)

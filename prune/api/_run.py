@@ -1,0 +1,47 @@
+"""`prune.run` and `prune.demo`: the whole path of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prune.pipeline import RunResult
+
+
+def run(
+    recipe: str | Path,
+    output: str | Path | None = None,
+    *,
+    resume: bool = False,
+    progress: bool = False,
+    dry_run: bool = False,
+) -> RunResult | dict[str, Any]:
+    """The whole path of a recipe: analyze, plan, cut, heal, eval, gate, export, report.
+
+    Args:
+        recipe: YAML file.
+        output: run directory; `runs/<recipe name>` if None.
+        resume: go on in a directory that holds a run; stages whose inputs did not change are kept.
+        dry_run: check everything that can be checked and return what would be done.
+
+    Raises:
+        GateFailed: nothing may ship; the report says why.
+        UsageError, PruneError, evals.errors.EvalError: bad input.
+    """
+    from prune.pipeline import Pipeline
+    from prune.recipe import load_recipe
+
+    path = Path(recipe)
+    root = Path(output) if output is not None else Path("runs") / path.stem
+    pipeline = Pipeline(load_recipe(path), root, resume=resume, progress=progress)
+    return pipeline.check() if dry_run else pipeline.run()
+
+
+def demo(
+    output: str | Path = "runs/demo", *, resume: bool = False, progress: bool = False, dry_run: bool = False
+) -> RunResult | dict[str, Any]:
+    """`run` on the embedded model and recipe."""
+    from prune.embedded import RECIPE
+
+    return run(RECIPE, output, resume=resume, progress=progress, dry_run=dry_run)

@@ -1,0 +1,84 @@
+"""`prune analyze`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from prune.cli.flags import (
+    DataFlag,
+    DryRun,
+    Dtype,
+    Json,
+    Model,
+    Output,
+    Quiet,
+    RemoteCode,
+    Revision,
+    Seed,
+    split_names,
+)
+from prune.cli.show import emit, table
+
+
+def command(
+    model: Model,
+    output: Output,
+    data: DataFlag,
+    measure: Annotated[
+        str | None, typer.Option("--measure", help="Names with commas; the default set if absent.")
+    ] = None,
+    seq_length: Annotated[int, typer.Option("--seq_length", min=2, help="Longer documents are cut, in tokens.")] = 512,
+    calib_num_samples: Annotated[
+        int | None, typer.Option("--calib_num_samples", min=1, help="Documents per domain; all if absent.")
+    ] = None,
+    seed: Seed = 0,
+    dtype: Dtype = "float32",
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Documents per forward pass.")] = 8,
+    bootstrap: Annotated[int, typer.Option("--bootstrap", min=10, help="Resamples behind each interval.")] = 1000,
+    first_token: Annotated[
+        str,
+        typer.Option("--first_token", help="drop: remove a layer everywhere; keep: never at position 0 (the paper)."),
+    ] = "drop",
+    revision: Revision = None,
+    trust_remote_code: RemoteCode = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how a model uses its depth."""
+    from prune import api
+
+    result = api.analyze(
+        model,
+        output,
+        data=data,
+        measure=split_names(measure),
+        seq_length=seq_length,
+        calib_num_samples=calib_num_samples,
+        seed=seed,
+        dtype=dtype,
+        batch_size=batch_size,
+        bootstrap=bootstrap,
+        first_token=first_token,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        dry_run=dry_run,
+    )
+    if isinstance(result, dict):
+        emit(result, [f"would analyze {model} on {', '.join(result['data'])}"], as_json=as_json, quiet=quiet)
+        return
+    if as_json:
+        emit(result.info, [], as_json=True, quiet=quiet)
+        return
+    columns = {
+        "Block Influence": "block_influence",
+        "contribution": "relative_contribution/layer",
+        "cosine": "contribution_cosine/layer",
+        "ΔNLL without it": "output_effect/dnll",
+    }
+    shown = {title: result[key] for title, key in columns.items() if key in result.measurements}
+    rows = [[i, *(f"{values[i]:.4f}" for values in shown.values())] for i in range(result.num_layers)]
+    table(f"{model}", ["layer", *shown], rows, quiet=quiet)
+    emit({}, [f"written: {output} (open analysis.html)"], as_json=False, quiet=quiet)

@@ -1,0 +1,50 @@
+"""`prune cut`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from prune.cli.flags import (
+    DryRun,
+    Json,
+    Model,
+    Output,
+    Quiet,
+)
+from prune.cli.show import emit
+
+
+def command(
+    model: Model,
+    output: Output,
+    plan: Annotated[str | None, typer.Option("--plan", help="plan.json of `prune plan`.")] = None,
+    drop_layers: Annotated[str | None, typer.Option("--drop_layers", help="20,21,24-27; both ends included.")] = None,
+    keep_layers: Annotated[str | None, typer.Option("--keep_layers", help="The layers that stay, same form.")] = None,
+    max_shard_size: Annotated[str, typer.Option("--max_shard_size", help="Largest weight file.")] = "5GB",
+    link: Annotated[bool, typer.Option("--link", help="Hard-link weight files that stay as they are.")] = False,
+    no_verify: Annotated[bool, typer.Option("--no_verify", help="Skip the proof that the result loads.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Remove layers from a checkpoint, exactly."""
+    from prune import api
+
+    result = api.cut(
+        model,
+        output,
+        plan=plan,
+        drop_layers=drop_layers,
+        keep_layers=keep_layers,
+        max_shard_size=max_shard_size,
+        link=link,
+        verify=not no_verify,
+        dry_run=dry_run,
+    )
+    state = "would write" if dry_run else "written and verified" if result.verified else "written, not verified"
+    lines = [
+        f"{state}: {output}, {len(result.keep)} of {result.num_layers_before} layers, {result.bytes_written:,} bytes"
+    ]
+    emit(result.as_dict(), lines, as_json=as_json, quiet=quiet)

@@ -1,0 +1,37 @@
+"""`prune demo`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from prune.cli.commands.run import finish
+from prune.cli.flags import (
+    DryRun,
+    Json,
+    Quiet,
+)
+from prune.cli.show import follow
+
+
+def command(
+    output: Annotated[str, typer.Option("--output", "-o", help="Run directory.")] = "runs/demo",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; keep what still holds.")] = False,
+    show_recipe: Annotated[bool, typer.Option("--show_recipe", help="Print the demo's recipe and stop.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """`run` on the embedded model: trained to add, to follow chains and to answer about stories."""
+    if show_recipe:
+        from prune.embedded import RECIPE
+
+        print(RECIPE.read_text(encoding="utf8"), end="")
+        return
+    from prune import api
+
+    follow(quiet)
+    progress = not quiet and sys.stderr.isatty()
+    finish(api.demo(output, resume=resume, progress=progress, dry_run=dry_run), as_json, quiet)

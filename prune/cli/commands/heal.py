@@ -1,0 +1,60 @@
+"""`prune heal`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from prune.cli.flags import (
+    DataFlag,
+    DryRun,
+    Json,
+    Model,
+    Output,
+    Quiet,
+    parse_weights,
+    with_settings,
+)
+from prune.cli.show import emit
+from prune.healing.settings import HealSettings
+
+
+def heal(
+    model: Model,
+    output: Output,
+    data: DataFlag,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="The original; needed for distillation.")] = None,
+    domain_weights: Annotated[str | None, typer.Option("--domain_weights", help="stories=0.3,math=0.7")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest training checkpoint.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    **settings: Any,
+) -> None:
+    """Train a cut model back towards its original, and merge."""
+    from prune import api
+
+    result = api.heal(
+        model,
+        output,
+        teacher=teacher,
+        data=data,
+        domain_weights=parse_weights(domain_weights),
+        resume=resume,
+        progress=not quiet and sys.stderr.isatty(),
+        dry_run=dry_run,
+        **settings,
+    )
+    if isinstance(result, dict):
+        emit(result, [f"would heal {model} on {', '.join(result['data'])}"], as_json=as_json, quiet=quiet)
+        return
+    line = (
+        f"written: {output}; held-out loss {result.held_out_before:.4f} -> {result.held_out_after:.4f} nats per token "
+        f"in {result.steps} steps, {result.seconds:.0f} s"
+    )
+    emit(result.as_dict(), [line], as_json=as_json, quiet=quiet)
+
+
+command = with_settings(HealSettings)(heal)

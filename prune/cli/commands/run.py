@@ -1,0 +1,48 @@
+"""`prune run`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from prune.cli.flags import (
+    DryRun,
+    Json,
+    Quiet,
+)
+from prune.cli.show import emit, follow, listed, summary, table
+
+
+def command(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file; `prune demo --show_recipe` prints one.")],
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Run directory [runs/<recipe>].")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; keep what still holds.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """The whole path: analyze, plan, cut, heal, eval, gate, export, report."""
+    from prune import api
+
+    follow(quiet)
+    progress = not quiet and sys.stderr.isatty()
+    finish(api.run(recipe, output, resume=resume, progress=progress, dry_run=dry_run), as_json, quiet)
+
+
+def finish(result: Any, as_json: bool, quiet: bool) -> None:
+    if isinstance(result, dict):
+        lines = [f"would cut {result['model']} from {result['num_layers']} layers to {listed(result['depths'])}"]
+        emit(result, [*lines, *result["gate_power"]], as_json=as_json, quiet=quiet)
+        return
+    if as_json:
+        emit(result.as_dict(), [], as_json=True, quiet=quiet)
+        return
+    from prune.reporting.data import ReportData
+
+    data = ReportData.load(result.root / "report.json")
+    columns, rows = summary(data)
+    table(data.title, columns, rows, quiet=quiet)
+    lines = [f"verdict: {result.choice.label}", f"report: {result.root / 'report.html'}"]
+    emit({}, [*lines, f"export: {result.root / 'export'}"], as_json=False, quiet=quiet)
