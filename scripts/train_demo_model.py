@@ -22,7 +22,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from prune.embedded.generators import EVAL_SEED_BASE, GENERATORS, distinct_items, items
+from prune.embedded.generators import EVAL_SEED_BASE, GENERATORS, distinct_items, items, story_questions
 
 END = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -32,9 +32,9 @@ PRE_TOKEN = (
     r" ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 )
 # Rows of one optimiser step, by family, and the length every row is padded to.
-MIXTURE = {"arithmetic_2da": 20, "arithmetic_2ds": 36, "arithmetic_3da": 56, "arithmetic_1dc": 80}
-CHAIN_ROWS, STORY_ROWS, TEXT_ROWS = 32, 64, 12
-SHAPES = {"arithmetic": 15, "chain": 32, "story": 45, "text": 128}
+MIXTURE = {"arithmetic_2da": 16, "arithmetic_2ds": 24, "arithmetic_3da": 96, "arithmetic_1dc": 56}
+CHAIN_ROWS, STORY_ROWS, TEXT_ROWS = 16, 40, 12
+SHAPES = {"arithmetic": 15, "chain": 32, "story": 121, "text": 128}
 
 
 def train_tokenizer(stories: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -134,6 +134,7 @@ class Batches:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, stories: list[str], seed: int) -> None:
         self.tokenizer = tokenizer
         self.rng = random.Random(seed)
+        self.questions = random.Random(seed + 1)
         self.streams = {name: items(name, seed * 100 + i, "train") for i, name in enumerate(GENERATORS)}
         eos = tokenizer.eos_token_id
         self.stories = [[eos, *ids, eos] for ids in tokenizer(stories)["input_ids"]]
@@ -148,6 +149,23 @@ class Batches:
             tokens = [*prompt, *answer, self.tokenizer.eos_token_id][:length]
             ids[i, : len(tokens)] = torch.tensor(tokens)
             labels[i, len(prompt) : len(tokens)] = ids[i, len(prompt) : len(tokens)]
+        return ids, labels
+
+    def _stories(self, rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stories with all their questions; loss on the answers, and on the end of text after the last one."""
+        ids = torch.full((rows, length), self.tokenizer.pad_token_id)
+        labels = torch.full((rows, length), -100)
+        for i in range(rows):
+            at = 0
+            pieces = story_questions(self.questions)
+            for j, (prompt, answer) in enumerate(pieces):
+                end = [self.tokenizer.eos_token_id] if j == len(pieces) - 1 else []
+                asked = self.tokenizer(prompt)["input_ids"]
+                said = [*self.tokenizer(answer)["input_ids"], *end]
+                tokens = torch.tensor([*asked, *said])[: length - at]
+                ids[i, at : at + len(tokens)] = tokens
+                labels[i, at + len(asked) : at + len(tokens)] = tokens[len(asked) :]
+                at += len(tokens)
         return ids, labels
 
     def _text(self, rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -165,7 +183,7 @@ class Batches:
         return [
             self._items(MIXTURE, SHAPES["arithmetic"]),
             self._items({"chain": CHAIN_ROWS}, SHAPES["chain"]),
-            self._items({"story": STORY_ROWS}, SHAPES["story"]),
+            self._stories(STORY_ROWS, SHAPES["story"]),
             self._text(TEXT_ROWS, SHAPES["text"]),
         ]
 
@@ -242,6 +260,7 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="of Muon; AdamW runs at a third of it")
     parser.add_argument("--vocab_size", type=int, default=2048)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--init", type=Path, help="start from this checkpoint's weights and vocabulary")
     parser.add_argument("--compile", action="store_true", help="compile each decoder layer (needs a C++ compiler)")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -251,9 +270,16 @@ def main() -> None:
     if (args.output_dir / "training.pt").exists():  # a resumed run must not learn another vocabulary
         tokenizer = PreTrainedTokenizerFast.from_pretrained(args.output_dir)
     else:
-        tokenizer = train_tokenizer(stories, args.vocab_size)
+        known = args.init is not None
+        tokenizer = (
+            PreTrainedTokenizerFast.from_pretrained(args.init) if known else train_tokenizer(stories, args.vocab_size)
+        )
         tokenizer.save_pretrained(args.output_dir)
-    model = Qwen3ForCausalLM(config_for(tokenizer))
+    model = (
+        Qwen3ForCausalLM.from_pretrained(args.init, dtype=torch.float32)
+        if args.init
+        else Qwen3ForCausalLM(config_for(tokenizer))
+    )
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}", flush=True)
     if args.compile:
         for layer in model.model.layers:

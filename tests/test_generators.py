@@ -17,6 +17,7 @@ from prune.embedded.generators import (
     held_out,
     items,
     story_question,
+    story_questions,
 )
 from tests.conftest import REPOSITORY
 
@@ -73,6 +74,22 @@ def test_no_evaluation_prompt_is_ever_generated_for_training(name):
     }
     assert all(held_out(prompt) for prompt in shipped | fresh)
     assert not trained & (shipped | fresh)
+
+
+def test_training_stories_with_many_questions_never_contain_an_evaluation_prompt():
+    import random
+
+    rng = random.Random(8)
+    shipped = [r["context"] for r in read("eval/story_questions.jsonl")]
+    for _ in range(3000):
+        pieces = story_questions(rng)
+        if not pieces:  # every question about this story is held out
+            continue
+        story = pieces[0][0].split("\nQuestion:")[0]
+        for prompt, _ in pieces:
+            assert not held_out(story + prompt[prompt.index("\nQuestion:") :])
+        joined = "".join(p + a for p, a in pieces)
+        assert not any(prompt in joined for prompt in shipped)
 
 
 def test_a_seed_of_the_other_split_is_refused():

@@ -102,8 +102,28 @@ def chain(rng: random.Random, steps: int | None = None) -> Item:
     return Item("".join(parts) + f"{letters[-1]}=", str(value), difficulty=steps)
 
 
-def story_question(rng: random.Random) -> Item:
-    """A story of one to three people, each with a coloured thing and a place; then one question about it."""
+@dataclass(frozen=True)
+class Story:
+    """Who has which thing, of which color, and where; told in shuffled sentences."""
+
+    text: str
+    names: list[str]
+    objects: list[str]
+    colors: list[str]
+    places: list[str]
+
+    def asked(self, who: int) -> tuple[tuple[str, list[str], list[str]], ...]:
+        """The four questions about one person: wording, the answers for every person, where wrong ones come from."""
+        return (
+            (f"Who has the {self.objects[who]}?", self.names, NAMES),
+            (f"What does {self.names[who]} have?", self.objects, OBJECTS),
+            (f"What color is the {self.objects[who]}?", self.colors, COLORS),
+            (f"Where is {self.names[who]}?", self.places, PLACES),
+        )
+
+
+def tell_story(rng: random.Random) -> Story:
+    """A story of one to three people, each with a coloured thing and a place."""
     count = rng.choice((1, 2, 2, 3))
     names, objects = rng.sample(NAMES, count), rng.sample(OBJECTS, count)
     colors, places = rng.sample(COLORS, count), rng.sample(PLACES, count)
@@ -112,22 +132,39 @@ def story_question(rng: random.Random) -> Item:
         has = rng.choice((f"{name} has a {color} {thing}.", f"{name} found a {color} {thing}."))
         sentences += [has, rng.choice((f"{name} is in the {place}.", f"{name} went to the {place}."))]
     rng.shuffle(sentences)
+    return Story(" ".join(sentences), names, objects, colors, places)
+
+
+def story_question(rng: random.Random) -> Item:
+    """A story, then one question about it."""
+    story = tell_story(rng)
+    count = len(story.names)
     who = rng.randrange(count)
-    question, answers, pool = rng.choice(
-        (
-            (f"Who has the {objects[who]}?", names, NAMES),
-            (f"What does {names[who]} have?", objects, OBJECTS),
-            (f"What color is the {objects[who]}?", colors, COLORS),
-            (f"Where is {names[who]}?", places, PLACES),
-        )
-    )
+    question, answers, pool = rng.choice(story.asked(who))
     choices = [*answers, *rng.sample([w for w in pool if w not in answers], 4 - count)]
     rng.shuffle(choices)
     return Item(
-        f"{' '.join(sentences)}\nQuestion: {question}\nAnswer:",
+        f"{story.text}\nQuestion: {question}\nAnswer:",
         f" {answers[who]}",
         choices=tuple(f" {c}" for c in choices),
     )
+
+
+def story_questions(rng: random.Random) -> list[tuple[str, str]]:
+    """A story, then every question about it that is not held out, in random order: pieces (prompt, completion).
+
+    For training only: many answers for one reading of the story. Joined, the pieces never contain an evaluation
+    prompt, since a question whose own prompt (story and question) is held out is left out.
+    """
+    story = tell_story(rng)
+    asked = [
+        (f"\nQuestion: {question}\nAnswer:", f" {answers[who]}")
+        for who in range(len(story.names))
+        for question, answers, _ in story.asked(who)
+    ]
+    rng.shuffle(asked)
+    allowed = [(prompt, answer) for prompt, answer in asked if not held_out(story.text + prompt)]
+    return [(story.text + prompt if i == 0 else prompt, answer) for i, (prompt, answer) in enumerate(allowed)]
 
 
 GENERATORS: dict[str, Callable[[random.Random], Item]] = {
