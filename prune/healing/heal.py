@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer_utils import SchedulerType
 
 from prune.calibration import Domain
-from prune.errors import PruneError
+from prune.errors import PruneError, UsageError
 from prune.files import sha256_json
 from prune.healing.data import Collator, TrainingSet, split_domains
+from prune.healing.held_out import held_out_loss
 from prune.healing.methods import attach, detach
 from prune.healing.objective import check_teacher, matched_states, packs_exactly
 from prune.healing.settings import HealSettings
-from prune.healing.trainer import HealTrainer, Task, check_resumable, newest_checkpoint
+from prune.healing.sharing import SharedWeights, find_kept_layers
+from prune.healing.trainer import HealTrainer, Task, Track, check_resumable, newest_checkpoint
 from prune.model.anatomy import find_layer_list
 
 if TYPE_CHECKING:
@@ -42,13 +46,16 @@ class HealResult:
             `residual_loss`, `learning_rate`, `grad_norm`, or `eval_loss` and `eval_<domain>_loss` (nats per token).
         best_step: step whose weights the model holds; 0 means that training never beat the pruned model.
         steps: steps done.
-        held_out_before: held-out loss of the pruned model, weighted over domains, nats per token.
-        held_out_after: the same of the returned weights.
+        held_out_before: held-out loss of the pruned model, unquantised, weighted over domains, nats per token.
+        held_out_adapted: the same at the best step with the adapters still apart (qlora: over the NF4 copy).
+        held_out_after: the same of the returned model, measured again after the merge.
+        held_out_by_domain: `before` and `after` per domain.
         tokens_seen: real tokens trained on up to the last step, padding excluded.
         tokens_to_best: real tokens trained on up to the best step.
         seconds: wall time of training and its evaluations, over all resumed parts.
         packed: whether rows held several documents.
         trained_parameters: how many numbers were trained.
+        shared_bytes: memory that student and teacher had in common while training.
         settings: the settings used.
         data: provenance per domain, with its weight and the numbers of training and held-out documents.
     """
@@ -58,12 +65,15 @@ class HealResult:
     best_step: int
     steps: int
     held_out_before: float
+    held_out_adapted: float
     held_out_after: float
+    held_out_by_domain: dict[str, dict[str, float]]
     tokens_seen: int
     tokens_to_best: int
     seconds: float
     packed: bool
     trained_parameters: int
+    shared_bytes: int
     settings: HealSettings
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -85,6 +95,7 @@ def heal(
     output_dir: Path,
     resume: bool = False,
     progress: bool = False,
+    track: Track | None = None,
 ) -> HealResult:
     """Train the student on the domains, with the teacher's distributions as targets where the settings say so.
 
@@ -93,12 +104,13 @@ def heal(
         teacher: the original model; needed for distillation and residual matching.
         domains: training data; a share of each is held out.
         settings: method, objectives, optimiser.
-        kept_layers: source index of each student layer, sorted; needed for residual matching.
+        kept_layers: source index of each student layer, sorted; found by comparing weights if not given.
         domain_weights: share of predicted tokens per domain; equal if none.
         pad_token_id: fills short rows; never counted.
         output_dir: checkpoints go to `output_dir/checkpoints`.
         resume: continue at the newest complete checkpoint there, if any.
         progress: show Trainer's progress bar.
+        track: scores to log at every evaluation, for example of the gate's own tasks.
 
     Raises:
         PruneError: no or too little data, a missing teacher or one of another vocabulary, a non-finite loss (the
@@ -115,9 +127,13 @@ def heal(
         eval_max_documents=settings.eval_max_documents,
         seed=settings.seed,
     )
-    matches = _matches(student, teacher, settings, kept_layers)
-    device = next(student.parameters()).device
+    if teacher is not None:
+        kept_layers = _source_layers(student, teacher, kept_layers, needed=settings.residual_weight > 0)
+    matching = teacher is not None and kept_layers is not None and settings.residual_weight > 0
+    matches = matched_states(kept_layers, len(find_layer_list(teacher)[1])) if matching else []  # type: ignore[arg-type]
     arguments = training_arguments(settings, output_dir / "checkpoints", progress)
+    device = student.device
+    student.to(arguments.device)
     packing = settings.packing and packs_exactly(student, student.get_input_embeddings().num_embeddings)
     rows_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * arguments.world_size
     training_set = TrainingSet(
@@ -132,36 +148,46 @@ def heal(
     checkpoint = newest_checkpoint(output_dir / "checkpoints") if resume else None
     if checkpoint is not None:
         check_resumable(checkpoint, fingerprint)
+    before = held_out_loss(student, student.get_output_embeddings(), split, settings, pad_token_id)
 
-    head = student.get_output_embeddings()
-    model = attach(student, settings)
-    if settings.method == "qlora":
-        head = model.get_output_embeddings()
-    merged = False
+    shared = None
+    if teacher is not None and kept_layers is not None:
+        shared = SharedWeights(student, teacher.to(arguments.device), kept_layers)
+    shared_bytes = shared.bytes if shared else 0
+    model, merged = attach(student, settings), False
     try:
-        task = Task(settings, split, training_set, Collator(pad_token_id, packing), head, teacher, matches, fingerprint)
+        head = model.get_output_embeddings()
+        collator = Collator(pad_token_id, packing)
+        task = Task(settings, split, training_set, collator, head, teacher, matches, fingerprint, track)
         trainer = HealTrainer(model, task, arguments)
         _train(trainer, checkpoint)
         count = sum(p.numel() for p in trainer._trained().values())
         trainer.restore_best()
+        if shared:
+            shared.unshare()
         healed = detach(model, student, settings, merge=True)
         merged = True
     finally:
         if not merged:
+            if shared:
+                shared.unshare()
             detach(model, student, settings, merge=False)
-    held_out = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    after = held_out_loss(healed, healed.get_output_embeddings(), split, settings, pad_token_id)
     return HealResult(
         model=healed.to(device).eval(),
         history=trainer.state.log_history,
         best_step=trainer.progress.best_step,
         steps=trainer.state.global_step,
-        held_out_before=held_out[0]["eval_loss"],
-        held_out_after=trainer.progress.best_loss,
+        held_out_before=before.loss,
+        held_out_adapted=trainer.progress.best_loss,
+        held_out_after=after.loss,
+        held_out_by_domain={"before": before.by_domain, "after": after.by_domain},
         tokens_seen=training_set.tokens(rows_per_step * trainer.state.global_step),
         tokens_to_best=training_set.tokens(rows_per_step * trainer.progress.best_step),
         seconds=trainer.seconds(),
         packed=packing,
         trained_parameters=count,
+        shared_bytes=shared_bytes,
         settings=settings,
         data={
             name: {
@@ -178,6 +204,7 @@ def heal(
 def training_arguments(settings: HealSettings, directory: Path, progress: bool = False) -> TrainingArguments:
     """The arguments of transformers' Trainer that the settings stand for."""
     steps = settings.max_steps
+    _check_names(settings)
     return TrainingArguments(
         output_dir=str(directory),
         max_steps=steps,
@@ -208,6 +235,19 @@ def training_arguments(settings: HealSettings, directory: Path, progress: bool =
     )
 
 
+def _check_names(settings: HealSettings) -> None:
+    """Refuse schedules and trackers that transformers does not know, or whose library is not installed."""
+    try:
+        SchedulerType(settings.lr_scheduler_type)
+    except ValueError as error:
+        raise UsageError(f"lr_scheduler_type: {error}") from None
+    try:
+        for callback in get_reporting_integration_callbacks(settings.report_to):
+            callback()
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise UsageError(f"report_to: {error}") from None
+
+
 def _train(trainer: HealTrainer, checkpoint: Path | None) -> None:
     trainer.session_start = time.monotonic()
     trainer.args.eval_on_start = checkpoint is None
@@ -221,22 +261,20 @@ def _train(trainer: HealTrainer, checkpoint: Path | None) -> None:
         trainer.evaluate()
 
 
-def _matches(
-    student: PreTrainedModel,
-    teacher: PreTrainedModel | None,
-    settings: HealSettings,
-    kept_layers: Sequence[int] | None,
-) -> list[tuple[int, int]]:
-    if teacher is None or settings.residual_weight == 0:
-        return []
-    count = len(find_layer_list(student)[1])
-    if kept_layers is None or len(kept_layers) != count:
-        given = "none" if kept_layers is None else len(kept_layers)
+def _source_layers(
+    student: PreTrainedModel, teacher: PreTrainedModel, given: Sequence[int] | None, *, needed: bool
+) -> list[int] | None:
+    """Teacher layer of each student layer; None where neither the caller nor the weights tell and nobody needs it."""
+    count, depth = len(find_layer_list(student)[1]), len(find_layer_list(teacher)[1])
+    kept = find_kept_layers(student, teacher) if given is None else list(given)
+    if kept is None and not needed:
+        return None
+    if kept is None or len(kept) != count or kept != sorted(set(kept)) or not all(0 <= k < depth for k in kept):
         raise PruneError(
-            f"residual_weight compares each of the {count} kept layers with its original: give kept_layers, {count} "
-            f"layer numbers of the teacher (got {given})"
+            f"kept_layers {kept if kept is not None else 'cannot be told from the weights'}: give {count} sorted layer "
+            f"numbers of the teacher, 0 to {depth - 1}, one for each layer of the pruned model"
         )
-    return matched_states(kept_layers, len(find_layer_list(teacher)[1]))
+    return kept
 
 
 def _fingerprint(

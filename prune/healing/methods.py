@@ -64,6 +64,8 @@ def _select_layers(student: PreTrainedModel, wanted: list[int] | None) -> None:
     student.requires_grad_(False)
     for module in (*(layers[i] for i in chosen), student.get_output_embeddings()):
         module.requires_grad_(True)
+    for parameter in trained_parameters(student).values():
+        parameter.data = parameter.data.clone()  # its storage may be the teacher's
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -118,6 +120,9 @@ def nf4_copy(student: PreTrainedModel) -> PreTrainedModel:
             )
             linear.weight = Params4bit(child.weight.data.clone(), requires_grad=False, quant_type="nf4").to(device)
             linear.bias = child.bias
+            # On CPUs with AVX-512 bf16 the first evaluation would repack the weights in place, for good, with scales
+            # rounded to bf16, and fail where a row is no multiple of a block: training would go on with other weights.
+            linear.support_avx512bf16_for_cpu = False
             setattr(parent, name, linear)
     quantised.is_loaded_in_4bit = True  # where peft looks before it puts an adapter over 4-bit weights
     return quantised

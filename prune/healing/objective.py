@@ -57,14 +57,7 @@ def matched_states(kept_layers: Sequence[int], teacher_layers: int) -> list[tupl
 
     Entry i + 1 is the stream after layer i, except the last entry, which transformers gives after the final norm; it
     is compared with the teacher's last one, because both feed the same head.
-
-    Raises:
-        PruneError: the layers are not sorted source indices of the teacher.
     """
-    if list(kept_layers) != sorted(set(kept_layers)) or not all(0 <= k < teacher_layers for k in kept_layers):
-        raise PruneError(
-            f"kept_layers {list(kept_layers)}: give sorted layer numbers of the teacher, 0 to {teacher_layers - 1}"
-        )
     inner = [(i + 1, source + 1) for i, source in enumerate(kept_layers[:-1])]
     return [*inner, (len(kept_layers), teacher_layers)]
 

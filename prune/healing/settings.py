@@ -44,6 +44,7 @@ class HealSettings(BaseModel):
     )
     train_layers: list[int] | None = Field(
         None,
+        min_length=1,
         description="method full: layers of the pruned model (from 0) that are trained; none given: the last three.",
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from prune.calibration import Document
 from prune.errors import PruneError
 from prune.files import write_json
-from prune.healing.data import IGNORED, Collator, Split, TrainingSet
+from prune.healing.data import Collator, Split, TrainingSet
+from prune.healing.held_out import held_out_loss
 from prune.healing.methods import trained_parameters
-from prune.healing.objective import Losses, batch_losses
+from prune.healing.objective import batch_losses
 from prune.healing.settings import HealSettings
+
+Track = Callable[[nn.Module], Mapping[str, float]]
+"""Scores of the model as it stands, by name: the gate's own tasks, for example."""
 
 MARKER, BEST_WEIGHTS = "heal.json", "best.safetensors"
 SAVE_SECONDS = 600.0  # between checkpoints when save_steps is not given
@@ -42,6 +45,7 @@ class Task:
         teacher: the original model, on any device; none without distillation or residual matching.
         matches: pairs of hidden states for residual matching.
         fingerprint: what must be equal for a checkpoint to be resumed, by field name.
+        track: called with the model at every evaluation; what it returns is logged as `eval_<name>`.
     """
 
     settings: HealSettings
@@ -52,6 +56,7 @@ class Task:
     teacher: nn.Module | None
     matches: Sequence[tuple[int, int]]
     fingerprint: Mapping[str, Any]
+    track: Track | None = None
 
 
 @dataclass
@@ -72,7 +77,7 @@ class HealTrainer(Trainer):
         self.progress = Progress()
         self.best_weights: dict[str, torch.Tensor] = {}
         self.session_start = time.monotonic()
-        self._batch_of_step = 0
+        self._step_losses: list[torch.Tensor] = []  # of the batches of the step under way, never read before its end
         self._since_log: list[torch.Tensor] = []  # [next-token, distill, residual] per counted token, one per batch
         super().__init__(
             model=model,
@@ -98,76 +103,71 @@ class HealTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The weighted objective per counted token of the whole accumulated batch.
-
-        Raises:
-            PruneError: the loss is not finite; a checkpoint with the weights before this step is written first.
-        """
-        losses = self._losses(model, inputs)
-        loss = losses.total / num_items_in_batch * self.accelerator.num_processes
-        if not torch.isfinite(loss):
-            self._stop_on_non_finite(f"the loss is {loss.item()}")
-        parts = torch.stack([losses.next_token.detach(), losses.distill.detach(), losses.residual])  # [3]
-        self._since_log.append(parts / num_items_in_batch * self.accelerator.num_processes)
-        self._batch_of_step += 1
+        """The weighted objective per counted token of the whole accumulated batch of all processes."""
+        task = self.task
+        losses = batch_losses(model, inputs, task.settings, head=task.head, teacher=task.teacher, matches=task.matches)
+        scale = self.accelerator.num_processes / num_items_in_batch
+        loss = losses.total * scale
+        self._step_losses.append(loss.detach())
+        self._since_log.append(
+            torch.stack([losses.next_token, losses.distill, losses.residual]).detach() * scale
+        )  # [3]
         return (loss, None) if return_outputs else loss
 
-    def _losses(self, model: nn.Module, inputs: dict[str, Any], *, objective: bool = True) -> Losses:
-        task = self.task
-        return batch_losses(
-            model,
-            inputs,
-            task.settings,
-            head=task.head,
-            teacher=task.teacher if objective else None,
-            matches=task.matches if objective else (),
-        )
-
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm, read once per optimiser step: the weights must not move on a gradient that is not finite.
+
+        Raises:
+            PruneError: loss or gradient is not finite; a checkpoint with the weights before this step is written first.
+        """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if not math.isfinite(float(norm)):
-            self._stop_on_non_finite(f"the gradient norm is {float(norm)}")
+            self._stop_on_non_finite(float(norm))
+        self._step_losses.clear()
         return norm
 
-    def _stop_on_non_finite(self, what: str) -> None:
-        settings, step = self.task.settings, self.state.global_step
-        rows = settings.per_device_train_batch_size * self.accelerator.num_processes
-        begin = (step * settings.gradient_accumulation_steps + self._batch_of_step) * rows
-        begin = min(begin, (step + 1) * settings.gradient_accumulation_steps * rows - rows)
+    def _stop_on_non_finite(self, norm: float) -> None:
+        # The norm is that of the gradient summed over processes, so all of them arrive here together.
+        settings, step, processes = self.task.settings, self.state.global_step, self.accelerator.num_processes
+        losses = self.accelerator.gather(torch.stack(self._step_losses)).view(processes, -1).T.flatten()  # [batches]
+        rows, first = settings.per_device_train_batch_size, step * len(losses)  # batches are dealt to processes in turn
+        bad = [i for i, finite in enumerate(losses.isfinite().tolist()) if not finite]
+        begin, end = (first + bad[0], first + bad[0] + 1) if bad else (first, first + len(losses))
+        value = f"loss is {losses[bad[0]].item()}" if bad else f"gradient norm is {norm}"
+        what = f"the {value} on batch {end}" if end == begin + 1 else f"the {value} on batches {begin + 1} to {end}"
+        documents = self.task.training_set.describe(begin * rows, end * rows)
         self._save_checkpoint(self.model, trial=None)
         raise PruneError(
-            f"healing stopped at step {step + 1} of {settings.max_steps}: {what} on batch {begin // rows + 1} "
-            f"({self.task.training_set.describe(begin, begin + rows)}); the weights before this step are kept in "
-            f"{self.checkpoint_directory()}; lower learning_rate, or check those documents and the weights"
+            f"healing stopped at step {step + 1} of {settings.max_steps}: {what} ({documents}); the weights before "
+            f"this step are kept in {self.checkpoint_directory()}; lower learning_rate, or check those documents"
         )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Held-out next-token loss per domain, and their weighted mean as `eval_loss`; keeps the best weights."""
-        model, means = self.model, {}
-        was_training = model.training
-        model.eval()
-        with torch.no_grad(), self.compute_loss_context_manager():
-            for name, documents in self.task.split.held_out.items():
-                means[name] = self._mean_loss(model, documents)
-        model.train(was_training)
-        loss = sum(weight * means[name] for name, weight in self.task.split.weights.items())
-        metrics = {"eval_loss": loss, **{f"eval_{name}_loss": value for name, value in means.items()}}
+        """Held-out loss per domain, its weighted mean (`eval_loss`) and the tracked tasks; keeps the best weights."""
+        with self.compute_loss_context_manager():
+            held_out = held_out_loss(
+                self.model, self.task.head, self.task.split, self.task.settings, self.task.collator.pad_token_id
+            )
+        if not math.isfinite(held_out.loss):
+            self._stop_on_bad_evaluation(held_out.by_domain)
+        metrics = held_out.metrics()
+        if self.task.track is not None:
+            metrics |= {f"eval_{name}": value for name, value in self.task.track(self.model).items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
-        self._keep_if_best(loss)
+        self._keep_if_best(held_out.loss)
         return metrics
 
-    def _mean_loss(self, model: nn.Module, documents: Sequence[Document]) -> float:
-        """Mean over predicted tokens, nats, of documents padded in groups of similar length."""
-        by_length = sorted(documents, key=lambda d: len(d.input_ids))
-        size = self.task.settings.per_device_train_batch_size
-        pad = Collator(self.task.collator.pad_token_id, packing=False)
-        total, count = 0.0, 0
-        for begin in range(0, len(by_length), size):
-            inputs = self._prepare_inputs(pad([[d] for d in by_length[begin : begin + size]]))  # type: ignore[arg-type]
-            total += self._losses(model, inputs, objective=False).next_token.item()
-            count += int((inputs["labels"] != IGNORED).sum())
-        return total / count
+    def _stop_on_bad_evaluation(self, by_domain: Mapping[str, float]) -> None:
+        step, bad = self.state.global_step, [name for name, value in by_domain.items() if not math.isfinite(value)]
+        what = f"the held-out loss of {', '.join(bad)} is not finite"
+        if step == 0:
+            raise PruneError(f"{what} before any training: the pruned model is broken; check its weights")
+        self._save_checkpoint(self.model, trial=None)
+        raise PruneError(
+            f"healing stopped after step {step}: {what}; the best weights so far (step {self.progress.best_step}) are "
+            f"kept in {self.checkpoint_directory() / BEST_WEIGHTS}; lower learning_rate"
+        )
 
     def _keep_if_best(self, loss: float) -> None:
         if loss < self.progress.best_loss:
@@ -226,14 +226,11 @@ class HealTrainer(Trainer):
 
 
 class _StepEvents(TrainerCallback):
-    """Start of a step: batch counter back to 0. End of a step: ask for a checkpoint when the last one is old."""
+    """At the end of a step, ask for a checkpoint when the last one is old."""
 
     def __init__(self, trainer: HealTrainer) -> None:
         self.trainer = trainer
         self.saved = time.monotonic()
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer._batch_of_step = 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.trainer.task.settings.save_steps is not None:

@@ -54,6 +54,8 @@ def heal(
         f"written: {output}; held-out loss {result.held_out_before:.4f} -> {result.held_out_after:.4f} nats per token "
         f"in {result.steps} steps, {result.seconds:.0f} s"
     )
+    if result.settings.method == "qlora":
+        line += f"; over the 4-bit weights, before the merge, it was {result.held_out_adapted:.4f}"
     emit(result.as_dict(), [line], as_json=as_json, quiet=quiet)
 
 
