@@ -1,9 +1,10 @@
 """Does the model change its way of working somewhere along its depth, and where?
 
-Three indicators, each with an interval over documents: the layer from which contributions keep the opposite sign of
-cosine for good, and the change points of relative contribution and of the effect on the loss. 'None found' is an
-answer (None); indicators that disagree are reported side by side and never averaged. Change points are located with
-`ruptures` on ranks over layers, because one outlying layer (usually the first) would otherwise decide.
+Four indicators, each with an interval over documents: the layer from which contributions keep the opposite sign of
+cosine for good, and the change points of relative contribution, of the effect on the loss, and of what a layer does to
+the later layers at later tokens (future effect). 'None found' is an answer (None); indicators that disagree are
+reported side by side and never averaged. Change points are located with `ruptures` on ranks over layers, because one
+outlying layer (usually the first) would otherwise decide.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ INDICATORS = {
     "cosine_sign_flip": "contribution_cosine/layer",
     "contribution_change_point": "relative_contribution/layer",
     "dnll_change_point": "output_effect/dnll",
+    "future_effect_change_point": "future_effect/layer/mean",
 }
 SMALLEST_DEPTH = 6  # fewer layers cannot show a change
 SMALLEST_SEGMENT = 2  # layers
@@ -39,12 +41,24 @@ def phase_changes(parts: Sequence[Records], replicates: int, seed: int) -> dict[
     draws = resampling(parts, min(replicates, RESAMPLES), seed) if enough else None
     for name, key in INDICATORS.items():
         if any(key in part.sums for part in parts):
-            curves = None if draws is None else ratio(parts, key, draws)  # [R, L]
+            curves = None if draws is None else _curve(ratio(parts, key, draws), key)  # [R, L]
             search = sign_flip if name == "cosine_sign_flip" else change_point
-            found[name] = _located(ratio(parts, key), curves, search)
+            found[name] = _located(_curve(ratio(parts, key), key), curves, search)
     if len(found) > 1:
         found["agreement"] = _agreement(found)
     return found
+
+
+def _curve(values: np.ndarray, key: str) -> np.ndarray:
+    """One figure a layer: [..., L] as it is; [..., L, L] as the mean over the layers after it, the last left out.
+
+    Nothing comes after the last layer, so its effect on later layers is 0 by definition and no sign of a change.
+    """
+    if not key.startswith("future_effect"):
+        return values
+    depth = values.shape[-1]
+    later = np.triu(np.ones((depth, depth)), 1)  # [L, L] column after row
+    return ((values * later).sum(-1) / np.maximum(later.sum(-1), 1))[..., :-1]
 
 
 def sign_flip(curve: np.ndarray) -> int | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prune.analysis.clean_pass import CleanPass
+from prune.analysis.difficulty import difficulty_report
 from prune.analysis.phases import phase_changes
 from prune.analysis.registry import Measure, select
 from prune.analysis.result import Analysis
@@ -65,6 +66,8 @@ def run_analysis(
         measurements.update({f"by_domain/{name}/{key}": value for key, value in own.items()})
     depth = tracer.anatomy.num_layers
     scalars = _scalars(measurements, records, domains)
+    depth_use, scores = difficulty_report(records, domains, depth, options.bootstrap, options.seed)
+    measurements.update({key: value.astype(np.float32) for key, value in scores.items()})
     info: dict[str, Any] = {
         "model": source or str(model.config.name_or_path or type(model).__name__),
         "revision": getattr(model.config, "_commit_hash", None),
@@ -81,6 +84,8 @@ def run_analysis(
         "stability": stability(parts, depth, options.bootstrap, options.seed),
         "phase_changes": phase_changes(parts, options.bootstrap, options.seed),
     }
+    if depth_use:
+        info["difficulty"] = depth_use
     info["warnings"] = _warnings(tracer, domains, info)
     return Analysis(info, measurements)
 
