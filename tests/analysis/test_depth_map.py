@@ -28,7 +28,9 @@ def test_error_equals_that_of_least_squares_when_tokens_abound():
             weights = np.linalg.lstsq(x, b[part == TRAIN, j], rcond=None)[0]
             left = b[part == TEST, j] - np.c_[a[part == TEST, i], np.ones((part == TEST).sum())] @ weights
             total = b[part == TEST, j] - b[part == TRAIN, j].mean(0)
-            assert found.error[i, j] == pytest.approx((left**2).sum() / (total**2).sum(), rel=2e-3)
+            expected = (left**2).sum() / (total**2).sum()
+            # Where there is nothing to predict the ridge does a little better than least squares, never worse.
+            assert expected - 4e-3 < found.error[i, j] < expected * 1.001
     assert found.best.tolist() == [2, 0]
 
 
