@@ -79,6 +79,8 @@ def analyze(
     }
     analysis.save(target)
     from prune.reporting.page import render_analysis_html
+    from prune.reporting.png import write_analysis_pngs
 
     render_analysis_html(analysis, target / "analysis.html")
+    write_analysis_pngs(analysis, target / "figures")
     return analysis

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from prune.reporting.data import AnalysisView, Candidate, ReportData, Stage
+from prune.reporting.figures import DEPTH_SCORE
 from prune.reporting.text import Text, money, percent, quantity, scaled, times
 
 QUIET = 0.75  # a layer is quiet below this share of the median relative contribution
@@ -188,6 +189,22 @@ def lens(view: AnalysisView, text: Text) -> str:
         return ""
     half = next(depth for depth, value in enumerate(row) if value is not None and value <= row[0] / 2)
     return text("caption_lens", half=half)
+
+
+def difficulty(view: AnalysisView, text: Text) -> str:
+    """Whether harder documents use more depth, domain by domain."""
+    said = []
+    for name, rows in view.difficulty.items():
+        row = rows.get(DEPTH_SCORE)
+        if row is None:
+            continue
+        verdict = text.known("adapts", row["verdict"])
+        if row.get("shift") is None:
+            said.append(text("caption_difficulty_unknown", domain=name, verdict=verdict))
+            continue
+        ends = {end: f"{row[f'shift_{end}']:+.2f}" for end in ("lo", "hi")}
+        said.append(text("caption_difficulty", domain=name, verdict=verdict, shift=f"{row['shift']:+.2f}", **ends))
+    return " ".join(said)
 
 
 def effect(view: AnalysisView, key: str, name: str, text: Text) -> str:

@@ -189,6 +189,7 @@ class AnalysisView(_Part):
     arrays: dict[str, list[Any]] = {}
     phase_changes: dict[str, Any] = {}
     stability: dict[str, Any] = {}
+    difficulty: dict[str, Any] = {}
     warnings: list[str] = []
 
     def get(self, key: str, domain: str | None = None) -> list[Any] | None:
@@ -208,6 +209,7 @@ class AnalysisView(_Part):
             arrays={key: _rounded(value.tolist()) for key, value in sorted(analysis.measurements.items())},
             phase_changes=phase if isinstance(phase, dict) else {"found": phase},
             stability=stability if isinstance(stability, dict) else {"chosen_set": stability},
+            difficulty=finite(info.get("difficulty") or {}),
             warnings=[str(line) for line in info.get("warnings") or []],
         )
 

@@ -21,6 +21,7 @@ BANDS = tuple(f"var(--band-{index})" for index in range(1, 7))
 SCALE = [[index / 4, f"var(--scale-{index})"] for index in range(5)]
 PART_COLOURS = {"attn": 0, "mlp": 1, "layer": 2}
 SYMBOLS = {"pruned": "circle-open", "healed": "circle"}
+DEPTH_SCORE = "output_effect/l2_mean"  # the paper's weighting of layers
 LOG_SPREAD = 10.0  # a linear axis hides all but the dearest layer beyond this ratio
 LOG_FLOOR = 1e-3  # nats; smaller and negative losses are drawn here
 
@@ -270,6 +271,28 @@ def curve(
     x_title = text("axis_depth_of_stream") if longest > view.num_layers else text("axis_layer")
     figure.update_layout(showlegend=len(keys) > 1)
     return _layout(figure, x_title, y_title, height=320)
+
+
+def depth_by_difficulty(view: AnalysisView, text: Text) -> go.Figure | None:
+    """Depth score of every document against its difficulty, one series a domain; a line through the levels' means."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    known = [name for name in view.domains if view.get(f"depth_score/{DEPTH_SCORE}", name) is not None]
+    for index, name in enumerate(known):
+        levels = view.difficulty.get(name, {}).get(DEPTH_SCORE, {}).get("levels", {})
+        colour = index % len(SERIES)
+        figure.add_scatter(
+            x=view.get("difficulty", name), y=view.get(f"depth_score/{DEPTH_SCORE}", name), mode="markers",
+            showlegend=False, marker={"color": BANDS[colour], "size": 6}, hoverinfo="y",
+        )  # fmt: skip
+        figure.add_scatter(
+            x=[float(level) for level in levels], y=list(levels.values()), mode="lines+markers", name=_plain(name),
+            line={"color": SERIES[colour], "width": 2}, marker={"size": 7},
+        )  # fmt: skip
+    if not figure.data:
+        return None
+    return _layout(figure, text("axis_difficulty"), text("axis_depth_score"), height=320)
 
 
 def effect_map(view: AnalysisView, key: str, text: Text) -> go.Figure | None:

@@ -60,7 +60,9 @@ def analysis_panels(view: AnalysisView, text: Text, drop: Sequence[int] = ()) ->
     share = captions.extremes(view, "final_share", "caption_final", text, percent)
     found.append(("final", share, figures.curve(view, {"final_share": ""}, text("title_final"), text), False))
     found.append(("lens", captions.lens(view, text), figures.curve(view, {"lens/kl": "KL"}, "KL (nats)", text), False))
-    for identifier in ("skip", "future"):
+    use = captions.difficulty(view, text)
+    found.append(("difficulty", use, figures.depth_by_difficulty(view, text), False))
+    for identifier in ("skip", "future", "local"):
         keys = [f"{identifier}_effect/layer/{statistic}" for statistic in ("mean", "max")]
         key = next((key for key in keys if view.get(key) is not None), keys[0])
         caption = captions.effect(view, key, f"caption_{identifier}", text)
