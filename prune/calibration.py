@@ -122,7 +122,7 @@ def load_domain(
         UsageError: the file is missing or of an unknown kind.
         PruneError: the file is empty, a row lacks the columns, or no document has two tokens.
     """
-    rows = list(_rows(name, path))
+    rows = list(read_rows(name, path))
     if not rows:
         raise PruneError(f"--data {name}={path}: the file holds no documents")
     if calib_num_samples is not None and calib_num_samples < len(rows):
@@ -150,7 +150,8 @@ def _document(row: dict[str, Any], tokenizer: Any, seq_length: int, where: str) 
     raise PruneError(f"{where}: a row has the columns {sorted(row)}; give text, prompt + completion, or input_ids")
 
 
-def _rows(name: str, path: str) -> Iterator[dict[str, Any]]:
+def read_rows(name: str, path: str) -> Iterator[dict[str, Any]]:
+    """The rows of a local file or hub data set, as they stand; see `load_domain`."""
     file = Path(path)
     if file.is_file():
         if file.suffix == ".txt":

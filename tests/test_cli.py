@@ -33,7 +33,7 @@ def test_help_imports_neither_torch_nor_transformers():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
-    for command in ("analyze", "plan", "cut", "heal", "eval", "export", "verify", "report", "run", "demo"):
+    for command in ("analyze", "plan", "cut", "generate", "heal", "eval", "export", "verify", "report", "run", "demo"):
         assert command in done.stdout
 
 
@@ -53,6 +53,7 @@ def test_help_imports_neither_torch_nor_transformers():
         (["plan", "FULL", "-o", "OUT.json", "--num_layers", "3"], 2, "no analysis.json"),
         (["heal", str(MODEL), "-o", "OUT", "--data", f"a={STORIES}"], 2, "--teacher"),
         (["heal", str(MODEL), "-o", "OUT", "--data", f"a={STORIES}", "--lora_r", "0"], 2, "lora_r"),
+        (["generate", "embedded", "-o", "OUT", "--data", f"a={STORIES}"], 2, ".jsonl"),
         (["eval", str(MODEL), "--baseline", str(MODEL), "--suite", "matth", "-o", "OUT"], 2, "math"),
         (["export", str(MODEL), "-o", "OUT"], 3, "--evidence"),
         (["verify", str(MODEL)], 2, "no prune_manifest.json"),

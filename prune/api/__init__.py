@@ -8,10 +8,11 @@ from prune.api._analyze import analyze
 from prune.api._cut import cut
 from prune.api._eval import eval
 from prune.api._export import export
+from prune.api._generate import generate
 from prune.api._heal import heal
 from prune.api._plan import plan
 from prune.api._report import report
 from prune.api._run import demo, run
 from prune.api._verify import verify
 
-__all__ = ["analyze", "cut", "demo", "eval", "export", "heal", "plan", "report", "run", "verify"]
+__all__ = ["analyze", "cut", "demo", "eval", "export", "generate", "heal", "plan", "report", "run", "verify"]

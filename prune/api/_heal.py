@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.api._inputs import Data, check_files, load_domains, pad_token
+from prune.api._inputs import Data, check_files, load_domains, pad_token, validated
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
 
@@ -40,20 +40,13 @@ def heal(
     Raises:
         UsageError, PruneError: bad input or non-finite loss; nothing stands under `output`.
     """
-    from pydantic import ValidationError
-
     from prune.healing.settings import HealSettings
     from prune.model.loading import check_local
 
     target = Path(output)
     refuse_non_empty(target)
     check_local(model)
-    try:
-        chosen = HealSettings(**settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise UsageError(f"--{name}: {first['msg'].removeprefix('Value error, ')}") from None
+    chosen = validated(HealSettings, settings)
     if chosen.needs_teacher and teacher is None:
         raise UsageError("--teacher is missing: distillation needs the original; or set --distill_weight 0")
     check_files(data)

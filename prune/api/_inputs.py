@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from prune.calibration import Domain, load_domain, parse_data_flag
 from prune.errors import UsageError
 
+Settings = TypeVar("Settings", bound=BaseModel)
 Data = Mapping[str, str] | Sequence[str]
 """Domains: `{"general": "stories.txt"}`, or the flag's own form `["general=stories.txt"]`."""
 
@@ -41,3 +44,18 @@ def pad_token(tokenizer: Any) -> int:
     """The token that pads: the tokenizer's own, else its end of text, else 0."""
     token = tokenizer.pad_token_id
     return int(token if token is not None else tokenizer.eos_token_id or 0)
+
+
+def validated(model: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Settings from keyword arguments.
+
+    Raises:
+        UsageError: an unknown name, a wrong value, or a contradiction; names the first.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"--{name}: {message}" if name else message) from None

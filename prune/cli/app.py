@@ -15,6 +15,7 @@ COMMANDS = {
     "analyze": "Measure how a model uses its depth.",
     "plan": "Decide which layers go.",
     "cut": "Remove layers from a checkpoint, exactly.",
+    "generate": "Let the original model answer prompts: training data for heal.",
     "heal": "Train a cut model back towards its original, and merge.",
     "eval": "Test a model against its original, and judge it: exit code 3 when the gate does not pass.",
     "export": "Package a cut or healed model, with manifest and card.",

@@ -1,7 +1,7 @@
-"""Every option of healing, its default, its unit and its meaning, under the names that TRL and Trainer users know.
+"""Every option of healing and of generating answers: its default, its unit, its meaning.
 
-Imports nothing heavy: the recipe and the command line read these fields for their own help. Unknown fields are
-errors.
+Under the names that TRL and Trainer users know. Imports nothing heavy: the recipe and the command line read these
+fields for their own help. Unknown fields are errors.
 """
 
 from __future__ import annotations
@@ -102,3 +102,33 @@ class HealSettings(BaseModel):
     def needs_teacher(self) -> bool:
         """Whether some objective compares with the original model."""
         return self.distill_weight > 0 or self.residual_weight > 0
+
+
+class GenerateSettings(BaseModel):
+    """How the original model answers prompts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_new_tokens: int = Field(256, ge=1, description="Longest answer, in tokens, its end of text included.")
+    num_return_sequences: int = Field(1, ge=1, description="Answers per prompt; more than one needs do_sample.")
+    do_sample: bool = Field(False, description="Sample the answers; otherwise each token is the most likely one.")
+    temperature: float = Field(1.0, gt=0, description="Of the sampling.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Sample from the smallest set of tokens with this probability.")
+    top_k: int = Field(0, ge=0, description="Sample from so many most likely tokens; 0: from all.")
+    batch_size: int = Field(32, ge=1, description="Answers generated at a time.")
+    num_prompts: int | None = Field(None, ge=1, description="Prompts drawn per domain; none given: all.")
+    prompt_tokens: int = Field(
+        16, ge=1, description="Rows with text instead of a prompt: so many first tokens are the prompt."
+    )
+    finished_only: bool = Field(False, description="Leave out answers that max_new_tokens cut short.")
+    apply_chat_template: bool = Field(False, description="Wrap each prompt in the tokenizer's chat template.")
+    seed: int = Field(0, ge=0, description="Of the sampling and of the draw of prompts.")
+
+    @model_validator(mode="after")
+    def _sampling_agrees(self) -> GenerateSettings:
+        if not self.do_sample:
+            if self.num_return_sequences > 1:
+                raise ValueError("num_return_sequences above 1 gives equal answers without do_sample: add do_sample")
+            if (self.temperature, self.top_p, self.top_k) != (1.0, 1.0, 0):
+                raise ValueError("temperature, top_p and top_k do nothing without do_sample: add do_sample")
+        return self

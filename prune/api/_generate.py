@@ -1,0 +1,114 @@
+"""`prune.generate`: the original model's own answers, as training data for `prune.heal`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune.api._inputs import Data, check_files, pad_token, validated
+from prune.errors import UsageError
+from prune.files import sha256_json, sha256_tree, write_json, write_text
+from prune.healing.settings import GenerateSettings
+
+if TYPE_CHECKING:
+    from prune.healing.prompts import Prompt
+
+
+def generate(
+    model: str,
+    output: str | Path,
+    *,
+    data: Data,
+    dtype: str = "float32",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    dry_run: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Prompts in, the model's own answers out: one `.jsonl` file that `prune heal --data NAME=FILE` reads.
+
+    Beside the file stands `<file>.provenance.json`: model and prompt hashes, settings, versions, counts.
+
+    Args:
+        model: the original; directory, hub id, or `embedded`.
+        output: new `.jsonl` file.
+        data: prompts by domain; rows with `prompt`, `messages`, `text`, or `input_ids` + `answer_start`.
+        resume: go on with what a killed run left.
+        progress: called with answers done and answers in all.
+        settings: fields of `prune.healing.settings.GenerateSettings`.
+
+    Returns:
+        The provenance.
+
+    Raises:
+        UsageError, PruneError: bad input; the output does not exist then.
+    """
+    from prune.healing.prompts import read_prompts
+    from prune.model.loading import load_model, load_tokenizer
+    from prune.pipeline import model_directory
+    from prune.versions import library_versions
+
+    target = Path(output)
+    if target.suffix != ".jsonl":
+        raise UsageError(f"{target}: give -o a file that ends in .jsonl")
+    if target.exists():
+        raise UsageError(f"{target} exists: give -o a new file, or remove it first")
+    chosen = validated(GenerateSettings, settings)
+    files = check_files(data)
+    directory = model_directory(model)
+
+    from transformers import AutoConfig
+
+    tokenizer = load_tokenizer(directory, revision=revision, trust_remote_code=trust_remote_code)
+    config = AutoConfig.from_pretrained(directory, revision=revision, trust_remote_code=trust_remote_code)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    prompts: list[Prompt] = []
+    facts: dict[str, Any] = {"model": Path(model).name if Path(model).is_dir() else model, "revision": revision}
+    facts |= {"dtype": dtype, "settings": chosen.model_dump(), "data": {}}
+    for name, path in files.items():
+        read, excluded = read_prompts(name, path, tokenizer, chosen, context)
+        prompts += read
+        facts["data"][name] = {
+            "source": Path(path).name if Path(path).is_file() else path,
+            "sha256": sha256_json([p.input_ids for p in read]),
+            "prompts": len(read),
+            "excluded": excluded,
+        }
+    if dry_run:
+        return facts
+    from prune.healing.generate import generate_answers, remove_partial
+
+    loaded = load_model(directory, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
+    local = Path(directory)
+    facts["model_sha256"] = sha256_tree(local) if local.is_dir() else loaded.config._commit_hash
+    partial, began = target.with_name(f".{target.name}.batches"), time.monotonic()
+    answers = generate_answers(
+        loaded,
+        tokenizer,
+        prompts,
+        chosen,
+        pad_token_id=pad_token(tokenizer),
+        partial=partial,
+        identity={"model": facts["model_sha256"], "dtype": dtype},
+        resume=resume,
+        progress=progress,
+    )
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers.rows)
+    facts |= {
+        "answers": len(answers.rows),
+        "cut_short": answers.cut_short,
+        "new_tokens": answers.new_tokens,
+        "resumed": answers.resumed,
+        "seconds": round(time.monotonic() - began, 2),
+        "answers_sha256": sha256_json([row["input_ids"] for row in answers.rows]),
+        "versions": library_versions(),
+    }
+    write_json(target.with_name(f"{target.name}.provenance.json"), facts)
+    write_text(target, text)
+    remove_partial(partial)
+    return facts

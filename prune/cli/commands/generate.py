@@ -1,0 +1,63 @@
+"""`prune generate`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from prune.cli.flags import DryRun, Dtype, Json, Model, Output, Quiet, RemoteCode, Revision, with_settings
+from prune.cli.show import emit
+from prune.healing.settings import GenerateSettings
+
+PROMPTS_HELP = (
+    "Prompts of one domain, NAME=PATH; may be repeated. Rows with prompt, messages (chat template), text (its first "
+    "--prompt_tokens tokens), or input_ids + answer_start; completions are not used."
+)
+
+
+def generate(
+    model: Model,
+    output: Output,
+    data: Annotated[list[str], typer.Option("--data", help=PROMPTS_HELP)],
+    dtype: Dtype = "float32",
+    revision: Revision = None,
+    trust_remote_code: RemoteCode = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what a killed run left.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    **settings: Any,
+) -> None:
+    """Let the original model answer prompts; the answers are training data for `prune heal`."""
+    from prune import api
+
+    facts = api.generate(
+        model,
+        output,
+        data=data,
+        dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        resume=resume,
+        progress=None if quiet or not sys.stderr.isatty() else _show,
+        dry_run=dry_run,
+        **settings,
+    )
+    counts = ", ".join(f"{d['prompts']} prompts of {name}" for name, d in facts["data"].items())
+    if dry_run:
+        emit(facts, [f"would answer {counts}"], as_json=as_json, quiet=quiet)
+        return
+    line = (
+        f"written: {output}; {facts['answers']} answers to {counts}, {facts['new_tokens']} tokens, "
+        f"{facts['cut_short']} cut short, {facts['seconds']:.0f} s"
+    )
+    emit(facts, [line], as_json=as_json, quiet=quiet)
+
+
+def _show(done: int, total: int) -> None:
+    print(f"\r{done} of {total} answers", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+command = with_settings(GenerateSettings)(generate)
