@@ -97,7 +97,11 @@ def relative_contribution(view: AnalysisView, text: Text, drop: Sequence[int] = 
     if not figure.data:
         return None
     _mark_removed(figure, drop)
-    return _layout(figure, text("axis_layer"), text("axis_contribution"), y={"rangemode": "tozero"})
+    values = sorted(v for trace in figure.data if trace.name for v in trace.y if v)
+    # The first layer often writes many times the stream it reads; the others must stay readable beside it.
+    logarithmic = bool(values) and values[-1] > LOG_SPREAD * values[len(values) // 2]
+    y: dict[str, Any] = {"type": "log", "dtick": 1} if logarithmic else {"rangemode": "tozero"}
+    return _layout(figure, text("axis_layer"), text("axis_contribution"), y=y)
 
 
 def contribution_cosine(view: AnalysisView, text: Text, drop: Sequence[int] = ()) -> go.Figure | None:
@@ -278,9 +282,9 @@ def depth_by_difficulty(view: AnalysisView, text: Text) -> go.Figure | None:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    known = [name for name in view.domains if view.get(f"depth_score/{DEPTH_SCORE}", name) is not None]
-    for index, name in enumerate(known):
-        levels = view.difficulty.get(name, {}).get(DEPTH_SCORE, {}).get("levels", {})
+    levels_of = {name: rows.get(DEPTH_SCORE, {}).get("levels", {}) for name, rows in view.difficulty.items()}
+    varied = {name: levels for name, levels in levels_of.items() if len(levels) > 1}
+    for index, (name, levels) in enumerate(varied.items()):
         colour = index % len(SERIES)
         figure.add_scatter(
             x=view.get("difficulty", name), y=view.get(f"depth_score/{DEPTH_SCORE}", name), mode="markers",
