@@ -16,6 +16,8 @@ from prune.reporting.text import Text, runs
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from prune.analysis.depth_map import DepthMap
+
 SERIES = tuple(f"var(--series-{index})" for index in range(1, 7))
 BANDS = tuple(f"var(--band-{index})" for index in range(1, 7))
 SCALE = [[index / 4, f"var(--scale-{index})"] for index in range(5)]
@@ -297,6 +299,30 @@ def depth_by_difficulty(view: AnalysisView, text: Text) -> go.Figure | None:
     if not figure.data:
         return None
     return _layout(figure, text("axis_difficulty"), text("axis_depth_score"), height=320)
+
+
+def depth_map(found: DepthMap, names: tuple[str, str], text: Text) -> go.Figure:
+    """Held-out error of the best linear map: x the depth of the second model, y of the first; dots mark the best."""
+    import plotly.graph_objects as go
+
+    depths_a, depths_b = found.error.shape
+    figure = go.Figure(
+        go.Heatmap(
+            z=found.error.tolist(), colorscale=SCALE[::-1], hoverongaps=False, xgap=1, ygap=1,
+            colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.85, "tickformat": ".2f"},
+            hovertemplate=text("hover_depth_map") + "<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.add_scatter(
+        x=list(range(depths_b)), y=found.best.tolist(), mode="markers", hoverinfo="skip", name=text("best_depth"),
+        marker={"color": "var(--series-2)", "size": 7, "line": {"color": "var(--paper)", "width": 1}},
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[0, depths_b - 1], y=[0, depths_a - 1], mode="lines", hoverinfo="skip", name=text("diagonal"),
+        line={"color": "var(--ink-2)", "width": 1, "dash": "dash"},
+    )  # fmt: skip
+    axes = [text("axis_depth_in", name=_plain(name)) for name in names]
+    return _layout(figure, axes[1], axes[0], height=430, x={"dtick": _tick(depths_b)}, y={"dtick": _tick(depths_a)})
 
 
 def effect_map(view: AnalysisView, key: str, text: Text) -> go.Figure | None:

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.files import write_text
-from prune.reporting import captions, tables
+from prune.reporting import captions, figures, tables
 from prune.reporting.data import AnalysisView, Candidate, ReportData, finite
 from prune.reporting.markdown import render_markdown
 from prune.reporting.panels import Panel, analysis_panels, evidence_panels
 from prune.reporting.text import Text, duration, interval, money, percent, quantity, scaled, times, without_secrets
 
 if TYPE_CHECKING:
+    from prune.analysis.depth_map import DepthMap
     from prune.analysis.result import Analysis
 
-__all__ = ["render_analysis_html", "render_html", "render_markdown"]
+__all__ = ["render_analysis_html", "render_depth_map_html", "render_html", "render_markdown"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -68,6 +69,31 @@ def render_analysis_html(analysis: Analysis, path: Path, lang: str = "en", title
         "layer_table": tables.layer_table(view, text), "provenance": tables.pairs(finite(info)),
     }  # fmt: skip
     write_text(path, _page("analysis.html.jinja", {**context, "panels_shown": context["analysis"]}))
+
+
+def render_depth_map_html(found: DepthMap, names: tuple[str, str], path: Path, lang: str = "en") -> None:
+    """Write the page of `prune compare --depth_map`.
+
+    Args:
+        found: the map.
+        names: of the first and the second model.
+
+    Raises:
+        UsageError: `lang` is neither `en` nor `ja`.
+    """
+    text = Text(lang)
+    caption = text(
+        "caption_depth_map", a=names[0], b=names[1], offset=percent(found.offset, 0), excess=percent(found.excess)
+    )
+    figure = figures.depth_map(found, names, text)
+    panel = Panel("figure-depth-map", text("title_depth_map"), caption, figure, wide=True)
+    details = {key: value for key, value in found.as_dict().items() if key not in ("error", "ridge")}
+    context = {
+        "text": text, "title": " → ".join(names), "page_title": f"{text('title_depth_map')}: {' → '.join(names)}",
+        "headline": text("title_depth_map"), "analysis": [panel], "phases": [], "stability": [], "warnings": [],
+        "layer_table": tables.Table([]), "provenance": tables.pairs(finite(details)), "panels_shown": [panel],
+    }  # fmt: skip
+    write_text(path, _page("analysis.html.jinja", context))
 
 
 def _page(template: str, context: dict[str, Any]) -> str:

@@ -7,10 +7,12 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from prune.analysis.depth_map import DepthMap
 from prune.reporting.data import ReportData
-from prune.reporting.page import render_analysis_html, render_html, render_markdown
+from prune.reporting.page import render_analysis_html, render_depth_map_html, render_html, render_markdown
 
 from .sample import sample_analysis, sample_report
 
@@ -186,3 +188,13 @@ def test_the_analysis_page_draws_without_console_errors(tmp_path: Path) -> None:
     assert complaints == []
     assert "Layers 9–12 write little" in dom
     assert re.search(r'data-drawn="\d+"', dom)
+
+
+def test_depth_map_page_names_both_models_and_the_offset(tmp_path: Path) -> None:
+    error = np.array([[0.1, 0.5, 0.9], [0.6, 0.2, 0.3]])
+    found = DepthMap(error, np.full((2, 3), 1e-3), (60, 20, 20), (8, 8))
+    render_depth_map_html(found, ("small <b>", "large"), tmp_path / "map.html")
+    page = (tmp_path / "map.html").read_text(encoding="utf8")
+    assert "small &lt;b&gt;" in page
+    assert "<b>small" not in page
+    assert "17" + "\N{NO-BREAK SPACE}%" in page  # best depths 0, 1, 1 against the diagonal 0, 0.5, 1
