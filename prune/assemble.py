@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.errors import UsageError
+from prune.heal_stages import candidate_plan
 from prune.packaging.manifest import read_manifest
 from prune.packaging.saving import HEALING
 from prune.recipe import Recipe, load_recipe
@@ -65,7 +66,7 @@ def assemble(root: Path, *, choice: Choice | None = None, redone: list[str] | No
         choice = choose(judged, require=options.require, fallback=options.fallback, depth=analysis.num_layers)
     cost = _read(root / "evidence" / "cost.json")
     candidates = [_original(root, judged, analysis.num_layers, cost)]
-    candidates += [_candidate(root, key, judged[key], plans[key.num_layers], cost) for key in judged]
+    candidates += [_candidate(root, key, judged[key], candidate_plan(root, recipe, key), cost) for key in judged]
     for candidate in candidates:
         _price(candidate, recipe)
     return ReportData(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from prune.calibration import Domain, load_domain
 from prune.errors import GateFailed, UsageError
 from prune.files import sha256_json, sha256_tree, write_json
+from prune.heal_stages import HealStages, candidate_plan, read_self_generated, round_depths
 from prune.model.loading import load_model, load_tokenizer
 from prune.packaging.saving import HEALING
 from prune.recipe import EMBEDDED, Recipe, SuiteRecipe, dump_recipe
@@ -102,7 +103,9 @@ class Pipeline:
 
     @cached_property
     def heal_domains(self) -> dict[str, Domain]:
-        return self._load(self.recipe.heal.domains, None) if self.recipe.heal.domains else self.domains
+        if self.recipe.heal.domains:
+            return self._load(self.recipe.heal.domains, None)
+        return {} if self.recipe.heal.self_generated else self.domains
 
     def _load(self, files: Mapping[str, str], count: int | None) -> dict[str, Domain]:
         return {
@@ -156,6 +159,7 @@ class Pipeline:
             "healing_data": {name: d.describe() for name, d in self.heal_domains.items()}
             if self.recipe.heal.enabled
             else {},
+            "prompts": {name: len(p) for name, p in read_self_generated(self).items()},
             "suites": {s.name: [t.key for t in s.tasks] for s in self.suites},
             "gate_power": power,
         }
@@ -164,6 +168,8 @@ class Pipeline:
         for wanted in self.recipe.plan.depths:
             if wanted >= depth:
                 raise UsageError(f"plan.depths: {wanted} is not below the {depth} layers of {self.recipe.model}")
+            if self.recipe.heal.enabled:
+                round_depths(depth, wanted, self.recipe.heal.rounds)
         for layer in self.recipe.plan.protect:
             if not 0 <= layer < depth:
                 raise UsageError(f"plan.protect: layer {layer} is outside 0..{depth - 1} of {self.recipe.model}")
@@ -188,7 +194,7 @@ class Pipeline:
             self._measure_cost(run, checkpoints, versions)
             options = self.recipe.export
             choice = choose(judged, require=options.require, fallback=options.fallback, depth=analysis.num_layers)
-            self._export(run, choice, plans, checkpoints, judged)
+            self._export(run, choice, checkpoints, judged)
             self._report(run, choice)
             result = RunResult(self.root, choice, run.redone, run.kept)
         if choice.key is None:
@@ -263,21 +269,17 @@ class Pipeline:
         self, run: RunDirectory, plans: dict[int, Plan], versions: dict[str, str]
     ) -> dict[CandidateKey, str]:
         """Cut and heal every depth; candidate -> hash of its directory."""
-        hashes = {}
+        hashes: dict[CandidateKey, str] = {}
+        healing = HealStages(self, run, versions)
+        if self.recipe.heal.enabled:
+            healing.generate()
         for key in self.candidates:
             plan = plans[key.num_layers]
             if key.stage == "pruned":
                 inputs = {"model": self.source_hash, "keep": plan.keep, "versions": versions}
                 hashes[key] = run.stage(f"cut-{key.num_layers}", checkpoint(key), inputs, self._cutter(plan))
             else:
-                inputs = {
-                    "pruned": hashes[CandidateKey(key.num_layers, "pruned")],
-                    "model": self.source_hash,
-                    "options": self.recipe.heal.model_dump(),
-                    "data": {name: d.sha256 for name, d in self.heal_domains.items()},
-                    "versions": versions,
-                }
-                hashes[key] = run.stage(f"heal-{key.num_layers}", checkpoint(key), inputs, self._healer(plan))
+                hashes[key] = healing.heal(key.num_layers, plan, hashes[CandidateKey(key.num_layers, "pruned")])
         return hashes
 
     def _cutter(self, plan: Plan) -> Any:
@@ -286,32 +288,6 @@ class Pipeline:
         def work(staging: Path) -> None:
             staging.rmdir()
             cut(self.source, staging, drop_layers=plan.drop)
-
-        return work
-
-    def _healer(self, plan: Plan) -> Any:
-        def work(staging: Path) -> None:
-            from prune.healing.heal import heal
-            from prune.healing.settings import HealSettings
-            from prune.packaging.saving import save_like
-
-            options = self.recipe.heal
-            settings = HealSettings(**{k: getattr(options, k) for k in HealSettings.model_fields})
-            pruned = self.root / checkpoint(CandidateKey(len(plan.keep), "pruned"))
-            result = heal(
-                load_model(str(pruned), dtype=self.recipe.dtype),
-                self.original if settings.needs_teacher else None,
-                self.heal_domains,
-                settings,
-                kept_layers=plan.keep,
-                domain_weights=options.domain_weights or None,
-                pad_token_id=self.pad,
-                output_dir=self.root / "work" / f"heal-{len(plan.keep)}",
-                resume=self.resume,
-                progress=self.progress,
-            )
-            save_like(result.model, pruned, staging)
-            write_json(staging / HEALING, result.as_dict())
 
         return work
 
@@ -416,7 +392,6 @@ class Pipeline:
         self,
         run: RunDirectory,
         choice: Choice,
-        plans: dict[int, Plan],
         checkpoints: dict[CandidateKey, str],
         judged: dict[CandidateKey, Evidence],
     ) -> None:
@@ -434,7 +409,7 @@ class Pipeline:
             "revision": self.recipe.revision,
             "source_sha256": self.source_hash,
             "label": choice.label,
-            "plan": plans[key.num_layers].model_dump(),
+            "plan": candidate_plan(self.root, self.recipe, key).model_dump(),
             "data": {name: d.describe() for name, d in self.domains.items()},
             "seed": self.recipe.seed,
             "healing": json.loads(healing.read_text(encoding="utf8")) if healing.is_file() else None,

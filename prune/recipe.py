@@ -6,13 +6,14 @@ One model per stage. Unknown keys are refused with the nearest valid name. Paths
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prune.errors import UsageError, nearest
-from prune.healing.settings import HealSettings
+from prune.healing.settings import GenerateSettings, HealSettings
 
 EMBEDDED = "embedded"
 """The name that stands for the demo model, in `model:`."""
@@ -51,12 +52,41 @@ class PlanRecipe(_Section):
     domain_weights: dict[str, float] = Field({}, description="weight of each domain; equal if absent")
 
 
+class SelfGeneratedRecipe(GenerateSettings):
+    """Training on the original model's own answers; the other keys are those of `prune generate`."""
+
+    prompts: dict[str, str] = Field(min_length=1, description="name of a training domain -> file of prompts")
+
+
 class HealRecipe(HealSettings):
     """How the pruned models are healed; the keys are those of `prune heal`."""
 
     enabled: bool = Field(True, description="false: pruned models are judged as they are")
-    domains: dict[str, str] = Field({}, description="training documents; the calibration domains if absent")
+    domains: dict[str, str] = Field(
+        {}, description="training documents; if absent, self_generated alone, or else the calibration domains"
+    )
     domain_weights: dict[str, float] = Field({}, description="share of each domain in the training mix")
+    self_generated: SelfGeneratedRecipe | None = Field(
+        None, description="more domains: what the original answers to prompts, generated once"
+    )
+    rounds: int = Field(
+        1, ge=1, description="cut and heal in so many turns, choosing layers anew each time; max_steps is shared out"
+    )
+    track: int | None = Field(
+        None, ge=1, description="items per task of the gate's suites scored at each held-out evaluation; none if absent"
+    )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> HealRecipe:
+        for name in self.self_generated.prompts if self.self_generated else ():
+            if name in self.domains:
+                raise ValueError(f"self_generated.prompts and domains both name {name}; rename one")
+        return self
+
+    def names(self, calibration: Mapping[str, str]) -> list[str]:
+        """Every training domain, given those of the calibration."""
+        generated = self.self_generated.prompts if self.self_generated else {}
+        return [*(self.domains or ({} if generated else calibration)), *generated]
 
 
 class SuiteRecipe(_Section):
@@ -117,10 +147,11 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Recipe:
-        for field, weights, names in (
+        checks: tuple[tuple[str, Mapping[str, float], Iterable[str]], ...] = (
             ("plan.domain_weights", self.plan.domain_weights, self.data.domains),
-            ("heal.domain_weights", self.heal.domain_weights, self.heal.domains or self.data.domains),
-        ):
+            ("heal.domain_weights", self.heal.domain_weights, self.heal.names(self.data.domains)),
+        )
+        for field, weights, names in checks:
             for name in weights:
                 if name not in names:
                     raise ValueError(f"{field} names the domain {nearest(name, list(names))}")
@@ -181,7 +212,10 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
         return {name: resolve(path) for name, path in domains.items()}
 
     data = recipe.data.model_copy(update={"domains": files(recipe.data.domains)})
-    heal = recipe.heal.model_copy(update={"domains": files(recipe.heal.domains)})
+    generated = recipe.heal.self_generated
+    if generated is not None:
+        generated = generated.model_copy(update={"prompts": files(generated.prompts)})
+    heal = recipe.heal.model_copy(update={"domains": files(recipe.heal.domains), "self_generated": generated})
     tests = recipe.eval.model_copy(
         update={
             "include_path": [resolve(p) for p in recipe.eval.include_path],

@@ -1,0 +1,300 @@
+"""The stages of a run that make its healed candidates: the original's own answers, and one or several rounds.
+
+One round is what `prune heal` does to the cut checkpoint. With more (`heal.rounds`), the way down is shared out: cut a
+part, heal, choose the next layers on the healed model, and so on; the steps of training are shared out too, so that
+one round and several cost the same. Each round is a stage of its own, so a killed run loses at most one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune.calibration import Domain, load_domain
+from prune.errors import UsageError
+from prune.files import sha256_json, write_json, write_text
+from prune.healing.settings import GenerateSettings, HealSettings
+from prune.model.loading import load_model
+from prune.packaging.saving import HEALING
+from prune.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from prune.pipeline import Pipeline
+    from prune.recipe import Recipe
+    from prune.run_directory import RunDirectory
+    from prune.verdict import CandidateKey
+
+
+def candidate_plan(root: Path, recipe: Recipe, key: CandidateKey) -> Plan:
+    """Which layers of the source a candidate has; after several rounds the healed one may keep others than the pruned."""
+    if key.stage == "healed" and recipe.heal.rounds > 1:
+        return Plan.load(root / _round(key.num_layers, recipe.heal.rounds) / "plan.json")
+    return Plan.load(root / "plans" / f"{key.num_layers}.json")
+
+
+def round_depths(before: int, after: int, rounds: int) -> list[int]:
+    """Layers that remain after each round, in steps as equal as can be.
+
+    Raises:
+        UsageError: there are fewer layers to remove than rounds.
+    """
+    if before - after < rounds:
+        raise UsageError(
+            f"heal.rounds: {rounds} rounds cannot share out the {before - after} layers between {before} and {after}"
+        )
+    return [before - round((before - after) * i / rounds) for i in range(1, rounds + 1)]
+
+
+def _round(depth: int, number: int) -> str:
+    return f"rounds/{depth}/{number}"
+
+
+class HealStages:
+    """Makes healed candidates in a run directory."""
+
+    def __init__(self, pipeline: Pipeline, run: RunDirectory, versions: Mapping[str, str]) -> None:
+        self.pipeline, self.run, self.versions = pipeline, run, dict(versions)
+        self.recipe, self.options = pipeline.recipe, pipeline.recipe.heal
+        self.settings = HealSettings(**{k: getattr(self.options, k) for k in HealSettings.model_fields})
+        self._domains: dict[str, Domain] | None = None
+
+    @property
+    def domains(self) -> dict[str, Domain]:
+        """Training documents: the recipe's, and the original's own answers where asked for."""
+        if self._domains is None:
+            self._domains = dict(self.pipeline.heal_domains)
+            for name in self.options.self_generated.prompts if self.options.self_generated else ():
+                path = str(self.pipeline.root / "generated" / f"{name}.jsonl")
+                length = self.recipe.data.seq_length
+                self._domains[name] = load_domain(name, path, self.pipeline.tokenizer, seq_length=length)
+        return self._domains
+
+    def generate(self) -> None:
+        """The stage `generate`: answers of the original to the recipe's prompts, one file per domain."""
+        options = self.options.self_generated
+        if options is None:
+            return
+        settings = GenerateSettings(**{k: getattr(options, k) for k in GenerateSettings.model_fields})
+        prompts = read_self_generated(self.pipeline)
+
+        def work(staging: Path) -> None:
+            from prune.healing.generate import generate_answers, remove_partial
+
+            for name, chosen in prompts.items():
+                partial = self._scratch("generate", inputs) / name
+                answers = generate_answers(
+                    self.pipeline.original,
+                    self.pipeline.tokenizer,
+                    chosen,
+                    settings,
+                    pad_token_id=self.pipeline.pad,
+                    partial=partial,
+                    identity={"model": self.pipeline.source_hash},
+                    resume=self.pipeline.resume,
+                )
+                text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers.rows)
+                write_text(staging / f"{name}.jsonl", text)
+                facts = {"answers": len(answers.rows), "cut_short": answers.cut_short, "new_tokens": answers.new_tokens}
+                write_json(staging / f"{name}.json", {**facts, "settings": settings.model_dump()})
+                remove_partial(partial)
+
+        inputs = {
+            "model": self.pipeline.source_hash,
+            "prompts": {name: sha256_json([p.input_ids for p in chosen]) for name, chosen in prompts.items()},
+            "settings": settings.model_dump(),
+            "dtype": self.recipe.dtype,
+            "versions": self.versions,
+        }
+        self.run.stage("generate", "generated", inputs, work)
+        self._tidy("generate")
+
+    def heal(self, depth: int, plan: Plan, pruned_hash: str) -> str:
+        """The stage `heal-<depth>`, after the rounds before it; the hash of the healed checkpoint.
+
+        Args:
+            plan: of the pruned candidate at this depth, which is healed when there is one round.
+            pruned_hash: of its checkpoint.
+        """
+        pruned, settings = f"pruned/{depth}", self.settings
+        if self.options.rounds > 1:
+            plan, pruned_hash = self._rounds(depth, plan.num_layers)
+            pruned, settings = f"{_round(depth, self.options.rounds)}/model", self._shared_out()
+        name, inputs = f"heal-{depth}", self._inputs(pruned_hash, settings)
+        scratch = self._scratch(name, inputs)
+        digest = self.run.stage(
+            name,
+            f"healed/{depth}",
+            inputs,
+            lambda staging: self._train(pruned, plan, settings, scratch, staging),
+        )
+        self._tidy(name)
+        return digest
+
+    def _rounds(self, depth: int, layers: int) -> tuple[Plan, str]:
+        """All but the last healing: each round cuts on from the last one's healed model."""
+        rounds, plan, digest = self.options.rounds, None, self.pipeline.source_hash
+        directory, settings = self.pipeline.source, self._shared_out()
+        for number, wanted in enumerate(round_depths(layers, depth, rounds), start=1):
+            name, output = f"round-{depth}-{number}", _round(depth, number)
+            inputs = {**self._inputs(digest, settings), "depth": wanted, "plan": self.recipe.plan.model_dump()}
+            work = self._round_work(directory, plan, wanted, self._scratch(name, inputs), last=number == rounds)
+            digest = self.run.stage(name, output, inputs, work)
+            self._tidy(name)
+            plan = Plan.load(self.pipeline.root / output / "plan.json")
+            directory = str(self.pipeline.root / output / "model")
+        assert plan is not None
+        return plan, digest
+
+    def _round_work(
+        self, directory: str, before: Plan | None, wanted: int, scratch: Path, *, last: bool
+    ) -> Callable[[Path], None]:
+        def work(staging: Path) -> None:
+            from prune.surgery.cut import cut
+
+            step = self._choose(directory, before, wanted)
+            plan = composed(before, step, self.recipe.model)
+            plan.save(staging / "plan.json")
+            if last:
+                cut(directory, staging / "model", drop_layers=step.drop)
+                return
+            if not (scratch / "cut").is_dir():
+                cut(directory, scratch / "cut", drop_layers=step.drop)
+            (staging / "model").mkdir()
+            self._train(str(scratch / "cut"), plan, self._shared_out(), scratch, staging / "model")
+
+        return work
+
+    def _choose(self, directory: str, before: Plan | None, wanted: int) -> Plan:
+        """The next layers to go, chosen on the model as the last round left it; indices are that model's own."""
+        from prune.pipeline import run_analysis
+        from prune.planning.planner import sweep
+
+        options = self.recipe.plan
+        original = before is None
+        model = self.pipeline.original if original else load_model(directory, dtype=self.recipe.dtype)
+        analysis = run_analysis(
+            model,
+            self.pipeline.domains,
+            measure=["contributions", "angular"],
+            batch_size=self.recipe.analyze.batch_size,
+            bootstrap=10,
+            seed=self.recipe.seed,
+            pad_token_id=self.pipeline.pad,
+        )
+        protect = options.protect
+        if before is not None:
+            protect = [before.keep.index(layer % before.num_layers) for layer in protect]
+        return sweep(
+            source=self.recipe.model if original else directory,
+            analysis=analysis,
+            model=model,
+            domains=self.pipeline.domains,
+            criterion=options.criterion,
+            strategy=options.strategy,
+            depths=[wanted],
+            protect=protect,
+            domain_weights=options.domain_weights or None,
+            seed=self.recipe.seed,
+        )[0]
+
+    def _shared_out(self) -> HealSettings:
+        return self.settings.model_copy(update={"max_steps": -(-self.settings.max_steps // self.options.rounds)})
+
+    def _scratch(self, name: str, inputs: Mapping[str, Any]) -> Path:
+        """Where a stage keeps what a resumed run goes on from; other inputs, another place."""
+        return self.pipeline.root / "work" / name / sha256_json(inputs)[:16]
+
+    def _tidy(self, name: str) -> None:
+        shutil.rmtree(self.pipeline.root / "work" / name, ignore_errors=True)
+
+    def _inputs(self, pruned: str, settings: HealSettings) -> dict[str, Any]:
+        return {
+            "pruned": pruned,
+            "model": self.pipeline.source_hash,
+            "options": {**self.options.model_dump(exclude={"track"}), **settings.model_dump()},
+            "data": {name: d.sha256 for name, d in self.domains.items()},
+            "versions": self.versions,
+        }
+
+    def _train(self, pruned: str, plan: Plan, settings: HealSettings, scratch: Path, staging: Path) -> None:
+        from prune.healing.heal import heal
+        from prune.packaging.saving import save_like
+
+        root = self.pipeline.root
+        result = heal(
+            load_model(str(root / pruned), dtype=self.recipe.dtype),
+            self.pipeline.original if settings.needs_teacher else None,
+            self.domains,
+            settings,
+            kept_layers=plan.keep,
+            domain_weights=self.options.domain_weights or None,
+            pad_token_id=self.pipeline.pad,
+            output_dir=scratch,
+            resume=self.pipeline.resume,
+            progress=self.pipeline.progress,
+            track=self._tracker() if self.options.track else None,
+        )
+        save_like(result.model, root / pruned, staging)
+        write_json(staging / HEALING, result.as_dict())
+
+    def _tracker(self) -> Callable[[PreTrainedModel], dict[str, float]]:
+        """Scores the first items of the gate's own tasks on the model in training."""
+        from evals.harness import run_tasks
+
+        tests = self.recipe.eval
+
+        def track(model: Any) -> dict[str, float]:
+            results = run_tasks(
+                model,
+                self.pipeline.tokenizer,
+                [task for suite in self.pipeline.suites for task in suite.tasks],
+                include_path=[Path(p) for p in tests.include_path],
+                limit=self.options.track,
+                batch_size=tests.batch_size,
+                seed=self.recipe.seed,
+            )
+            return {name: result.value for name, result in results.items()}
+
+        return track
+
+
+def read_self_generated(pipeline: Pipeline) -> dict[str, list[Any]]:
+    """The prompts of `heal.self_generated`, by domain."""
+    from prune.healing.prompts import read_prompts
+
+    options = pipeline.recipe.heal.self_generated
+    if options is None:
+        return {}
+    settings = GenerateSettings(**{k: getattr(options, k) for k in GenerateSettings.model_fields})
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(pipeline.source).get_text_config()
+    context = getattr(config, "max_position_embeddings", None)
+    return {
+        name: read_prompts(name, path, pipeline.tokenizer, settings, context)[0]
+        for name, path in options.prompts.items()
+    }
+
+
+def composed(before: Plan | None, step: Plan, source: str) -> Plan:
+    """One plan for two cuts in a row, in indices of the source: `step` counts the layers that `before` kept."""
+    if before is None:
+        return step
+    order = [before.keep[i] for i in step.order]
+    return Plan(
+        source=source,
+        num_layers=before.num_layers,
+        keep=[before.keep[i] for i in step.keep],
+        drop=sorted(before.drop + order),
+        order=before.order + order,
+        criterion=step.criterion,
+        strategy=step.strategy,
+        scores={"earlier_rounds": before.scores, **step.scores},
+        data=step.data,
+        seed=step.seed,
+    )

@@ -1,0 +1,134 @@
+"""Healing inside a run: self-generated data and several rounds, on the embedded model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import prune
+from prune.embedded import HERE, MODEL, RECIPE
+from prune.errors import UsageError
+from prune.heal_stages import round_depths
+from prune.model.loading import load_model
+from prune.recipe import load_recipe
+
+
+def recipe_file(directory: Path, **heal) -> Path:
+    """The demo's recipe on a few documents and items, one suite, one depth."""
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf8"))
+    for domains in (recipe["data"]["domains"], recipe["heal"]["domains"]):
+        for name, path in domains.items():
+            domains[name] = str(HERE / path)
+    recipe["data"]["calib_num_samples"] = 4
+    recipe["analyze"] = {"bootstrap": 10, "measure": ["contributions"]}
+    recipe["plan"] |= {"depths": [13], "criterion": "block_influence", "strategy": "one_shot", "protect": [0]}
+    recipe["heal"] |= {"max_steps": 3, "per_device_train_batch_size": 2, "eval_max_documents": 2} | heal
+    task = {"task": "demo_arithmetic_1dc", "metric": "acc"}
+    recipe["eval"] = {
+        "include_path": [str(HERE / "tasks")], "limit": 4, "suites": [{"name": "math", "floor": 0.01, "tasks": [task]}]
+    }  # fmt: skip
+    recipe["cost"] |= {"prompt_tokens": 8, "new_tokens": 2, "repeats": 1, "batch_size": 1}
+    recipe["export"]["override"] = "a test run"
+    path = directory / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run with two rounds and self-generated answers beside the recipe's domains: (recipe, root, result)."""
+    directory = tmp_path_factory.mktemp("stages")
+    prompts = {"answers": str(HERE / "data/heal/arithmetic.jsonl")}
+    generated = {"prompts": prompts, "num_prompts": 12, "max_new_tokens": 8}
+    weights = {"stories": 0.2, "arithmetic": 0.3, "answers": 0.5}
+    recipe = recipe_file(directory, rounds=2, self_generated=generated, domain_weights=weights, track=2, max_steps=4)
+    return recipe, directory / "run", prune.run(recipe, directory / "run")
+
+
+def test_the_originals_answers_are_generated_once_and_trained_on(finished):
+    _, root, result = finished
+    assert "generate" in result.redone
+    rows = [json.loads(line) for line in (root / "generated/answers.jsonl").read_text().splitlines()]
+    assert len(rows) == 12
+    healing = json.loads((root / "healed/13/healing.json").read_text())
+    assert healing["data"]["answers"]["weight"] == 0.5
+    assert healing["data"]["answers"]["documents"] == 12
+
+
+def test_the_gates_tasks_are_tracked(finished):
+    _, root, _ = finished
+    history = json.loads((root / "healed/13/healing.json").read_text())["history"]
+    scores = [e["eval_demo_arithmetic_1dc"] for e in history if "eval_loss" in e]
+    assert len(scores) >= 2
+    assert all(0 <= s <= 1 for s in scores)
+
+
+def test_each_round_removes_its_part_and_the_steps_are_shared_out(finished):
+    _, root, _ = finished
+    first, second = (json.loads((root / f"rounds/13/{i}/plan.json").read_text()) for i in (1, 2))
+    assert [len(first["keep"]), len(second["keep"])] == [14, 13]
+    assert set(first["drop"]) < set(second["drop"])
+    assert 0 in second["keep"]
+    assert second["num_layers"] == 16
+    steps = [json.loads((root / p / "healing.json").read_text())["settings"]["max_steps"]
+             for p in ("rounds/13/1/model", "healed/13")]  # fmt: skip
+    assert steps == [2, 2]
+
+
+@torch.no_grad()
+def test_the_second_cut_is_the_first_healed_model_without_those_layers(finished):
+    from prune.surgery.memory import drop_layers
+
+    _, root, _ = finished
+    first, second = (json.loads((root / f"rounds/13/{i}/plan.json").read_text()) for i in (1, 2))
+    dropped = [first["keep"].index(layer) for layer in second["drop"] if layer not in first["drop"]]
+    ids = torch.randint(2, 2000, (2, 12), generator=torch.Generator().manual_seed(0))
+    healed = load_model(str(root / "rounds/13/1/model"))
+    original = load_model(str(MODEL))
+    assert not torch.equal(healed.model.layers[0].mlp.up_proj.weight, original.model.layers[0].mlp.up_proj.weight)
+    expected = drop_layers(healed, dropped)(ids).logits
+    assert torch.equal(load_model(str(root / "rounds/13/2/model"))(ids).logits, expected)
+
+
+def test_the_export_tells_the_healed_candidates_own_layers(finished):
+    _, root, result = finished
+    manifest = json.loads((root / "export/prune_manifest.json").read_text())
+    plan = root / ("rounds/13/2/plan.json" if result.choice.key.stage == "healed" else "plans/13.json")
+    assert manifest["plan"]["drop"] == json.loads(plan.read_text())["drop"]
+    report = json.loads((root / "report.json").read_text())
+    healed = next(c for c in report["candidates"] if c["stage"] == "healed")
+    assert healed["drop"] == json.loads((root / "rounds/13/2/plan.json").read_text())["drop"]
+
+
+def test_a_resumed_run_keeps_every_stage_and_leaves_no_scratch(finished):
+    recipe, root, _ = finished
+    result = prune.run(recipe, root, resume=True)
+    assert {"generate", "round-13-1", "round-13-2", "heal-13"} <= set(result.kept)
+    assert not [p for p in (root / "work").rglob("*") if p.is_file()]
+
+
+def test_depths_of_rounds_are_as_equal_as_can_be():
+    assert round_depths(16, 10, 3) == [14, 12, 10]
+    assert round_depths(16, 13, 2) == [14, 13]
+    assert round_depths(16, 10, 1) == [10]
+    with pytest.raises(UsageError, match="4 rounds cannot share out the 3 layers"):
+        round_depths(16, 13, 4)
+
+
+@pytest.mark.parametrize(
+    ("heal", "message"),
+    [
+        ({"self_generated": {"prompts": {"stories": "a.jsonl"}}}, "both name stories"),
+        ({"self_generated": {"prompts": {}}}, "prompts"),
+        ({"self_generated": {"prompts": {"a": "a.jsonl"}, "temperature": 0.5}}, "do nothing without do_sample"),
+        ({"domain_weights": {"answers": 1}}, "heal.domain_weights names the domain 'answers'"),
+        ({"rounds": 0}, "heal.rounds"),
+    ],
+)
+def test_a_mistake_in_the_recipe_is_named(tmp_path, heal, message):
+    with pytest.raises(UsageError, match=message):
+        load_recipe(recipe_file(tmp_path, **heal))
