@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def candidate_plan(root: Path, recipe: Recipe, key: CandidateKey) -> Plan:
-    """Which layers of the source a candidate has; after several rounds the healed one may keep others than the pruned."""
+    """Which layers of the source a candidate has; after several rounds the healed one may keep others."""
     if key.stage == "healed" and recipe.heal.rounds > 1:
         return Plan.load(root / _round(key.num_layers, recipe.heal.rounds) / "plan.json")
     return Plan.load(root / "plans" / f"{key.num_layers}.json")
