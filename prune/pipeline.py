@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("prune")
 
+SCORES = "scores.sqlite"
+"""Scores of layer subsets below the run directory: a killed or repeated search makes none twice."""
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -240,6 +243,7 @@ class Pipeline:
     def _plan(self, run: RunDirectory, analysis: Analysis, analysis_hash: str) -> dict[int, Plan]:
         from prune.planning.plan import Plan
         from prune.planning.planner import sweep
+        from prune.planning.registry import Tuning
 
         options = self.recipe.plan
 
@@ -254,7 +258,10 @@ class Pipeline:
                 depths=sorted(options.depths, reverse=True),
                 protect=options.protect,
                 domain_weights=options.domain_weights or None,
+                tuning=Tuning(options.beam_width, options.block_size, options.max_subsets, self.recipe.seed),
                 seed=self.recipe.seed,
+                score_cache=self.root / SCORES,
+                pad_token_id=self.pad,
             )
             for plan in plans:
                 plan.save(staging / f"{len(plan.keep)}.json")
@@ -409,7 +416,8 @@ class Pipeline:
             "revision": self.recipe.revision,
             "source_sha256": self.source_hash,
             "label": choice.label,
-            "plan": candidate_plan(self.root, self.recipe, key).model_dump(),
+            # What the scores took depends on what was cached, and is no fact about the checkpoint.
+            "plan": candidate_plan(self.root, self.recipe, key).model_dump(exclude={"evaluations"}),
             "data": {name: d.describe() for name, d in self.domains.items()},
             "seed": self.recipe.seed,
             "healing": json.loads(healing.read_text(encoding="utf8")) if healing.is_file() else None,

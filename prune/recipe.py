@@ -50,6 +50,9 @@ class PlanRecipe(_Section):
     )
     protect: list[int] = Field([], description="layers that always stay")
     domain_weights: dict[str, float] = Field({}, description="weight of each domain; equal if absent")
+    beam_width: int = Field(4, ge=1, description="subsets that a beam search keeps")
+    block_size: int = Field(2, ge=1, description="layers in a block of the strategy `blocks`")
+    max_subsets: int = Field(600, ge=1, description="subsets scored at most per depth by evolutionary and greedy_swap")
 
 
 class SelfGeneratedRecipe(GenerateSettings):

@@ -55,7 +55,8 @@ def test_every_promised_file_is_there(finished):
     _, root, result = finished
     expected = ["recipe.yaml", "state.json", "plan.json", "log.txt", "report.html", "report.md", "report.json",
                 "analysis/analysis.json", "analysis/measurements.safetensors", "pruned/14/model.safetensors",
-                "healed/14/model.safetensors", "evidence/evidence.json", "export/prune_manifest.json"]  # fmt: skip
+                "healed/14/model.safetensors", "evidence/evidence.json", "export/prune_manifest.json",
+                "scores.sqlite"]  # fmt: skip
     assert [name for name in expected if not (root / name).is_file()] == []
     assert result.choice.key is not None
 

@@ -161,6 +161,24 @@ class Walk:
             total.index_add_(0, row.cpu(), loss.double().cpu())
         return total
 
+    @torch.no_grad()
+    def kl(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Summed KL(p ‖ p') in nats over the counted positions of each document, p of the clean run, p' of `hidden`.
+
+        Args:
+            hidden: [B, T, d], a stream after the last layer.
+
+        Returns:
+            [B] float64, on CPU.
+        """
+        total = torch.zeros(self.batch.input_ids.shape[0], dtype=torch.float64)  # [B]
+        pairs = zip(self.target_logits(self.resid_pre[-1]), self.target_logits(hidden), strict=True)
+        for (row, _, clean), (_, _, logits) in pairs:
+            log_p, log_q = clean.log_softmax(-1), logits.log_softmax(-1)  # [n, V]
+            divergence = (log_p.exp() * (log_p - log_q)).sum(-1)  # [n]
+            total.index_add_(0, row.cpu(), divergence.double().cpu())
+        return total
+
     @property
     def vocabulary(self) -> int:
         """Number of output classes V."""

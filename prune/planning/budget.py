@@ -1,4 +1,4 @@
-"""How many layers go: by depth, fraction, parameters or checkpoint bytes; exactly one of them.
+"""How many layers go: by depth, fraction, parameters, checkpoint bytes, speed-up or a list; exactly one of them.
 
 A count is known before the search. A size is met when the first subset on the search's way fits; layers may differ in
 size, so the search is asked for every count that could.
@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from prune.errors import UsageError
 from prune.planning.sizes import Sizes
 
-BUDGET_FLAGS = ("num_layers", "drop_fraction", "target_params", "target_bytes", "drop_layers")
+BUDGET_FLAGS = (
+    "num_layers",
+    "drop_fraction",
+    "target_params",
+    "target_bytes",
+    "target_speedup",
+    "drop_layers",
+    "keep_layers",
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,27 @@ def check_dropped(drop: Sequence[int], protected: frozenset[int], num_layers: in
     if len(drop) == num_layers:
         raise UsageError(f"--drop_layers: all {num_layers} layers would go; leave at least one")
     return tuple(drop)
+
+
+def check_kept(keep: Sequence[int], protected: frozenset[int], num_layers: int) -> tuple[int, ...]:
+    """The layers that go when exactly `keep` stay, ascending.
+
+    Raises:
+        UsageError: empty, a layer twice, one that the model lacks, all of them, or a protected layer left out.
+    """
+    if not keep:
+        raise UsageError("--keep_layers: name at least one layer; a model must keep one")
+    for layer in keep:
+        if not 0 <= layer < num_layers:
+            raise UsageError(f"--keep_layers {layer}: the model has layers 0..{num_layers - 1}")
+    if len(set(keep)) < len(keep):
+        twice = next(layer for i, layer in enumerate(keep) if layer in keep[:i])
+        raise UsageError(f"--keep_layers: {twice} is listed twice")
+    if missing := sorted(protected.difference(keep)):
+        raise UsageError(f"--keep_layers leaves out layer {missing[0]}, which --protect names: add it, or unprotect it")
+    if len(keep) == num_layers:
+        raise UsageError(f"--keep_layers: all {num_layers} layers would stay; leave at least one out")
+    return tuple(layer for layer in range(num_layers) if layer not in set(keep))
 
 
 def check_depth(depth: int, protected: frozenset[int], num_layers: int, flag: str) -> int:
@@ -136,3 +165,28 @@ def size_budget(target: int, sizes: Sizes, protected: frozenset[int], flag: str)
         size -= removable[count]
         count += 1
     return Budget(tuple(range(count, most + 1)), lambda removed: sizes.of(tuple(removed)) <= target)
+
+
+def speed_budget(target: float, read: Sizes, protected: frozenset[int]) -> Budget:
+    """`--target_speedup`: decoding is at least so many times as fast, as the bytes read per token predict it.
+
+    Decoding at small batch sizes waits for memory, so its time is the weights read: every layer and the head, not the
+    embedding of which one row is read. A prediction: `prune eval` and the report measure.
+
+    Args:
+        target: original time over the shallow model's time.
+        read: bytes read for one token, by layer and for the rest.
+
+    Raises:
+        UsageError: not above 1, or beyond reach with every removable layer gone.
+    """
+    if not 1 < target < float("inf"):
+        raise UsageError(f"--target_speedup {target}: give a number above 1, such as 1.5")
+    total = read.of(())
+    removable = sorted((size for layer, size in enumerate(read.layers) if layer not in protected), reverse=True)
+    most = len(removable) if protected else len(removable) - 1
+    reach = total / max(1, total - sum(removable[:most]))
+    if reach < target:
+        raise UsageError(f"--target_speedup {target}: out of reach by removing layers; {reach:.2f} at the most")
+    count = next(n for n in range(most + 1) if total >= target * (total - sum(removable[:n])))
+    return Budget(tuple(range(count, most + 1)), lambda removed: total >= target * read.of(tuple(removed)))

@@ -7,8 +7,9 @@ here, or an error that names the flag that would provide it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from prune.analysis.result import Analysis
     from prune.calibration import Domain
-    from prune.planning.evaluator import Evaluator, Score
+    from prune.planning.evaluator import Evaluator, Quantity, Score
 
 
 @dataclass
@@ -32,9 +33,13 @@ class Context:
         num_layers: depth L.
         criterion: name in the registry, for messages.
         analysis: measurements, if any.
-        model: loaded from `source` when first needed, unless given.
-        domains: documents, if any.
+        model: the loaded model, if it is at hand.
+        load_model: fetches it when it is not; `source` is loaded if None.
+        domains: documents, if they are at hand.
+        load_domains: fetches them when they are not.
         evaluator: made from model and domains when first needed, unless given.
+        score_cache: SQLite file for the scores of an evaluator made here.
+        pad_token_id: fills short rows there.
         domain_weights: the user's mix; None for the default.
         protected: layers that must stay.
         seed: of every random choice.
@@ -45,11 +50,22 @@ class Context:
     criterion: str
     analysis: Analysis | None = None
     model: nn.Module | None = None
+    load_model: Callable[[], nn.Module] | None = None
     domains: Mapping[str, Domain] | None = None
+    load_domains: Callable[[], Mapping[str, Domain]] | None = None
     evaluator: Evaluator | None = None
+    score_cache: Path | None = None
+    pad_token_id: int = 0
     domain_weights: Mapping[str, float] | None = None
     protected: frozenset[int] = frozenset()
     seed: int = 0
+    _answers: Evaluator | None = None
+
+    @property
+    def singles(self) -> list[tuple[int, ...]]:
+        """The L subsets that lack one layer."""
+        full = range(self.num_layers)
+        return [tuple(other for other in full if other != layer) for layer in full]
 
     def measure(self, key: str) -> np.ndarray:
         """A measurement of the analysis, float64; the weighted mean over domains where weights were given.
@@ -62,23 +78,31 @@ class Context:
             raise UsageError(f"--criterion {self.criterion} reads measurements: give the directory of an analysis")
         if self.domain_weights is None:
             return self.analysis[key].astype(np.float64)
-        names = sorted({k.split("/")[1] for k in self.analysis.measurements if k.startswith("by_domain/")})
-        weights = normalised(self.domain_weights, names)
+        weights = normalised(self.domain_weights, self.measured_domains)
         return sum(  # type: ignore[return-value]
             (weight * self.analysis.of_domain(key, name).astype(np.float64) for name, weight in weights.items()),
             np.zeros(()),
         )
+
+    @property
+    def measured_domains(self) -> list[str]:
+        """Domains of the analysis."""
+        keys = self.analysis.measurements if self.analysis is not None else {}
+        return sorted({key.split("/")[1] for key in keys if key.startswith("by_domain/")})
 
     def has_measure(self, key: str) -> bool:
         """Whether the analysis holds a measurement."""
         return self.analysis is not None and key in self.analysis.measurements
 
     def require_model(self) -> nn.Module:
-        """The model, loaded from `source` if it was not given."""
+        """The model, fetched or loaded from `source` if it was not given."""
         if self.model is None:
-            from prune.model.loading import load_model
+            if self.load_model is not None:
+                self.model = self.load_model()
+            else:
+                from prune.model import loading
 
-            self.model = load_model(self.source)
+                self.model = loading.load_model(self.source)
         return self.model
 
     def require_domains(self) -> Mapping[str, Domain]:
@@ -87,8 +111,13 @@ class Context:
         Raises:
             UsageError: there are none.
         """
+        if not self.domains and self.load_domains is not None:
+            self.domains = self.load_domains()
         if not self.domains:
-            raise UsageError(f"--criterion {self.criterion} runs the model on documents: give --data NAME=PATH")
+            raise UsageError(
+                f"--criterion {self.criterion} runs the model on documents: give --data NAME=PATH, or --strategy "
+                "one_shot with an analysis that holds its measurement"
+            )
         return self.domains
 
     def require_evaluator(self) -> Evaluator:
@@ -98,23 +127,38 @@ class Context:
             UsageError: there are no documents.
         """
         if self.evaluator is None:
-            if not self.domains:
-                raise UsageError(
-                    f"--criterion {self.criterion} with this --strategy scores candidates on documents: give "
-                    "--data NAME=PATH, or --strategy one_shot with an analysis"
-                )
             from prune.planning.evaluator import Evaluator
 
-            self.evaluator = Evaluator(self.require_model(), self.domains, self.domain_weights)
+            domains = self.require_domains()
+            self.evaluator = Evaluator(
+                self.require_model(),
+                domains,
+                self.domain_weights,
+                cache=self.score_cache,
+                pad_token_id=self.pad_token_id,
+            )
         return self.evaluator
 
-    def scores(self, keeps: Sequence[Sequence[int]]) -> list[Score]:
-        """Evaluated subsets under this context's weights."""
+    def scores(
+        self, keeps: Sequence[Sequence[int]], quantity: Quantity = "dnll", *, answers: bool = False
+    ) -> list[Score]:
+        """Evaluated subsets under this context's weights.
+
+        Args:
+            keeps: the layers that stay, each.
+            quantity: `dnll` or `kl`.
+            answers: only documents that have a prompt.
+        """
         evaluator = self.require_evaluator()
-        scores = evaluator.score_many(keeps)
+        if answers:
+            evaluator = self._answers = self._answers or evaluator.answers_only()
+        scores = evaluator.score_many(keeps, quantity)
         if self.domain_weights is None:
             return scores
-        weights = normalised(self.domain_weights, list(evaluator.domains))
+        known = self.require_evaluator().domains
+        weights = {n: w for n, w in normalised(self.domain_weights, list(known)).items() if n in evaluator.domains}
+        if not weights:
+            raise UsageError(f"--domain_weights: no weight on a domain with prompts: {', '.join(evaluator.domains)}")
         return [dataclasses.replace(score, weights=weights) for score in scores]
 
     def check_depth(self, layers: int, where: str) -> None:

@@ -1,18 +1,19 @@
-"""What removing layers costs: ΔNLL per predicted token against the full model, per domain and weighted.
+"""What removing layers costs: ΔNLL or KL per predicted token against the full model, per domain and weighted.
 
-The honest pruning score (SLEB, Shortened LLaMA), paid for once: every subset is run from the first layer where it
+The honest pruning scores (SLEB, Shortened LLaMA), paid for once: every subset is run from the first layer where it
 differs from an evaluated one (`prefix`), every score is cached by content (`score_cache`), and batches stand outside
 candidates, so that one batch's streams live at a time beyond a stated budget. The model is read, never changed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,11 +21,12 @@ from torch import nn
 
 from prune.calibration import Batch, Domain, batches
 from prune.errors import PruneError, UsageError, nearest
-from prune.files import sha256_json
 from prune.model.anatomy import find_anatomy
 from prune.model.tracing import Walk
 from prune.planning.prefix import Keep, PrefixTree
-from prune.planning.score_cache import ScoreCache, model_fingerprint
+from prune.planning.score_cache import ScoreCache, document_key, model_fingerprint
+
+Quantity = Literal["dnll", "kl"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +35,21 @@ class Score:
 
     Attributes:
         keep: the layers that stay, sorted source indices.
-        delta_nll: for each domain the ΔNLL summed over each document's counted tokens, in nats [documents]; infinite
-            where the subset's model gives a non-finite likelihood.
+        sums: for each domain the cost (ΔNLL or KL) summed over each document's counted tokens, in nats [documents];
+            infinite where the subset's model gives a non-finite value.
         tokens: for each domain the counted tokens of each document [documents].
         weights: of the domains; they need not sum to one.
     """
 
     keep: Keep
-    delta_nll: Mapping[str, np.ndarray]
+    sums: Mapping[str, np.ndarray]
     tokens: Mapping[str, np.ndarray]
     weights: Mapping[str, float]
 
     @property
     def by_domain(self) -> dict[str, float]:
-        """ΔNLL per counted token, in nats, of each domain."""
-        return {name: float(self.delta_nll[name].sum() / self.tokens[name].sum()) for name in self.delta_nll}
+        """Cost per counted token, in nats, of each domain."""
+        return {name: float(self.sums[name].sum() / self.tokens[name].sum()) for name in self.sums}
 
     @property
     def total(self) -> float:
@@ -70,7 +72,7 @@ class Score:
             seed: of the resampling.
         """
         random = np.random.default_rng(seed)
-        draws = {name: self._resampled(name, random, resamples) for name in self.delta_nll}
+        draws = {name: self._resampled(name, random, resamples) for name in self.sums}
         sample = draws[domain] if domain is not None else _mix(draws, self.weights)  # [resamples]
         if not np.isfinite(sample).all():
             return math.inf, math.inf
@@ -80,9 +82,9 @@ class Score:
     def _resampled(self, name: str, random: np.random.Generator, resamples: int) -> np.ndarray:
         size = len(self.tokens[name])
         counts = random.multinomial(size, np.full(size, 1 / size), size=resamples)  # [resamples, documents]
-        if not np.isfinite(self.delta_nll[name]).all():
+        if not np.isfinite(self.sums[name]).all():
             return np.full(resamples, math.inf)
-        return (counts @ self.delta_nll[name]) / (counts @ self.tokens[name])
+        return (counts @ self.sums[name]) / (counts @ self.tokens[name])
 
     def describe(self) -> dict[str, Any]:
         """JSON-serialisable: totals and intervals; a non-finite figure is null."""
@@ -90,14 +92,40 @@ class Score:
         return {"total": _estimate(self.total, self.interval()), "by_domain": domains}
 
 
+@dataclass
+class Work:
+    """What scoring took, in units of one layer over one batch.
+
+    Attributes:
+        layers: layer evaluations made; a score from the cache takes none.
+        naive_layers: what one pass of its own for every subset asked for, and for the full model, would take; whether
+            a score was cached does not matter.
+        asked: the distinct scores asked for.
+        evaluated: those made on the model, in whole or in part; the others came from the cache.
+    """
+
+    layers: int = 0
+    naive_layers: int = 0
+    asked: set[tuple[Quantity, Keep]] = field(default_factory=set)
+    evaluated: set[tuple[Quantity, Keep]] = field(default_factory=set)
+
+    def describe(self) -> dict[str, Any]:
+        """For a plan: counts, and `ratio`, evaluations made over the naive count."""
+        return {
+            "layer_evaluations": self.layers,
+            "naive_layer_evaluations": self.naive_layers,
+            "ratio": self.layers / self.naive_layers if self.naive_layers else None,
+            "subsets": len(self.asked),
+            "subsets_from_cache": len(self.asked - self.evaluated),
+        }
+
+
 class Evaluator:
     """Scores subsets of a model's layers on named domains.
 
     Attributes:
         num_layers: depth L of the model.
-        layer_calls: layer evaluations made, in units of one layer over one batch.
-        naive_layer_calls: what a full pass for every new subset, and one for the full model, would have made.
-        evaluated: subsets scored on the model, as opposed to found in the cache.
+        work: layer evaluations so far.
         batch_size: documents a batch; halved, for good, when a device runs out of memory.
     """
 
@@ -110,7 +138,7 @@ class Evaluator:
         batch_size: int = 8,
         pad_token_id: int = 0,
         max_documents: int | None = None,
-        cache: Path | None = None,
+        cache: Path | ScoreCache | None = None,
         stream_bytes: int = 1 << 30,
     ) -> None:
         """Nothing runs until a score is asked for.
@@ -122,7 +150,8 @@ class Evaluator:
             batch_size: documents a batch.
             pad_token_id: fills short rows; masked everywhere.
             max_documents: only the first so many of each domain.
-            cache: JSON file for scores that outlive the process; reading the weights once for its key.
+            cache: SQLite file for scores that outlive the process (the weights are read once for its key), or the
+                opened cache of this model.
             stream_bytes: streams of so many bytes are kept between calls; beyond it they are recomputed.
 
         Raises:
@@ -135,22 +164,20 @@ class Evaluator:
         self.weights = check_weights(weights, list(domains))
         self.model = model
         self.batch_size = batch_size
-        self.layer_calls = self.naive_layer_calls = self.evaluated = 0
+        self.work = Work()
         self._sources = domains
         self._anatomy = find_anatomy(model)
         self._pad = pad_token_id
         self._stream_bytes = stream_bytes
         self._trees: dict[tuple[str, int], PrefixTree] = {}
-        self._baseline: dict[str, np.ndarray] = {}
+        self._keys = {name: [document_key(d) for d in documents] for name, documents in self.domains.items()}
         self._tokens = {
             name: np.array([len(d.input_ids) - d.answer_start for d in documents], dtype=np.float64)
             for name, documents in self.domains.items()
         }
-        content = {
-            name: [[d.input_ids, d.answer_start] for d in documents] for name, documents in sorted(self.domains.items())
-        }
-        self.data_hash = sha256_json(content)
-        self._cache = ScoreCache(cache, f"{model_fingerprint(model)}:{self.data_hash}" if cache else "")
+        if not isinstance(cache, ScoreCache):
+            cache = ScoreCache(cache, model_fingerprint(model) if cache else "")
+        self._cache = cache
 
     @property
     def num_layers(self) -> int:
@@ -161,6 +188,29 @@ class Evaluator:
         """Every layer."""
         return tuple(range(self.num_layers))
 
+    def answers_only(self) -> Evaluator:
+        """An evaluator on the documents that have a prompt, with the same cache and the same account of work.
+
+        Raises:
+            UsageError: no document has one.
+        """
+        chosen = {
+            name: dataclasses.replace(domain, documents=tuple(d for d in self.domains[name] if d.answer_start > 1))
+            for name, domain in self._sources.items()
+        }
+        chosen = {name: domain for name, domain in chosen.items() if domain.documents}
+        if not chosen:
+            raise UsageError("--criterion answer_nll: no document has prompt + completion; use --criterion dnll")
+        weights = {name: weight for name, weight in self.weights.items() if name in chosen}
+        if not any(weights.values()):
+            raise UsageError(f"--domain_weights: no weight on a domain with prompts: {', '.join(chosen)}")
+        other = Evaluator(
+            self.model, chosen, weights, batch_size=self.batch_size, pad_token_id=self._pad, cache=self._cache,
+            stream_bytes=self._stream_bytes,
+        )  # fmt: skip
+        other.work = self.work
+        return other
+
     def describe_data(self) -> dict[str, Any]:
         """Provenance of the documents, for a plan."""
         return {
@@ -168,22 +218,28 @@ class Evaluator:
             for name, domain in self._sources.items()
         }
 
-    def score(self, keep: Sequence[int]) -> Score:
+    def score(self, keep: Sequence[int], quantity: Quantity = "dnll") -> Score:
         """The cost of keeping only `keep`; see `score_many`."""
-        return self.score_many([keep])[0]
+        return self.score_many([keep], quantity)[0]
 
-    def score_many(self, keeps: Sequence[Sequence[int]]) -> list[Score]:
+    def score_many(self, keeps: Sequence[Sequence[int]], quantity: Quantity = "dnll") -> list[Score]:
         """The costs of several subsets, sharing every common prefix, in the order given.
+
+        Args:
+            keeps: the layers that stay, each.
+            quantity: `dnll`, the rise of the negative log-likelihood of the documents' own tokens; or `kl`, the
+                divergence KL(p ‖ p') of the next-token distribution p' from the full model's p.
 
         Raises:
             UsageError: a subset is empty or names a layer that the model lacks.
             PruneError: the full model gives non-finite values.
         """
         wanted = [self._checked(keep) for keep in keeps]
-        missing = sorted({keep for keep in wanted if self._cache.get(keep) is None})
-        if missing:
-            self._evaluate(missing)
-        return [self._score(keep) for keep in wanted]
+        needed = {*wanted, self.full} if quantity == "dnll" else set(wanted)
+        self._count(needed, quantity)
+        for name in self.domains:
+            self._complete(name, needed, quantity)
+        return [self._score(keep, quantity) for keep in wanted]
 
     def _checked(self, keep: Sequence[int]) -> Keep:
         chosen = tuple(sorted(set(keep)))
@@ -194,59 +250,69 @@ class Evaluator:
             raise UsageError(f"layer {wrong}: the model has layers 0..{self.num_layers - 1}")
         return chosen
 
-    def _score(self, keep: Keep) -> Score:
-        values = self._cache.get(keep) or {}
-        return Score(keep, {name: np.array(v) for name, v in values.items()}, self._tokens, self.weights)
+    def _count(self, keeps: set[Keep], quantity: Quantity) -> None:
+        """Add what new subsets would cost with a pass of their own each."""
+        new = {keep for keep in keeps if (quantity, keep) not in self.work.asked}
+        self.work.asked.update((quantity, keep) for keep in new)
+        passes = sum(-(-len(documents) // self.batch_size) for documents in self.domains.values())
+        self.work.naive_layers += passes * sum(len(keep) for keep in new)
 
-    def _evaluate(self, keeps: list[Keep]) -> None:
-        """Score subsets on the model and put them into the cache; smaller batches when memory runs out (recorded)."""
-        while True:
+    def _score(self, keep: Keep, quantity: Quantity) -> Score:
+        sums = {}
+        for name in self.domains:
+            values = self._values(name, keep, quantity)
+            if quantity == "dnll":
+                clean = self._values(name, self.full, quantity)
+                if not np.isfinite(clean).all():
+                    raise PruneError(f"the full model gives a non-finite likelihood on --data {name}: check --dtype")
+                values = values - clean
+            sums[name] = values
+        return Score(keep, sums, self._tokens, self.weights)
+
+    def _values(self, name: str, keep: Keep, quantity: Quantity) -> np.ndarray:
+        """[documents] cached sums."""
+        known = self._cache.get(quantity, keep)
+        return np.array([known[key] for key in self._keys[name]])
+
+    def _complete(self, name: str, keeps: set[Keep], quantity: Quantity) -> None:
+        """Score what the cache lacks on one domain; in smaller batches when memory runs out."""
+        keys = set(self._keys[name])
+        missing = [keep for keep in sorted(keeps) if keys - self._cache.get(quantity, keep).keys()]
+        while missing:
             try:
-                values = self._delta_nll(keeps)
-                break
+                self._evaluate(name, missing, quantity)
+                return
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 out_of_memory = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
                 if not out_of_memory or self.batch_size == 1:
                     raise
             self._trees.clear()
             self.batch_size //= 2
-        self.evaluated += len(keeps)
-        self._cache.put(values)
 
-    def _delta_nll(self, keeps: list[Keep]) -> dict[Keep, dict[str, list[float]]]:
-        """Per-document ΔNLL of each subset: batches outside, candidates inside."""
-        values: dict[Keep, dict[str, list[float]]] = {keep: {} for keep in keeps}
-        naive = sum(len(keep) for keep in keeps if keep != self.full)
-        for name, documents in self.domains.items():
-            size = len(documents)
-            sums = {keep: np.zeros(size) for keep in keeps}
-            baseline = np.zeros(size)
-            new = name not in self._baseline
-            for number, batch in enumerate(batches(documents, self.batch_size, self._pad)):
-                tree = self._tree(name, number, batch)
-                before = tree.walk.layer_calls
-                results = tree.nll(keeps, self._stream_bytes - self._stored_bytes())
-                self.layer_calls += tree.walk.layer_calls - before
-                self.naive_layer_calls += naive + (self.num_layers if new else 0)
-                for keep, nll in results.items():
-                    sums[keep][batch.index] = nll.numpy()
-                if new:
-                    baseline[batch.index] = tree.walk.nll(tree.walk.resid_pre[-1]).numpy()
-            if new:
-                if not np.isfinite(baseline).all():
-                    raise PruneError(f"the full model gives a non-finite likelihood on --data {name}: check --dtype")
-                self._baseline[name] = baseline
-            for keep in keeps:
-                delta = sums[keep] - self._baseline[name]
-                values[keep][name] = np.where(np.isfinite(delta), delta, math.inf).tolist()
-        return values
+    def _evaluate(self, name: str, keeps: list[Keep], quantity: Quantity) -> None:
+        """Score subsets on the model and put them into the cache: batches outside, candidates inside."""
+        keys = self._keys[name]
+        for number, batch in enumerate(batches(self.domains[name], self.batch_size, self._pad)):
+            own = [keys[index] for index in batch.index]
+            missing = [keep for keep in keeps if not self._cache.get(quantity, keep).keys() >= set(own)]
+            if not missing:
+                continue
+            tree = self._tree(name, number, batch)
+            before = tree.walk.layer_calls
+            read = tree.walk.nll if quantity == "dnll" else tree.walk.kl
+            results = tree.measure(missing, read, self._stream_bytes - self._stored_bytes())
+            self.work.layers += tree.walk.layer_calls - before
+            for keep, values in results.items():
+                self._cache.put(quantity, keep, own, values.tolist())
+            self._cache.commit()
+            self.work.evaluated.update((quantity, keep) for keep in missing)
 
     def _tree(self, name: str, number: int, batch: Batch) -> PrefixTree:
         """A batch's clean pass, kept for the next call while the budget for streams allows."""
         tree = self._trees.get((name, number))
         if tree is None:
             tree = PrefixTree(Walk(self.model, self._anatomy, batch))
-            self.layer_calls += tree.walk.layer_calls
+            self.work.layers += tree.walk.layer_calls
             if self._stored_bytes() + tree.nbytes <= self._stream_bytes:
                 self._trees[name, number] = tree
         return tree

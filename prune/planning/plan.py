@@ -26,6 +26,7 @@ class Plan(BaseModel):
         scores: what decided, by name (per layer, or per step of a greedy search).
         data: provenance of the documents behind the scores.
         seed: of every random choice.
+        evaluations: layer evaluations that scoring took, against one full pass for every subset.
         compensation: what replaces the gap; None for nothing.
     """
 
@@ -41,6 +42,7 @@ class Plan(BaseModel):
     scores: dict[str, Any] = {}
     data: dict[str, Any] = {}
     seed: int = 0
+    evaluations: dict[str, Any] = {}
     compensation: dict[str, Any] | None = None
 
     @model_validator(mode="after")

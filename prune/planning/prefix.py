@@ -8,13 +8,14 @@ from a subset it has just scored. Assumption: a layer's output depends on the st
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from prune.model.tracing import Walk
 
 Keep = tuple[int, ...]
+Read = Callable[[torch.Tensor], torch.Tensor]
 
 
 def shared_length(first: Keep, second: Keep) -> int:
@@ -42,11 +43,12 @@ class PrefixTree:
         states = [*self.walk.resid_pre, *self.known.values()]
         return sum(state.numel() * state.element_size() for state in states)
 
-    def nll(self, keeps: Sequence[Keep], spare_bytes: int = 0) -> dict[Keep, torch.Tensor]:
-        """Summed NLL of each document under each subset.
+    def measure(self, keeps: Sequence[Keep], read: Read, spare_bytes: int = 0) -> dict[Keep, torch.Tensor]:
+        """What `read` says of the final stream [B, T, d] of each subset.
 
         Args:
             keeps: sorted source indices, each.
+            read: of a stream after the last layer, one figure a document, such as `Walk.nll`.
             spare_bytes: how much may be spent on remembering branching points for the next call.
 
         Returns:
@@ -54,7 +56,7 @@ class PrefixTree:
         """
         results: dict[Keep, torch.Tensor] = {}
         self._branches = {}
-        self._visit(0, self.walk.resid_pre[0], sorted(set(keeps), reverse=True), results)
+        self._visit(0, self.walk.resid_pre[0], sorted(set(keeps), reverse=True), read, results)
         self.known = {}
         for prefix, state in self._branches.items():
             spare_bytes -= state.numel() * state.element_size()
@@ -64,18 +66,20 @@ class PrefixTree:
         self._branches = {}
         return results
 
-    def _visit(self, depth: int, hidden: torch.Tensor, group: list[Keep], results: dict[Keep, torch.Tensor]) -> None:
+    def _visit(
+        self, depth: int, hidden: torch.Tensor, group: list[Keep], read: Read, results: dict[Keep, torch.Tensor]
+    ) -> None:
         """Score `group`, whose members share their first `depth` layers; `hidden` [B, T, d] is the state after them."""
         for _, same in itertools.groupby(group, key=lambda keep: keep[depth] if depth < len(keep) else None):
             members = list(same)
             end = shared_length(members[0], members[-1])
             state = self._advance(members[0], depth, end, hidden)  # [B, T, d]
             if len(members) == 1:
-                results[members[0]] = self.walk.nll(state)  # [B]
+                results[members[0]] = read(state)  # [B]
                 continue
             if members[0][end - 1] != end - 1:
                 self._branches[members[0][:end]] = state
-            self._visit(end, state, members, results)
+            self._visit(end, state, members, read, results)
 
     def _advance(self, keep: Keep, depth: int, end: int, hidden: torch.Tensor) -> torch.Tensor:
         """The state after `keep[:end]`, from the longest prefix at hand; `hidden` is the state after `keep[:depth]`."""

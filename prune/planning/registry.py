@@ -8,7 +8,7 @@ the entry points `prune.criteria` and `prune.strategies`. Nothing is imported be
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ Keep = tuple[int, ...]
 
 CRITERIA = (
     "angular",
+    "answer_nll",
     "block_influence",
     "dnll",
     "every_kth",
@@ -32,7 +33,7 @@ CRITERIA = (
     "relative_contribution",
     "taylor",
 )
-STRATEGIES = ("beam", "contiguous", "exhaustive", "greedy", "one_shot")
+STRATEGIES = ("beam", "blocks", "contiguous", "evolutionary", "exhaustive", "greedy", "greedy_swap", "one_shot")
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,38 @@ class Criterion:
         layer_scores: (context, number of layers to go in all) -> the cost of removing each layer alone [L].
         subset_costs: (context, subsets that stay) -> the cost of each; None where the cost of removing several
             layers is by definition the sum of their layer scores.
+        measured: the costs come from the analysis alone, so they can be had for one domain, too.
     """
 
     summary: str
     layer_scores: Callable[[Context, int], Sequence[float]]
     subset_costs: Callable[[Context, Sequence[Keep]], list[float]] | None = None
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What searches may be told; each reads what concerns it.
+
+    Attributes:
+        beam_width: subsets that a beam search keeps.
+        block_size: consecutive layers that a search in blocks removes at a time.
+        max_subsets: subsets that an evolutionary or swapping search scores at most for one number of removed layers.
+        seed: of every random choice.
+
+    Raises:
+        UsageError: a number below one.
+    """
+
+    beam_width: int = 4
+    block_size: int = 2
+    max_subsets: int = 600
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("beam_width", "block_size", "max_subsets"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} {getattr(self, name)}: give 1 or more")
 
 
 @dataclass
@@ -61,7 +89,7 @@ class Problem:
         removals: numbers of layers to remove that are wanted, ascending.
         layer_scores: number of layers to go in all -> the cost of removing each layer alone [L].
         costs: subsets that stay -> the cost of each, lower is better.
-        beam_width: subsets that a beam search keeps.
+        tuning: widths and limits of the searches.
     """
 
     num_layers: int
@@ -69,7 +97,7 @@ class Problem:
     removals: tuple[int, ...]
     layer_scores: Callable[[int], Sequence[float]]
     costs: Callable[[Sequence[Keep]], Sequence[float]]
-    beam_width: int = 4
+    tuning: Tuning = field(default_factory=Tuning)
 
     @property
     def full(self) -> Keep:
@@ -80,6 +108,11 @@ class Problem:
     def removable(self) -> list[int]:
         """Layers that may go, ascending."""
         return [layer for layer in range(self.num_layers) if layer not in self.protected]
+
+    def without(self, removed: Iterable[int]) -> Keep:
+        """The layers that stay when some go."""
+        gone = frozenset(removed)
+        return tuple(layer for layer in range(self.num_layers) if layer not in gone)
 
 
 @dataclass(frozen=True)

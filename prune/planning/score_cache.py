@@ -1,8 +1,10 @@
 """Scores of layer subsets that outlive the process, keyed by what they depend on and by nothing else.
 
-One JSON file holds any number of models and data sets; a group's key is a hash of the weights, the configuration, the
-compute type and the token ids. Criterion, strategy, budget, weights and batch size are no part of it, so a larger
-budget, a second strategy or a resumed run finds every score made before.
+One SQLite file holds any number of models: a score belongs to a model (hash of weights, configuration and compute
+type), a document (hash of its token ids and of where counting starts), a quantity and a subset of the layers.
+Criterion, strategy, budget, domain weights and batch size are no part of it, so a larger budget, a second strategy,
+more documents or a resumed run find every score made before. Scores are committed batch by batch: a killed search
+loses the batch that was running.
 """
 
 from __future__ import annotations
@@ -10,17 +12,29 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prune.errors import PruneError
-from prune.files import write_json
+from prune.files import sha256_json
 
 if TYPE_CHECKING:
     from torch import nn
 
-FORMAT = 1
-Values = dict[str, list[float]]
+    from prune.calibration import Document
+
+FORMAT = 2
+Keep = tuple[int, ...]
+
+TABLES = """
+CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
+CREATE TABLE scores (
+    model INTEGER NOT NULL, quantity INTEGER NOT NULL, subset INTEGER NOT NULL, document INTEGER NOT NULL,
+    value REAL NOT NULL, PRIMARY KEY (model, quantity, subset, document)
+) WITHOUT ROWID;
+"""
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -39,58 +53,92 @@ def model_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def document_key(document: Document) -> str:
+    """Hash of what a document's likelihood depends on."""
+    return sha256_json([document.input_ids, document.answer_start])
+
+
 class ScoreCache:
-    """Summed ΔNLL per document (nats) of the subsets of one model on one data set.
+    """Sums over a document's counted tokens, in nats, of one model.
 
     Args:
-        path: the JSON file; None keeps scores in memory only.
-        key: hash of model and data.
+        path: the SQLite file, made when missing; None keeps scores in memory only.
+        model: hash of the model.
 
     Raises:
-        PruneError: the file is not one of ours.
+        PruneError: the file is not one of ours, or cannot be written.
     """
 
-    def __init__(self, path: Path | None, key: str) -> None:
+    def __init__(self, path: Path | None, model: str) -> None:
         self.path = path
-        self.key = key
-        self._scores: dict[str, Values] = {}
-        if path is not None:
-            self._scores = _read(path).get(key, {})
+        self._known: dict[tuple[str, Keep], dict[str, float]] = {}
+        self._ids: dict[str, int] = {}
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._base = sqlite3.connect(str(path) if path is not None else ":memory:", timeout=60)
+            (version,) = self._base.execute("PRAGMA user_version").fetchone()
+            (tables,) = self._base.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            if not tables:
+                self._base.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
+            elif version != FORMAT:
+                raise PruneError(f"{path}: not a score cache of this version; delete it and run again")
+            self._model = self._id(model)
+            self._base.commit()
+        except (sqlite3.Error, OSError) as error:
+            raise PruneError(f"{path}: cannot be used as a score cache ({error}); give --score_cache another") from None
 
-    def __len__(self) -> int:
-        return len(self._scores)
+    def get(self, quantity: str, keep: Keep) -> Mapping[str, float]:
+        """What is known of a subset: document key -> value; infinity where the value was not finite."""
+        found = self._known.get((quantity, keep))
+        if found is None:
+            rows = self._base.execute(
+                "SELECT d.name, s.value FROM scores s JOIN names d ON d.id = s.document "
+                "WHERE s.model = ? AND s.quantity = ? AND s.subset = ?",
+                (self._model, self._find(quantity), self._find(_name(keep))),
+            )
+            found = self._known[quantity, keep] = dict(rows.fetchall())
+        return found
 
-    def get(self, keep: tuple[int, ...]) -> Values | None:
-        """Per-document values by domain, or None; a value that was not finite comes back as infinity."""
-        stored = self._scores.get(_name(keep))
-        if stored is None:
-            return None
-        return {name: [math.inf if v is None else v for v in values] for name, values in stored.items()}
+    def put(self, quantity: str, keep: Keep, documents: Sequence[str], values: Iterable[float]) -> None:
+        """Add scores; they are kept for good after `commit`."""
+        finite = [value if math.isfinite(value) else math.inf for value in values]
+        known = {**self.get(quantity, keep), **dict(zip(documents, finite, strict=True))}
+        self._known[quantity, keep] = known
+        subset, kind = self._id(_name(keep)), self._id(quantity)
+        rows = [(self._model, kind, subset, self._id(d), v) for d, v in zip(documents, finite, strict=True)]
+        self._base.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", rows)
 
-    def put(self, scores: dict[tuple[int, ...], Values]) -> None:
-        """Add scores; with a path, the file is replaced atomically and other models' groups in it are kept."""
-        for keep, by_domain in scores.items():
-            self._scores[_name(keep)] = {
-                name: [v if math.isfinite(v) else None for v in values]  # type: ignore[misc]
-                for name, values in by_domain.items()
-            }
-        if self.path is not None and scores:
-            groups = _read(self.path)
-            groups[self.key] = {**groups.get(self.key, {}), **self._scores}
-            write_json(self.path, {"format": FORMAT, "scores": groups})
+    def commit(self) -> None:
+        """Make everything that was put durable.
+
+        Raises:
+            PruneError: the file cannot be written.
+        """
+        try:
+            self._base.commit()
+        except sqlite3.Error as error:
+            raise PruneError(f"{self.path}: scores cannot be written ({error}); give --score_cache another") from None
+
+    def close(self) -> None:
+        """Release the file; what was not committed is dropped."""
+        self._base.close()
+
+    def _find(self, name: str) -> int | None:
+        """The number of a name, or None. Reading takes no write lock, so that searches can share a file."""
+        if name not in self._ids:
+            row = self._base.execute("SELECT id FROM names WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                return None
+            (self._ids[name],) = row
+        return self._ids[name]
+
+    def _id(self, name: str) -> int:
+        """The number of a name, given now if it has none."""
+        if self._find(name) is None:
+            self._ids[name] = self._base.execute("INSERT INTO names (name) VALUES (?)", (name,)).lastrowid or 0
+        return self._ids[name]
 
 
-def _name(keep: tuple[int, ...]) -> str:
+def _name(keep: Keep) -> str:
     return ",".join(map(str, keep))
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.is_file():
-        return {}
-    try:
-        stored = json.loads(path.read_text(encoding="utf8"))
-        if stored["format"] != FORMAT:
-            raise ValueError
-        return dict(stored["scores"])
-    except (ValueError, KeyError, TypeError):
-        raise PruneError(f"{path}: not a score cache of this version; delete it and run again") from None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 DEPTH_FIELDS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight$")
 NUMBERED = re.compile(r"^(.*?)\.(\d+)\.")
 MAX_HEADER_BYTES = 100_000_000
 
@@ -65,7 +66,8 @@ def measure_sizes(source: str, num_layers: int, unit: str, model: nn.Module | No
     Args:
         source: the model's directory or id.
         num_layers: its depth.
-        unit: `params` or `bytes`.
+        unit: `params`; `bytes` of the checkpoint; or `read`, bytes read to decode one token: an embedding that is not
+            also the head is left out, of which one row is read. All experts of a mixture count.
         model: the loaded model, used where the source holds no safetensors file.
 
     Raises:
@@ -84,10 +86,13 @@ def _from_model(model: nn.Module, unit: str) -> Sizes:
     from prune.model.anatomy import find_anatomy
 
     def size(module: nn.Module) -> int:
-        return sum(p.numel() * (p.element_size() if unit == "bytes" else 1) for p in module.parameters())
+        return sum(p.numel() * (1 if unit == "params" else p.element_size()) for p in module.parameters())
 
-    layers = tuple(size(layer) for layer in find_anatomy(model).layers)
-    return Sizes(layers, size(model) - sum(layers))
+    anatomy = find_anatomy(model)
+    layers = tuple(size(layer) for layer in anatomy.layers)
+    untied = anatomy.embedding.weight is not anatomy.head.weight
+    unread = size(anatomy.embedding) if unit == "read" and untied else 0
+    return Sizes(layers, size(model) - sum(layers) - unread)
 
 
 def _from_checkpoint(source: str, files: list[Path], num_layers: int, unit: str) -> Sizes:
@@ -96,8 +101,10 @@ def _from_checkpoint(source: str, files: list[Path], num_layers: int, unit: str)
     tied = _is_tied(source)
     for name, entry in _tensors(files):
         begin, end = entry["data_offsets"]
-        amount = end - begin if unit == "bytes" else math.prod(entry["shape"])
-        if unit == "params" and tied and name == "lm_head.weight":
+        amount = math.prod(entry["shape"]) if unit == "params" else end - begin
+        if unit != "bytes" and tied and name == "lm_head.weight":
+            continue
+        if unit == "read" and not tied and EMBEDDING.search(name):
             continue
         total += amount
         if match := NUMBERED.match(name):

@@ -30,5 +30,8 @@ def removed_runs(keep: Keep, num_layers: int) -> Iterator[tuple[int, int]]:
 
 
 CRITERION = Criterion(
-    "angle between the stream before and after each removed run (Gromov et al. 2024)", layer_scores, subset_costs
+    "angle between the stream before and after each removed run (Gromov et al. 2024)",
+    layer_scores,
+    subset_costs,
+    measured=True,
 )

@@ -12,4 +12,4 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
     return context.measure("block_influence").tolist()
 
 
-CRITERION = Criterion("1 - cosine of the stream before and after the layer (ShortGPT)", layer_scores)
+CRITERION = Criterion("1 - cosine of the stream before and after the layer (ShortGPT)", layer_scores, measured=True)

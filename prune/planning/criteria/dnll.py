@@ -17,9 +17,7 @@ KEY = "output_effect/dnll"
 def layer_scores(context: Context, removals: int) -> Sequence[float]:
     if context.evaluator is None and context.has_measure(KEY):
         return context.measure(KEY).tolist()
-    full = range(context.num_layers)
-    singles = [tuple(other for other in full if other != layer) for layer in full]
-    return [score.total for score in context.scores(singles)]
+    return subset_costs(context, context.singles)
 
 
 def subset_costs(context: Context, keeps: Sequence[Keep]) -> list[float]:

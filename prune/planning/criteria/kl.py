@@ -1,15 +1,26 @@
-"""KL divergence of the next-token distribution when the layer is removed, from the analysis."""
+"""KL divergence of the next-token distribution from the full model's when layers are removed, nats per counted token.
+
+A subset is run on the model; single layers come from the analysis where no evaluator was made for them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from prune.planning.context import Context
-from prune.planning.registry import Criterion
+from prune.planning.registry import Criterion, Keep
+
+KEY = "output_effect/kl"
 
 
 def layer_scores(context: Context, removals: int) -> Sequence[float]:
-    return context.measure("output_effect/kl").tolist()
+    if context.evaluator is None and context.has_measure(KEY):
+        return context.measure(KEY).tolist()
+    return subset_costs(context, context.singles)
 
 
-CRITERION = Criterion("KL of the next-token distribution when the layer is removed", layer_scores)
+def subset_costs(context: Context, keeps: Sequence[Keep]) -> list[float]:
+    return [score.total for score in context.scores(keeps, "kl")]
+
+
+CRITERION = Criterion("KL of the next-token distribution from the full model's", layer_scores, subset_costs)

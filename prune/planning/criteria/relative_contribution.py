@@ -12,4 +12,4 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
     return context.measure("relative_contribution/layer").tolist()
 
 
-CRITERION = Criterion("norm of what the layer adds over the norm of the stream", layer_scores)
+CRITERION = Criterion("norm of what the layer adds over the norm of the stream", layer_scores, measured=True)

@@ -17,7 +17,9 @@ def search(problem: Problem) -> Iterator[Step]:
                     keep = tuple(other for other in problem.full if other not in step.order and other != layer)
                     parents.setdefault(keep, (step, layer))
         costs = problem.costs(list(parents))
-        ranked = sorted(zip(costs, parents, strict=True), key=lambda pair: (pair[0], pair[1]))[: problem.beam_width]
+        ranked = sorted(zip(costs, parents, strict=True), key=lambda pair: (pair[0], pair[1]))[
+            : problem.tuning.beam_width
+        ]
         beam = []
         for cost, keep in ranked:
             parent, layer = parents[keep]

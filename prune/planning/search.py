@@ -1,0 +1,132 @@
+"""From a checked request to plans: the criterion's costs into the strategy's search, its answers into Plans."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from prune.errors import PruneError
+from prune.planning.budget import Budget
+from prune.planning.context import Context
+from prune.planning.plan import Plan
+from prune.planning.registry import Criterion, Keep, Problem, Step, Tuning, get_criterion, get_strategy
+
+EXPLICIT = "explicit"
+
+
+def search_plans(
+    context: Context, criterion: str, strategy: str, budget: Budget, tuning: Tuning, *, every: bool = False
+) -> list[Plan]:
+    """Plans for the first count that fits, or for every count of the budget.
+
+    Raises:
+        PruneError: no subset meets the budget, or none has a finite cost.
+    """
+    scored, chosen = get_criterion(criterion), get_strategy(strategy)
+    if scored.subset_costs is None and chosen.free:
+        strategy, chosen = "one_shot", get_strategy("one_shot")
+    alone: dict[int, float] = {}
+    problem = _problem(context, scored, budget, tuning, alone)
+    plans = []
+    for step in chosen.search(problem):
+        if len(step.order) not in budget.removals or not budget.fits(step.order):
+            continue
+        if not math.isfinite(step.cost):
+            raise PruneError(f"--criterion {context.criterion}: removing {len(step.order)} layers is never finite")
+        plans.append(plan_of(context, strategy, step, alone, scored))
+        if not every:
+            return plans
+    if not every or len(plans) < len(budget.removals):
+        raise PruneError(f"--strategy {strategy} found no subset that meets the budget; use another strategy")
+    return plans
+
+
+def _problem(
+    context: Context, criterion: Criterion, budget: Budget, tuning: Tuning, alone: dict[int, float]
+) -> Problem:
+    """The search problem; what is learnt about single layers on the way is noted in `alone`."""
+    depth = context.num_layers
+
+    def layer_scores(removals: int) -> list[float]:
+        scores = [_ordered(float(score)) for score in criterion.layer_scores(context, removals)]
+        if len(scores) != depth:
+            raise PruneError(f"--criterion {context.criterion} gives {len(scores)} scores for {depth} layers")
+        alone.update(enumerate(scores))
+        return scores
+
+    def costs(keeps: Sequence[Keep]) -> list[float]:
+        if criterion.subset_costs is None:
+            count = depth - len(keeps[0])
+            scores = layer_scores(count)
+            return [sum(score for layer, score in enumerate(scores) if layer not in keep) for keep in keeps]
+        values = [_ordered(value) for value in criterion.subset_costs(context, keeps)]
+        for keep, value in zip(keeps, values, strict=True):
+            if len(keep) == depth - 1:
+                alone[next(layer for layer in range(depth) if layer not in keep)] = value
+        return values
+
+    return Problem(depth, context.protected, budget.removals, layer_scores, costs, tuning)
+
+
+def _ordered(value: float) -> float:
+    """NaN compares with nothing: it counts as the worst."""
+    return math.inf if math.isnan(value) else value
+
+
+def plan_of(
+    context: Context, strategy: str, step: Step, alone: dict[int, float], criterion: Criterion | None = None
+) -> Plan:
+    """The plan that a search's answer stands for, with everything that is known of it."""
+    drop = sorted(step.order)
+    keep = [layer for layer in range(context.num_layers) if layer not in step.order]
+    scores: dict[str, Any] = {} if strategy == EXPLICIT else {"cost": step.cost}
+    if alone:
+        scores["layers"] = [_finite(alone.get(layer)) for layer in range(context.num_layers)]
+    if step.trail:
+        scores["trail"] = list(step.trail)
+    if context.domain_weights is not None:
+        scores["domain_weights"] = dict(context.domain_weights)
+    if criterion is not None and criterion.measured:
+        scores["by_domain"] = _measured_by_domain(context, criterion, keep)
+    data: dict[str, Any] = {}
+    evaluations: dict[str, Any] = {}
+    if context.evaluator is not None:
+        scores["dnll"] = context.scores([keep])[0].describe()
+        data = context.evaluator.describe_data()
+        evaluations = context.evaluator.work.describe()
+    elif context.analysis is not None:
+        data = dict(context.analysis.info.get("data") or {})
+    elif context.domains:
+        data = {name: domain.describe() for name, domain in context.domains.items()}
+    return Plan(
+        source=context.source,
+        num_layers=context.num_layers,
+        keep=keep,
+        drop=drop,
+        order=list(step.order),
+        criterion=context.criterion,
+        strategy=strategy,
+        scores=scores,
+        data=data,
+        seed=context.seed,
+        evaluations=evaluations,
+    )
+
+
+def _measured_by_domain(context: Context, criterion: Criterion, keep: Sequence[int]) -> dict[str, float]:
+    """The criterion's cost on each domain alone, from the analysis."""
+    costs = {}
+    for name in context.measured_domains:
+        own = dataclasses.replace(context, domain_weights={name: 1.0})
+        if criterion.subset_costs is not None:
+            (costs[name],) = criterion.subset_costs(own, [tuple(keep)])
+        else:
+            scores = criterion.layer_scores(own, context.num_layers - len(keep))
+            costs[name] = float(sum(score for layer, score in enumerate(scores) if layer not in keep))
+    return costs
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,43 @@
+"""Greedy removal, then exchanges: while putting one removed layer back and taking another out helps, the best does.
+
+Greedy keeps its early choices even when later ones make them poor; an exchange undoes one. Ends at a subset that no
+single exchange improves, or at --max_subsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prune.planning.registry import Keep, Problem, Step, Strategy
+from prune.planning.strategies import greedy
+
+
+def search(problem: Problem) -> Iterator[Step]:
+    for step in greedy.search(problem):
+        yield _exchanged(problem, step) if len(step.order) in problem.removals else step
+
+
+def _exchanged(problem: Problem, step: Step) -> Step:
+    """The end of the exchanges that begin at `step`; layers that were exchanged stand last in its order."""
+    tried: set[Keep] = {problem.without(step.order)}
+    order, cost = step.order, step.cost
+    while True:
+        exchanges: dict[Keep, Keep] = {}
+        for back in order:
+            rest = tuple(layer for layer in order if layer != back)
+            for out in problem.removable:
+                keep = problem.without((*rest, out))
+                if out not in order and keep not in tried:
+                    exchanges[keep] = (*rest, out)
+        new = list(exchanges)[: problem.tuning.max_subsets - len(tried)]
+        if not new:
+            break
+        tried.update(new)
+        best, keep = min(zip(problem.costs(new), new, strict=True))
+        if best >= cost:
+            break
+        order, cost = exchanges[keep], best
+    return step if order == step.order else Step(order, cost)
+
+
+STRATEGY = Strategy("greedy, then single exchanges of a removed and a kept layer while they help", search)
