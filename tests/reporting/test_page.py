@@ -196,5 +196,5 @@ def test_depth_map_page_names_both_models_and_the_offset(tmp_path: Path) -> None
     render_depth_map_html(found, ("small <b>", "large"), tmp_path / "map.html")
     page = (tmp_path / "map.html").read_text(encoding="utf8")
     assert "small &lt;b&gt;" in page
-    assert "<b>small" not in page
+    assert "small <b>" not in page
     assert "17" + "\N{NO-BREAK SPACE}%" in page  # best depths 0, 1, 1 against the diagonal 0, 0.5, 1
