@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prune.analysis.result import Analysis
     from prune.calibration import Domain
 
-DEFAULT_MEASURES = ("contributions", "angular", "dnll")
+DEFAULT_MEASURES = ("contributions", "angular", "lens", "width", "dnll")
 
 
 def analyze(

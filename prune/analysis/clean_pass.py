@@ -59,6 +59,16 @@ class CleanPass:
         return self.mask.sum(1).cpu().numpy().astype(np.float64)
 
     @cached_property
+    def document(self) -> np.ndarray:
+        """[N] place of each token's document in its domain."""
+        return np.asarray(self.index)[self.row.cpu().numpy()]
+
+    @cached_property
+    def position(self) -> np.ndarray:
+        """[N] place of each token in its document, padding not counted."""
+        return (self.mask.cumsum(1) - 1)[self.mask].cpu().numpy()
+
+    @cached_property
     def last(self) -> torch.Tensor:
         """[B] the place of each document's last token among the N tokens."""
         return self.mask.sum(1).cumsum(0) - 1

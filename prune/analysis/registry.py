@@ -1,4 +1,8 @@
-"""The measurements by name: one line each. A new one is a file with a `measure(clean, records)` and a line here."""
+"""The measurements by name: one line each. A new one is a file with a `measure(clean, records)` and a line here.
+
+Figures that are no ratio of sums (spectra, quantiles) are made at the end by the file's `derive(parts, draws)`, from
+the token samples that its `measure` kept.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from typing import TYPE_CHECKING
 from prune.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from prune.analysis.clean_pass import CleanPass
     from prune.analysis.statistics import Records
 
@@ -33,6 +39,11 @@ class Measure:
         function: Callable[[CleanPass, Records], None] = import_module(self.module).measure
         return function
 
+    def derive(self, parts: Sequence[Records], draws: Sequence[np.ndarray] | None) -> dict[str, np.ndarray]:
+        """Figures from the samples that the records of one or more domains hold; empty for most measures."""
+        function = getattr(import_module(self.module), "derive", None)
+        return function(parts, draws) if function is not None else {}
+
 
 MEASURES = {
     "contributions": Measure(
@@ -41,6 +52,10 @@ MEASURES = {
         sublayers=True,
     ),
     "angular": Measure("prune.analysis.angular", "angle between the streams at any two depths"),
+    "lens": Measure("prune.analysis.lens", "how near the final prediction the stream is at every depth (logit lens)"),
+    "width": Measure(
+        "prune.analysis.width", "how many directions of the stream are in use at every depth", sublayers=True
+    ),
     "dnll": Measure("prune.analysis.effects", "what leaving out each layer does to the predictions"),
 }
 

@@ -7,7 +7,7 @@ stability and phase changes follow from the records alone. Assumption: the model
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from prune.analysis.phases import phase_changes
 from prune.analysis.registry import Measure, select
 from prune.analysis.result import Analysis
 from prune.analysis.stability import stability
-from prune.analysis.statistics import Records, summarise
+from prune.analysis.statistics import Records, resampling, summarise
 from prune.calibration import Domain, batches
 from prune.errors import UsageError, nearest
 from prune.files import sha256_json
@@ -60,9 +60,9 @@ def run_analysis(
     tracer = SublayerTracer(find_anatomy(model))
     records = collect(model, tracer, domains, chosen, options, progress)
     parts = list(records.values())
-    measurements = summarise(parts, options.bootstrap, options.seed)
+    measurements = figures(parts, chosen, options)
     for name, part in records.items():
-        own = summarise([part], options.bootstrap, options.seed)
+        own = figures([part], chosen, options) if len(parts) > 1 else measurements
         measurements.update({f"by_domain/{name}/{key}": value for key, value in own.items()})
     depth = tracer.anatomy.num_layers
     scalars = _scalars(measurements, records, domains)
@@ -104,7 +104,7 @@ def collect(
     total, done = sum(len(domain.documents) for domain in domains.values()), 0
     records = {}
     for name, domain in domains.items():
-        records[name] = Records(len(domain.documents))
+        records[name] = Records(len(domain.documents), domains=len(domains))
         for batch in batches(domain.documents, options.batch_size, options.pad_token_id):
             clean = CleanPass(model, tracer.anatomy, batch, needed, options.first_token)
             for function in functions:
@@ -113,6 +113,16 @@ def collect(
             if progress is not None:
                 progress(done, total)
     return records
+
+
+def figures(parts: Sequence[Records], chosen: Mapping[str, Measure], options: Options) -> dict[str, np.ndarray]:
+    """Every figure of these domains together, with intervals: ratios of sums, maxima, and what samples give."""
+    found = summarise(parts, options.bootstrap, options.seed)
+    enough = sum(part.groups for part in parts) >= 2 and options.bootstrap > 0
+    draws = resampling(parts, options.bootstrap, options.seed) if enough else None
+    for measure in chosen.values():
+        found.update(measure.derive(parts, draws))
+    return found
 
 
 def _check(domains: Mapping[str, Domain], options: Options) -> None:

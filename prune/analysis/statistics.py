@@ -2,7 +2,8 @@
 
 Every figure is a ratio of sums over documents (sum of a token statistic over number of tokens), so a document is the
 unit of resampling. Memory is bounded: beyond `MAX_GROUPS` documents of a domain, documents share groups (document i
-goes to group i mod MAX_GROUPS) and groups are resampled. Sums are float64; merging parts is exact addition.
+goes to group i mod MAX_GROUPS) and groups are resampled. Sums are float64; merging parts is exact addition. Figures
+that are no sums (quantiles, spectra) come from samples of tokens, see `samples`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from prune.analysis.samples import TokenSample
 from prune.errors import PruneError
 
 MAX_GROUPS = 512
+MAX_SAMPLE = 1024  # tokens of all domains together behind a figure that needs the tokens themselves
 INTERVAL = (2.5, 97.5)  # percent
 
 
@@ -27,12 +30,16 @@ class Records:
         sums: key -> [G, *shape] float64.
         weights: key -> [G] float64, what the sums are divided by (tokens, or documents).
         maxima: key -> [G, *shape] float64, for statistics that are a maximum over tokens.
+        samples: name -> sampled tokens.
+        domains: how many domains share the tokens that may be kept.
     """
 
     documents: int
     sums: dict[str, np.ndarray] = field(default_factory=dict)
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     maxima: dict[str, np.ndarray] = field(default_factory=dict)
+    samples: dict[str, TokenSample] = field(default_factory=dict)
+    domains: int = 1
 
     @property
     def groups(self) -> int:
@@ -61,6 +68,10 @@ class Records:
             self.maxima[key] = np.full((self.groups, *values.shape[1:]), -np.inf)
         np.maximum.at(self.maxima[key], np.asarray(index) % self.groups, values)
 
+    def sample(self, name: str, capacity: int) -> TokenSample:
+        """The sample of this name, made with this capacity when first asked for."""
+        return self.samples.setdefault(name, TokenSample(capacity))
+
     def merge(self, other: Records) -> None:
         """Add the sums of another part of the same documents (another process)."""
         for key, sums in other.sums.items():
@@ -71,6 +82,8 @@ class Records:
                 self.sums[key], self.weights[key] = sums, other.weights[key]
         for key, values in other.maxima.items():
             self.maxima[key] = np.maximum(self.maxima[key], values) if key in self.maxima else values
+        for key, sample in other.samples.items():
+            self.sample(key, sample.capacity).merge(sample)
 
 
 def resampling(parts: Sequence[Records], replicates: int, seed: int) -> list[np.ndarray]:

@@ -143,6 +143,18 @@ def naive(model: torch.nn.Module, documents: tuple[Document, ...]) -> Figures:
                 note(f"{key}/without_first", stacked[1:])
         note("final_share", torch.stack(shares, 1))
         streams = [layer["pre"] for layer in seen] + [final]
+        note("_streams", torch.stack(streams, 1))
+        note("_added", torch.stack([scale * layer["attn"] + scale * layer["mlp"] for layer in seen], 1))
+        for depth, stream in enumerate(streams):
+            lens = head(model, stream).double().log_softmax(-1)
+            end = logits.double().log_softmax(-1)
+            common = [
+                len(set(a) & set(b)) / 5 for a, b in zip(lens.topk(5)[1].tolist(), end.topk(5)[1].tolist(), strict=True)
+            ]
+            rows.setdefault("lens/kl", []).append((lens.exp() * (lens - end)).sum(-1))
+            rows.setdefault("lens/top5", []).append(torch.tensor(common))
+        note("lens/kl", torch.stack(rows["lens/kl"], 1))
+        note("lens/top5", torch.stack(rows["lens/top5"], 1))
         triangle = torch.zeros(len(ids), len(streams), len(streams))
         for i, a in enumerate(streams):
             for j in range(i + 1, len(streams)):
@@ -166,7 +178,34 @@ def naive(model: torch.nn.Module, documents: tuple[Document, ...]) -> Figures:
             note(key, torch.stack(values, 1))
         note("nll", -log_p.gather(1, target)[:, 0])
     joined = {key: torch.cat(values).double() for key, values in tokens.items()}
-    return {k: (v.amax(0) if k.endswith("l2_max") else v.mean(0)).numpy() for k, v in joined.items()}
+    widths = width(joined.pop("_streams"), joined.pop("_added"))
+    return widths | {k: (v.amax(0) if k.endswith("l2_max") else v.mean(0)).numpy() for k, v in joined.items()}
+
+
+def head(model: torch.nn.Module, stream: torch.Tensor) -> torch.Tensor:
+    """Logits [T, V] of a stream [T, d] after the last layer, as each family's own forward pass makes them."""
+    with torch.no_grad():
+        if hasattr(model, "gpt_neox"):
+            return model.get_output_embeddings()(model.gpt_neox.final_layer_norm(stream))
+        logits = model.lm_head(model.model.norm(stream)) / getattr(model.config, "logits_scaling", 1.0)
+        cap = getattr(model.config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def width(streams: torch.Tensor, added: torch.Tensor) -> Figures:
+    """Spectra of the covariance matrices themselves: streams [n, L+1, d], added [n, L, d], float64."""
+    rows: dict[str, list] = {}
+    for depth in range(streams.shape[1]):
+        values, vectors = torch.linalg.eigh(torch.cov(streams[:, depth].T, correction=0))
+        values, vectors = values.flip(0), vectors.flip(1)
+        rows.setdefault("participation_ratio", []).append(values.sum() ** 2 / (values**2).sum())
+        rows.setdefault("stable_rank", []).append(values.sum() / values[0])
+        rows.setdefault("top_share", []).append([values[:k].sum() / values.sum() for k in (1, 4, 16)])
+        if depth < added.shape[1]:
+            held = int((values.cumsum(0) / values.sum() < 0.99).sum()) + 1
+            outside = added[:, depth] - added[:, depth] @ vectors[:, :held] @ vectors[:, :held].T
+            rows.setdefault("new_share", []).append((outside**2).sum() / (added[:, depth] ** 2).sum())
+    return {f"width/{key}": np.array(values, dtype=np.float64) for key, values in rows.items()}
 
 
 def assert_close(analysis: Analysis, expected: Figures, prefix: str = "") -> None:

@@ -1,0 +1,150 @@
+"""Residual width: how many directions of the stream are in use at every depth, and how much each layer adds anew.
+
+Is d_model saturated? Answered from the spectrum of the stream's covariance over tokens. A covariance is d x d at every
+depth, so this runs on a sample of tokens (see `samples`; at most `MAX_SAMPLE` tokens and
+`SAMPLE_BYTES` for all domains) through the Gram matrix of whichever is smaller, tokens or width. No participation ratio above the
+number of tokens sampled can be seen: `scalars` says how many there were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from prune.analysis.clean_pass import CleanPass
+from prune.analysis.samples import token_priority
+from prune.analysis.statistics import INTERVAL, MAX_SAMPLE, Records
+
+SAMPLE_BYTES = 1 << 29  # of streams and contributions kept for all domains together
+TOP = (1, 4, 16)  # principal directions whose share of the variance is given
+HELD = 0.99  # share of the variance that a stream's principal directions must hold to count as its span
+RESAMPLES = 200
+SUBSPACE = 32  # resampled leading eigenvalues are sought among so many principal directions of the whole sample
+
+
+def measure(clean: CleanPass, records: Records) -> None:
+    """Keep a sample of the stream before every layer and after the last, and of what each layer adds."""
+    assert clean.reader is not None  # the registry says that this measurement needs one
+    streams = clean.walk.resid_pre
+    bytes_each = 4 * streams[0].shape[-1] * (2 * len(streams) - 1)
+    capacity = max(2, min(MAX_SAMPLE, SAMPLE_BYTES // bytes_each) // records.domains)
+    sample = records.sample("width", capacity)
+    priority = token_priority(clean.document, clean.position)  # [N]
+    kept = np.flatnonzero(sample.admits(priority))  # [n]
+    place = clean.mask.nonzero()[torch.from_numpy(kept).to(clean.mask.device)]  # [n, 2]
+    values = {
+        "stream": _stacked([s[place[:, 0].to(s.device), place[:, 1].to(s.device)] for s in streams]),  # [n, L+1, d]
+        "added": _stacked([a[torch.from_numpy(kept).to(a.device)] for a in clean.reader.added]),  # [n, L, d]
+    }
+    sample.add(priority[kept], clean.document[kept] % records.groups, values, len(priority))
+
+
+def _stacked(parts: Sequence[torch.Tensor]) -> np.ndarray:
+    return torch.stack([part.float().cpu() for part in parts], 1).numpy()
+
+
+def derive(parts: Sequence[Records], draws: Sequence[np.ndarray] | None) -> dict[str, np.ndarray]:
+    """Figures from the samples of one or more domains, each domain weighing by its tokens.
+
+    Args:
+        parts: domains.
+        draws: for each domain how often each group is drawn, [R, G]; None for no intervals.
+
+    Returns:
+        `width/participation_ratio` (Σλ)² / Σλ² and `width/stable_rank` Σλ / λ_max of the covariance's eigenvalues,
+        [L+1]; `width/top_share` [L+1, 3], the share of the variance in the 1, 4 and 16 leading directions;
+        `width/new_share` [L], the share of ‖c[l]‖² outside the principal directions that hold 99 % of the variance
+        before layer l; with `.lo` and `.hi`.
+    """
+    used = [(number, part.samples["width"]) for number, part in enumerate(parts) if "width" in part.samples]
+    if not used or sum(len(sample.priority) for _, sample in used) < 2:
+        return {}
+    base = np.concatenate([np.full(len(s.priority), s.tokens_per_sample) for _, s in used])  # [n]
+    weights = base[None, :]  # [1 + R, n], the plain figure first
+    if draws is not None:
+        counts = np.concatenate([draws[i][:RESAMPLES, s.group] for i, s in used], 1)  # [R, n]
+        weights = np.concatenate([weights, base * counts])
+    weights = torch.from_numpy(weights[weights.astype(bool).sum(1) >= 2])
+    rows: dict[str, list[np.ndarray]] = {}
+    for depth in range(used[0][1].values["stream"].shape[1]):
+        stream = torch.from_numpy(np.concatenate([s.values["stream"][:, depth] for _, s in used]))  # [n, d]
+        added = None
+        if depth < used[0][1].values["added"].shape[1]:
+            added = torch.from_numpy(np.concatenate([s.values["added"][:, depth] for _, s in used]))  # [n, d]
+        for key, values in depth_figures(stream, added, weights).items():
+            rows.setdefault(f"width/{key}", []).append(values)
+    return _with_intervals({key: np.stack(values, 1) for key, values in rows.items()})
+
+
+def depth_figures(stream: torch.Tensor, added: torch.Tensor | None, weights: torch.Tensor) -> dict[str, np.ndarray]:
+    """All figures of one depth for several weightings of the tokens.
+
+    Args:
+        stream: [n, d] float32.
+        added: [n, d] float32, what the layer adds; None after the last.
+        weights: [W, n] float64; the first is the plain figure, the others are resamples.
+
+    Returns:
+        key -> [W] or [W, 3] float64.
+    """
+    p = weights / weights.sum(1, keepdim=True)  # [W, n]
+    centred = stream - (p[0] @ stream.double()).float()  # [n, d]
+    scaled = centred * p[0].sqrt().float()[:, None]  # [n, d], its Gram matrix is the covariance's
+    wide = len(scaled) <= scaled.shape[1]
+    values, vectors = torch.linalg.eigh((scaled @ scaled.T if wide else scaled.T @ scaled).double())  # ascending
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    rank = max(1, int((values > values[0] * 1e-7).sum()))
+    if wide:  # the covariance's directions from the Gram matrix's
+        directions = (scaled.T @ vectors[:, :rank].float()) / values[:rank].sqrt().float()  # [d, rank]
+    else:
+        directions = vectors[:, :rank].float()
+    found = _spectral(centred, directions, values, p)
+    if added is not None:
+        held = int((values.cumsum(0) < HELD * values.sum()).sum()) + 1
+        inside = (added @ directions[:, : min(held, rank)]).double().square().sum(1)  # [n]
+        size = added.double().square().sum(1)  # [n]
+        found["new_share"] = 1 - (p @ inside) / (p @ size).clamp(min=1e-30)  # [W]
+    return {key: value.numpy() for key, value in found.items()}
+
+
+def _spectral(
+    centred: torch.Tensor, directions: torch.Tensor, values: torch.Tensor, p: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Participation ratio, stable rank and top shares: exact for the first weighting, and for all others exact but
+    for the leading eigenvalues, which are sought in the leading `SUBSPACE` directions.
+
+    tr C = Σ p_i K_ii - b and tr C² = Σ p_i p_j K_ij² - 2 Σ p_i a_i² + b², with K the Gram matrix of the centred rows,
+    a = K p and b = p·a.
+    """
+    gram = (centred @ centred.T).double()  # [n, n]
+    a = p @ gram  # [W, n]
+    b = (p * a).sum(1)  # [W]
+    trace = p @ gram.diagonal() - b  # [W]
+    square = ((p @ gram.square()) * p).sum(1) - 2 * (p * a.square()).sum(1) + b.square()  # [W]
+    coordinates = (centred @ directions[:, :SUBSPACE]).double()  # [n, m]
+    mean = p @ coordinates  # [W, m]
+    size = coordinates.shape[1]
+    products = (coordinates[:, :, None] * coordinates[:, None, :]).reshape(len(coordinates), size * size)  # [n, m²]
+    moments = (p @ products).reshape(-1, size, size)  # [W, m, m]
+    leading = torch.linalg.eigvalsh(moments - mean[:, :, None] * mean[:, None, :]).flip(1)  # [W, m] descending
+    leading[0] = values[:size]
+    trace = trace.clamp(min=1e-30)
+    shares = [(leading[:, :count].sum(1) / trace).clamp(max=1) for count in TOP]
+    return {
+        "participation_ratio": trace.square() / square.clamp(min=1e-30),
+        "stable_rank": trace / leading[:, 0].clamp(min=1e-30),
+        "top_share": torch.stack(shares, 1),
+    }
+
+
+def _with_intervals(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """[1 + R, ...] -> the figure, and the interval where there were resamples."""
+    figures = {}
+    for key, values in rows.items():
+        figures[key] = values[0].astype(np.float32)
+        if len(values) > 1:
+            low, high = np.percentile(values[1:], INTERVAL, axis=0)
+            figures[f"{key}.lo"], figures[f"{key}.hi"] = low.astype(np.float32), high.astype(np.float32)
+    return figures
