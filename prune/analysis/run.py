@@ -65,7 +65,7 @@ def run_analysis(
         own = figures([part], chosen, options) if len(parts) > 1 else measurements
         measurements.update({f"by_domain/{name}/{key}": value for key, value in own.items()})
     depth = tracer.anatomy.num_layers
-    scalars = _scalars(measurements, records, domains)
+    scalars = _scalars(measurements, domains)
     depth_use, scores = difficulty_report(records, domains, depth, options.bootstrap, options.seed)
     measurements.update({key: value.astype(np.float32) for key, value in scores.items()})
     info: dict[str, Any] = {
@@ -137,19 +137,14 @@ def _check(domains: Mapping[str, Domain], options: Options) -> None:
             raise UsageError(f"--data {name}: the domain holds no documents")
 
 
-def _scalars(
-    measurements: dict[str, np.ndarray], records: Mapping[str, Records], domains: Mapping[str, Domain]
-) -> dict[str, Any]:
-    """Counts, and the clean negative log-likelihood, which is one number a domain and so no array."""
+def _scalars(measurements: dict[str, np.ndarray], domains: Mapping[str, Domain]) -> dict[str, Any]:
+    """Counts, and every figure that is one number and so no array (the clean negative log-likelihood)."""
     scalars: dict[str, Any] = {
         "documents": sum(len(d.documents) for d in domains.values()),
         "tokens": sum(len(doc.input_ids) for d in domains.values() for doc in d.documents),
     }
-    for prefix in ("", *(f"by_domain/{name}/" for name in records)):
-        for suffix in ("", ".lo", ".hi"):
-            value = measurements.pop(f"{prefix}nll{suffix}", None)
-            if value is not None:
-                scalars[f"{prefix}nll{suffix}"] = float(value)
+    for key in [key for key, value in measurements.items() if value.ndim == 0]:
+        scalars[key] = float(measurements.pop(key))
     return scalars
 
 

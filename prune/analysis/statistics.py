@@ -17,7 +17,6 @@ from prune.analysis.samples import TokenSample
 from prune.errors import PruneError
 
 MAX_GROUPS = 512
-MAX_SAMPLE = 1024  # tokens of all domains together behind a figure that needs the tokens themselves
 INTERVAL = (2.5, 97.5)  # percent
 
 

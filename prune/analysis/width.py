@@ -1,9 +1,9 @@
 """Residual width: how many directions of the stream are in use at every depth, and how much each layer adds anew.
 
 Is d_model saturated? Answered from the spectrum of the stream's covariance over tokens. A covariance is d x d at every
-depth, so this runs on a sample of tokens (see `samples`; at most `MAX_SAMPLE` tokens and
-`SAMPLE_BYTES` for all domains) through the Gram matrix of whichever is smaller, tokens or width. No participation ratio above the
-number of tokens sampled can be seen: `scalars` says how many there were.
+depth, so this runs on a sample of tokens (see `samples`; at most `DOMAIN_TOKENS` of a domain, `ALL_TOKENS` and
+`SAMPLE_BYTES` for all domains) through the Gram matrix of whichever is smaller, tokens or width. No participation ratio
+above the number of tokens sampled can be seen: the scalar `width/tokens` says how many there were.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import torch
 
 from prune.analysis.clean_pass import CleanPass
 from prune.analysis.samples import token_priority
-from prune.analysis.statistics import INTERVAL, MAX_SAMPLE, Records
+from prune.analysis.statistics import INTERVAL, Records
 
+DOMAIN_TOKENS = 512
+ALL_TOKENS = 1024
 SAMPLE_BYTES = 1 << 29  # of streams and contributions kept for all domains together
 TOP = (1, 4, 16)  # principal directions whose share of the variance is given
 HELD = 0.99  # share of the variance that a stream's principal directions must hold to count as its span
-RESAMPLES = 200
+RESAMPLES = 100
 SUBSPACE = 32  # resampled leading eigenvalues are sought among so many principal directions of the whole sample
 
 
@@ -29,8 +31,8 @@ def measure(clean: CleanPass, records: Records) -> None:
     assert clean.reader is not None  # the registry says that this measurement needs one
     streams = clean.walk.resid_pre
     bytes_each = 4 * streams[0].shape[-1] * (2 * len(streams) - 1)
-    capacity = max(2, min(MAX_SAMPLE, SAMPLE_BYTES // bytes_each) // records.domains)
-    sample = records.sample("width", capacity)
+    capacity = min(DOMAIN_TOKENS, min(ALL_TOKENS, SAMPLE_BYTES // bytes_each) // records.domains)
+    sample = records.sample("width", max(2, capacity))
     priority = token_priority(clean.document, clean.position)  # [N]
     kept = np.flatnonzero(sample.admits(priority))  # [n]
     place = clean.mask.nonzero()[torch.from_numpy(kept).to(clean.mask.device)]  # [n, 2]
@@ -75,7 +77,9 @@ def derive(parts: Sequence[Records], draws: Sequence[np.ndarray] | None) -> dict
             added = torch.from_numpy(np.concatenate([s.values["added"][:, depth] for _, s in used]))  # [n, d]
         for key, values in depth_figures(stream, added, weights).items():
             rows.setdefault(f"width/{key}", []).append(values)
-    return _with_intervals({key: np.stack(values, 1) for key, values in rows.items()})
+    return _with_intervals({key: np.stack(values, 1) for key, values in rows.items()}) | {
+        "width/tokens": np.asarray(weights.shape[1], dtype=np.float32)
+    }
 
 
 def depth_figures(stream: torch.Tensor, added: torch.Tensor | None, weights: torch.Tensor) -> dict[str, np.ndarray]:

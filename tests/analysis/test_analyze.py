@@ -145,12 +145,10 @@ def naive(model: torch.nn.Module, documents: tuple[Document, ...]) -> Figures:
         streams = [layer["pre"] for layer in seen] + [final]
         note("_streams", torch.stack(streams, 1))
         note("_added", torch.stack([scale * layer["attn"] + scale * layer["mlp"] for layer in seen], 1))
-        for depth, stream in enumerate(streams):
-            lens = head(model, stream).double().log_softmax(-1)
-            end = logits.double().log_softmax(-1)
-            common = [
-                len(set(a) & set(b)) / 5 for a, b in zip(lens.topk(5)[1].tolist(), end.topk(5)[1].tolist(), strict=True)
-            ]
+        for stream in streams:
+            lens, end = (each.double().log_softmax(-1) for each in (head(model, stream), logits))
+            pairs = zip(lens.topk(5).indices.tolist(), end.topk(5).indices.tolist(), strict=True)
+            common = [len(set(a) & set(b)) / 5 for a, b in pairs]
             rows.setdefault("lens/kl", []).append((lens.exp() * (lens - end)).sum(-1))
             rows.setdefault("lens/top5", []).append(torch.tensor(common))
         note("lens/kl", torch.stack(rows["lens/kl"], 1))
