@@ -171,7 +171,7 @@ class HealStages:
 
     def _choose(self, directory: str, before: Plan | None, wanted: int) -> Plan:
         """The next layers to go, chosen on the model as the last round left it; indices are that model's own."""
-        from prune.pipeline import run_analysis
+        from prune.pipeline import SCORES, run_analysis
         from prune.planning.planner import sweep
 
         options = self.recipe.plan
@@ -199,7 +199,10 @@ class HealStages:
             depths=[wanted],
             protect=protect,
             domain_weights=options.domain_weights or None,
+            tuning=options.tuning(self.recipe.seed),
             seed=self.recipe.seed,
+            score_cache=self.pipeline.root / SCORES,
+            pad_token_id=self.pipeline.pad,
         )[0]
 
     def _shared_out(self) -> HealSettings:

@@ -243,7 +243,6 @@ class Pipeline:
     def _plan(self, run: RunDirectory, analysis: Analysis, analysis_hash: str) -> dict[int, Plan]:
         from prune.planning.plan import Plan
         from prune.planning.planner import sweep
-        from prune.planning.registry import Tuning
 
         options = self.recipe.plan
 
@@ -258,7 +257,7 @@ class Pipeline:
                 depths=sorted(options.depths, reverse=True),
                 protect=options.protect,
                 domain_weights=options.domain_weights or None,
-                tuning=Tuning(options.beam_width, options.block_size, options.max_subsets, self.recipe.seed),
+                tuning=options.tuning(self.recipe.seed),
                 seed=self.recipe.seed,
                 score_cache=self.root / SCORES,
                 pad_token_id=self.pad,

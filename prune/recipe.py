@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prune.errors import UsageError, nearest
 from prune.healing.settings import GenerateSettings, HealSettings
+
+if TYPE_CHECKING:
+    from prune.planning.registry import Tuning
 
 EMBEDDED = "embedded"
 """The name that stands for the demo model, in `model:`."""
@@ -53,6 +56,12 @@ class PlanRecipe(_Section):
     beam_width: int = Field(4, ge=1, description="subsets that a beam search keeps")
     block_size: int = Field(2, ge=1, description="layers in a block of the strategy `blocks`")
     max_subsets: int = Field(600, ge=1, description="subsets scored at most per depth by evolutionary and greedy_swap")
+
+    def tuning(self, seed: int) -> Tuning:
+        """For the planner."""
+        from prune.planning.registry import Tuning
+
+        return Tuning(self.beam_width, self.block_size, self.max_subsets, seed)
 
 
 class SelfGeneratedRecipe(GenerateSettings):

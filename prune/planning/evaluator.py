@@ -211,6 +211,13 @@ class Evaluator:
         other.work = self.work
         return other
 
+    def clean_nll(self) -> dict[str, float]:
+        """NLL per counted token of the full model, in nats, of each domain."""
+        self.score(self.full)
+        return {
+            name: float(self._values(name, self.full, "dnll").sum() / self._tokens[name].sum()) for name in self.domains
+        }
+
     def describe_data(self) -> dict[str, Any]:
         """Provenance of the documents, for a plan."""
         return {

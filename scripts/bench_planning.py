@@ -1,0 +1,231 @@
+"""How close the searches come to the true optimum, and how the default plan compares with the published recipes.
+
+First table: on calibration documents, every pair and every triple of layers is scored (the oracle); the regret of a
+strategy is its ΔNLL minus the optimum's. The evolutionary search gets a budget below the size of the space, so that it
+does search. Second table: a quarter of the layers goes, chosen on calibration documents; NLL per domain on held-out
+documents. The tables stand in scripts/README.md.
+
+    python scripts/bench_planning.py [--seed 0] [--cache scores.sqlite] [--also NAME MODEL_DIR STORIES.txt ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from prune.analysis import analyze
+from prune.analysis.result import Analysis
+from prune.calibration import Domain, load_domain
+from prune.embedded import HERE, MODEL
+from prune.model.loading import load_model, load_tokenizer
+from prune.planning.evaluator import Evaluator
+from prune.planning.plan import Plan
+from prune.planning.planner import make_plan, with_scores
+from prune.planning.registry import Tuning
+
+ORACLE = (
+    ("dnll", "greedy"),
+    ("dnll", "greedy_swap"),
+    ("dnll", "beam"),
+    ("dnll", "evolutionary"),
+    ("dnll", "one_shot"),
+    ("dnll", "contiguous"),
+    ("block_influence", "one_shot"),
+    ("angular", "contiguous"),
+    ("last_n", "one_shot"),
+)
+QUARTER = (
+    *ORACLE[:5],
+    ("dnll", "blocks"),
+    ("kl", "greedy"),
+    ("dnll", "exhaustive"),
+    ("block_influence", "one_shot"),
+    ("angular", "contiguous"),
+    ("relative_contribution", "one_shot"),
+    ("taylor", "one_shot"),
+    ("magnitude", "one_shot"),
+    ("last_n", "one_shot"),
+)
+DEFAULT = ("dnll", "greedy")
+RANDOM_SEEDS = range(5)
+HELD_OUT_ROWS = 60  # of each file
+
+
+class Bench:
+    """One model with its analysis, and evaluators on calibration and held-out documents."""
+
+    def __init__(
+        self, name: str, model: Path, seen: Mapping[str, Domain], held_out: Mapping[str, Domain], options: Any
+    ) -> None:
+        self.name = name
+        self.seed = options.seed
+        self.model = load_model(str(model))
+        self.analysis: Analysis = analyze(
+            self.model, seen, measures=("contributions", "angular"), batch_size=32, bootstrap=10
+        )
+        self.seen_domains = seen
+        self.seen = Evaluator(self.model, seen, batch_size=32, cache=options.cache)
+        self.held_out = Evaluator(self.model, held_out, batch_size=32, cache=options.cache)
+
+    def plan(self, criterion: str, strategy: str, depth: int, **options: Any) -> Plan:
+        """A plan on calibration documents; the evaluator is only given to criteria that run the model."""
+        evaluator = self.seen if criterion in ("dnll", "kl") else None
+        return make_plan(
+            source=self.name,
+            analysis=self.analysis,
+            model=self.model,
+            domains=self.seen_domains,
+            evaluator=evaluator,
+            criterion=criterion,
+            strategy=strategy,
+            num_layers=depth,
+            **{"seed": self.seed, **options},
+        )
+
+
+def embedded(options: Any) -> Bench:
+    """The demo model: calibration files for planning, evaluation files as held-out documents."""
+    tokenizer = load_tokenizer(str(MODEL))
+    data = HERE / "data"
+    seen = {
+        name: load_domain(
+            name, str(data / f"calibration/{name}.jsonl"), tokenizer, seq_length=160, calib_num_samples=60
+        )
+        for name in ("stories", "arithmetic")
+    }
+    files = {"stories": ["stories"], "questions": ["story_questions"], "arithmetic": [], "chain": ["chain"]}
+    files["arithmetic"] = [path.stem for path in sorted((data / "eval").glob("arithmetic_*.jsonl"))]
+    held_out = {}
+    for name, stems in files.items():
+        rows = [row for stem in stems for row in _rows(data / f"eval/{stem}.jsonl")[:HELD_OUT_ROWS]]
+        path = Path(options.work) / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf8")
+        held_out[name] = load_domain(name, str(path), tokenizer, seq_length=160)
+    return Bench("embedded", MODEL, seen, held_out, options)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Evaluation items as documents: the text, or the context with the right answer."""
+    items = [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
+    rows = []
+    for item in items:
+        if "text" in item:
+            rows.append({"text": item["text"]})
+        else:
+            answer = item["completion"] if "completion" in item else item["choices"][item["label"]]
+            rows.append({"prompt": item["context"], "completion": answer})
+    return rows
+
+
+def other(name: str, model: str, text: str, options: Any) -> Bench:
+    """A model of the user's: the first stories of a file for planning, the next for the held-out figures."""
+    tokenizer = load_tokenizer(model)
+    domain = load_domain("stories", text, tokenizer, seq_length=128)
+    halves = [Domain("stories", domain.documents[a : a + 32], text, f"{domain.sha256}{a}") for a in (0, 32)]
+    return Bench(name, Path(model), {"stories": halves[0]}, {"stories": halves[1]}, options)
+
+
+def oracle_rows(bench: Bench) -> Iterator[list[str]]:
+    """Regret of every strategy for two and three removed layers."""
+    depth = bench.analysis.num_layers
+    for count in (2, 3):
+        best = bench.plan("dnll", "exhaustive", depth - count)
+        optimum = best.scores["dnll"]["total"]["value"]
+        space = math.comb(depth, count)
+        cells = [bench.name, str(count), "exhaustive", str(space), _layers(best), f"{optimum:.4f}", "0"]
+        yield cells
+        for criterion, strategy in ORACLE:
+            plan = bench.plan(
+                criterion, strategy, depth - count, tuning=Tuning(max_subsets=space // 3, seed=bench.seed)
+            )
+            cost = with_scores(plan, bench.seen).scores["dnll"]["total"]["value"]
+            tried = _subsets_tried(bench, criterion, strategy, depth - count, space // 3)
+            yield [
+                bench.name, str(count), f"{strategy} ({criterion})", tried, _layers(plan), f"{cost:.4f}",
+                f"{cost - optimum:.4f}",
+            ]  # fmt: skip
+
+
+def _subsets_tried(bench: Bench, criterion: str, strategy: str, depth: int, limit: int) -> str:
+    """Distinct subsets that a search asks for, counted on a fresh evaluator with the shared cache."""
+    if criterion != "dnll":
+        return "0"
+    fresh = Evaluator(bench.model, bench.seen_domains, batch_size=32, cache=bench.seen._cache)
+    make_plan(
+        source=bench.name, evaluator=fresh, strategy=strategy, num_layers=depth,
+        tuning=Tuning(max_subsets=limit, seed=bench.seed), seed=bench.seed,
+    )  # fmt: skip
+    return str(len(fresh.work.asked) - 1)  # the full model is none
+
+
+def quarter_rows(bench: Bench) -> Iterator[list[str]]:
+    """Held-out NLL per domain with a quarter of the layers removed; best first, random as the mean of its draws."""
+    depth = bench.analysis.num_layers - bench.analysis.num_layers // 4
+    clean = bench.held_out.clean_nll()
+    names = list(clean)
+    yield ["original", "-", *(f"{clean[name]:.3f}" for name in names), f"{np.mean(list(clean.values())):.4f}", "-"]
+    found: list[tuple[str, str, list[float]]] = []
+    for criterion, strategy in QUARTER:
+        plan = bench.plan(criterion, strategy, depth)
+        mark = " **default**" if (criterion, strategy) == DEFAULT else ""
+        found.append((f"{strategy} ({criterion}){mark}", _layers(plan), _held_out(bench, plan, clean)))
+    draws = [_held_out(bench, bench.plan("random", "one_shot", depth, seed=seed), clean) for seed in RANDOM_SEEDS]
+    found.append(("random (mean of 5)", "-", np.mean(draws, axis=0).tolist()))
+    best = min(np.mean(values) for _, _, values in found)
+    for label, layers, values in sorted(found, key=lambda row: np.mean(row[2])):
+        mean = float(np.mean(values))
+        yield [label, layers, *(f"{value:.3f}" for value in values), f"{mean:.4f}", f"{100 * (mean / best - 1):+.1f} %"]
+
+
+def _held_out(bench: Bench, plan: Plan, clean: Mapping[str, float]) -> list[float]:
+    score = bench.held_out.score(plan.keep)
+    return [clean[name] + score.by_domain[name] for name in clean]
+
+
+def _layers(plan: Plan) -> str:
+    return ", ".join(map(str, plan.drop))
+
+
+def _print(columns: list[str], rows: Iterator[list[str]]) -> None:
+    print("| " + " | ".join(columns) + " |")
+    print("| " + " | ".join("---" for _ in columns) + " |")
+    for row in rows:
+        print("| " + " | ".join(row) + " |", flush=True)
+    print()
+
+
+def main() -> None:
+    """Print the tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, default=None, help="keeps every score for the next run")
+    parser.add_argument("--work", default=".", help="folder for the held-out documents")
+    parser.add_argument("--also", nargs=3, action="append", default=[], metavar=("NAME", "MODEL_DIR", "STORIES"))
+    options = parser.parse_args()
+    benches = [embedded(options), *(other(*arguments, options) for arguments in options.also)]
+    columns = ["model", "removed", "strategy (criterion)", "subsets scored", "layers", "ΔNLL", "regret"]
+    for bench in benches:
+        _print(columns, oracle_rows(bench))
+    for bench in benches:
+        names = list(bench.held_out.domains)
+        _print(["plan", "layers", *names, "mean NLL", "over the best"], quarter_rows(bench))
+        greedy = Evaluator(bench.model, bench.seen_domains, batch_size=32)
+        plan = make_plan(source=bench.name, evaluator=greedy, drop_fraction=0.25)
+        used = plan.evaluations
+        print(
+            f"{bench.name}: greedy removal of a quarter takes {used['layer_evaluations']:,} layer evaluations, "
+            f"{used['ratio']:.2f} of the {used['naive_layer_evaluations']:,} of full passes.\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
