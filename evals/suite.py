@@ -1,19 +1,21 @@
 """Which tasks answer which question: suites by purpose, with lm-eval's own task names, shot counts and metrics.
 
 A suite is a YAML file; built-in ones lie in evals/suites. Assumptions: every task of one suite points the same way
-(higher or lower is better), because the gate averages them; `chance` is the score of a model that knows nothing.
+(higher or lower is better), because the gate averages them; `chance` is the score of a model that knows nothing. A
+suite has two sizes: `full`, all items of every task, and `quick`, the first so many of each.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from evals.errors import EvalUsageError, nearest
 
 SUITES = Path(__file__).parent / "suites"
+Size = Literal["quick", "full"]
 
 
 class TaskSpec(BaseModel):
@@ -29,6 +31,9 @@ class TaskSpec(BaseModel):
     max_gen_toks: int | None = Field(default=None, gt=0, description="tokens generated at most; null: the task's own")
     name: str = Field("", description="key of the result; the task name unless two specs read one task")
     report_only: bool = Field(False, description="shown with its figures, but no part of the suite's retention")
+    quick: int | None = Field(None, gt=0, description="items of the quick size; the suite's own number if absent")
+    limit: int | None = Field(None, gt=0, description="first items only (of each task of a group); null: all")
+    definition: str = Field("", description="lm-eval task file, where the name alone does not find it")
 
     @property
     def key(self) -> str:
@@ -45,6 +50,7 @@ class Suite(BaseModel):
     title: str = ""
     tasks: list[TaskSpec] = Field(min_length=1)
     floor: float = Field(0.95, gt=0, le=1.5, description="least retention above chance that passes")
+    quick: int = Field(200, gt=0, description="items of each task in the quick size")
 
     @model_validator(mode="after")
     def _distinct(self) -> Suite:
@@ -60,6 +66,16 @@ class Suite(BaseModel):
     def gated(self) -> list[TaskSpec]:
         """The tasks that count towards retention."""
         return [spec for spec in self.tasks if not spec.report_only]
+
+    def sized(self, size: Size) -> Suite:
+        """The same suite at `quick` (each task cut to its number of items) or `full` size."""
+        if size == "full":
+            return self
+        cut = [
+            spec.model_copy(update={"limit": min(n for n in (spec.quick or self.quick, spec.limit) if n)})
+            for spec in self.tasks
+        ]
+        return self.model_copy(update={"tasks": cut})
 
 
 def built_in_suites() -> list[str]:
@@ -84,12 +100,42 @@ def load_suite(name_or_path: str | Path) -> Suite:
         raise EvalUsageError(f"unknown suite {nearest(str(name_or_path), built_in_suites())}; or give a .yaml file")
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf8"))
-        if not isinstance(content, dict):
-            raise EvalUsageError(f"{path}: a suite is a mapping with `name` and `tasks`")
-        return Suite(**{"name": path.stem, **content})
     except yaml.YAMLError as error:
         raise EvalUsageError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise EvalUsageError(f"{path}: a suite is a mapping with `name` and `tasks`")
+    return make_suite({"name": path.stem, **content}, base=path.parent, source=str(path))
+
+
+def make_suite(content: dict[str, Any], *, base: Path, source: str) -> Suite:
+    """A suite from its fields; entries with `jsonl` become tasks over the user's own items.
+
+    Args:
+        base: folder that paths of `jsonl` entries are relative to.
+        source: what messages call the place the fields come from.
+
+    Raises:
+        EvalUsageError: a field is wrong (named).
+    """
+    from evals.own_items import OwnItems
+
+    try:
+        entries = content.get("tasks")
+        if isinstance(entries, list):
+            tasks = []
+            for index, entry in enumerate(entries):
+                if isinstance(entry, dict) and "jsonl" in entry:
+                    try:
+                        entry = OwnItems(**entry).task_fields(base)
+                    except ValidationError as error:
+                        raise EvalUsageError(f"{source}: tasks.{index}.{_first(error)}") from error
+                tasks.append(entry)
+            content = {**content, "tasks": tasks}
+        return Suite(**content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "suite"
-        raise EvalUsageError(f"{path}: {where}: {first['msg']}") from error
+        raise EvalUsageError(f"{source}: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'suite'}: {first['msg']}"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.errors import UsageError
 from prune.files import refuse_non_empty
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
+    from evals.suite import Suite
+
+log = logging.getLogger("prune")
 
 
 def eval(
@@ -17,62 +23,142 @@ def eval(
     output: str | Path,
     *,
     baseline: str,
-    suite: Sequence[str],
+    suite: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+    size: str = "full",
+    num_fewshot: int | None = None,
     limit: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | str = 32,
+    gen_kwargs: Mapping[str, Any] | None = None,
+    apply_chat_template: bool = False,
+    fewshot_as_multiturn: bool | None = None,
+    system_instruction: str | None = None,
+    include_path: Sequence[str] = (),
+    local_data: str | None = None,
+    log_samples: bool = False,
     seed: int = 0,
     dtype: str = "float32",
     alpha: float = 0.05,
-    include_path: Sequence[str] = (),
+    trust_remote_code: bool = False,
+    confirm_run_unsafe_code: bool = False,
     progress: bool = False,
     dry_run: bool = False,
 ) -> Evidence | dict[str, Any]:
     """Test a model against its original on the same items, and judge it.
 
+    A run that was killed goes on where it stopped when it is started again with the same arguments: finished tasks and
+    finished batches lie in a hidden folder beside `output`, by the models' fingerprints, until `output` is complete.
+
     Args:
         model, baseline: candidate and original; directories or hub ids.
         output: new directory for evidence.json and samples.
         suite: names of built-in suites, or YAML files.
-        limit: items per task; all if None.
+        tasks: lm-eval task names; with `suite`, only these of its tasks; others form a suite named `tasks`.
+        size: `quick` or `full`, as the suites define them.
+        num_fewshot: examples in every prompt; the suite's or task's own when None.
+        limit: items per task; wins over `size`.
+        batch_size: sequences at a time, or "auto".
+        gen_kwargs: generation settings that win over the task's.
+        local_data: folder of data files that replace the hub (see evals/local_data/README.md).
+        log_samples: keep documents and prompts too, not only hashes, answers and scores.
 
     Raises:
         UsageError, PruneError, evals.errors.EvalError: bad input.
     """
     from evals.errors import EvalError
-    from evals.gate import judge, power_check
+    from evals.gate import judge
     from evals.harness import run_tasks
     from evals.suite import load_suite
+    from evals.suite_choice import choose_suites, with_measured_chance
     from prune.files import staged_directory
     from prune.model.loading import load_model, load_tokenizer
     from prune.pipeline import model_directory
 
     target = Path(output)
     refuse_non_empty(target)
+    if not suite and not tasks:
+        raise UsageError("--suite or --tasks is missing: name what to test on")
+    if size not in {"quick", "full"}:
+        raise UsageError(f"--size {size!r}: use quick or full")
     directories = {"baseline": model_directory(baseline), "model": model_directory(model)}
-    suites = [load_suite(name) for name in suite]
+    folders = [Path(p) for p in include_path]
+    suites = [load_suite(name).sized(size) for name in suite]  # type: ignore[arg-type]
+    suites = choose_suites(suites, tasks, folders, num_fewshot)
+    data = Path(local_data) if local_data else None
+    notes = _check_tasks(suites, folders, data)
     if dry_run:
-        power = [power_check(s, limit, suites=len(suites)).message for s in suites] if limit else []
-        return {"suites": {s.name: [t.key for t in s.tasks] for s in suites}, "gate_power": power}
+        return {"suites": {s.name: [t.key for t in s.tasks] for s in suites}, "notes": notes, **_power(suites, limit)}
+    for note in notes:
+        log.warning("%s", note)
+    unfinished = target.with_name(f".{target.name}.unfinished")
     results = {}
     for name, directory in directories.items():
         results[name] = run_tasks(
-            load_model(directory, dtype=dtype),
+            load_model(directory, dtype=dtype, trust_remote_code=trust_remote_code),
             load_tokenizer(directory),
             [task for s in suites for task in s.tasks],
-            include_path=[Path(p) for p in include_path],
+            include_path=folders,
+            local_data=data,
             limit=limit,
             batch_size=batch_size,
             seed=seed,
+            cache_dir=unfinished,
             progress=progress,
+            apply_chat_template=apply_chat_template,
+            fewshot_as_multiturn=fewshot_as_multiturn,
+            system_instruction=system_instruction,
+            gen_kwargs=gen_kwargs,
+            log_samples=log_samples,
+            confirm_run_unsafe_code=confirm_run_unsafe_code,
         )
-        if not results[name]:
-            reasons = "; ".join(f"{task}: {why}" for task, why in results[name].failures.items())
-            raise EvalError(f"no task could be run on {directory}: {reasons}")
-    evidence = judge(results["baseline"], results["model"], suites, alpha=alpha, seed=seed)
+        for task, reason in results[name].failures.items():
+            log.warning("%s on %s: %s", task, name, reason)
+    if not results["baseline"].keys() & results["model"].keys():
+        reasons = {why for found in results.values() for why in found.failures.values()}
+        raise EvalError(f"no task was finished on both models: {'; '.join(sorted(reasons))}")
+    evidence = judge(
+        results["baseline"],
+        results["model"],
+        with_measured_chance(suites, results["baseline"]),
+        alpha=alpha,
+        seed=seed,
+    )
     evidence.original_model, evidence.candidate_model = baseline, model
     with staged_directory(target) as staging:
         for name, found in results.items():
             for result in found.values():
                 result.save(staging / name)
         evidence.save(staging)
+    shutil.rmtree(unfinished, ignore_errors=True)
     return evidence
+
+
+def _check_tasks(suites: Sequence[Suite], folders: Sequence[Path], local_data: Path | None) -> list[str]:
+    """Every task found, and its local data there; what the user must know about it.
+
+    Raises:
+        EvalUsageError: an unknown task, or no local data for one.
+    """
+    from evals.errors import EvalUsageError
+    from evals.tasks import find_tasks
+
+    found = find_tasks([task for suite in suites for task in suite.tasks], folders, local_data)
+    if found.failures:
+        reasons = " | ".join(found.failures.values())
+        rest = ",".join(dict.fromkeys(t.task for s in suites for t in s.tasks if t.task not in found.failures))
+        cure = f"; or leave out what is missing: --tasks {rest}" if rest else ""
+        raise EvalUsageError(f"{reasons}{cure}")
+    return [f"task {task}: {note}" for task, note in found.notes.items()]
+
+
+def _power(suites: Sequence[Suite], limit: int | None) -> dict[str, list[str]]:
+    """What `gate.power_check` says of every suite whose number of items is known before it runs."""
+    from evals.gate import power_check
+
+    messages = []
+    for suite in suites:
+        sizes = {task.key: limit or task.limit for task in suite.gated}
+        if all(sizes.values()):
+            known = {key: size for key, size in sizes.items() if size}
+            messages.append(power_check(suite, None, sizes=known, suites=len(suites)).message)
+    return {"gate_power": messages}

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from evals.errors import EvalError, EvalUsageError
-from evals.harness import fingerprint, run_tasks
+from evals.fingerprint import fingerprint
+from evals.harness import run_tasks
 from evals.records import TaskResult, load_results
 from evals.suite import TaskSpec
 

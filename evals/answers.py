@@ -1,0 +1,136 @@
+"""Answers to single requests, kept as they come, so that a killed evaluation goes on inside the task that was running.
+
+Sits between lm-eval's evaluator and its `HFLM`. A file of answers belongs to one task run of one model (its name
+comes from `FinishedTasks`), so nothing can reach another model. Rows are written in whole batches, when the next batch
+starts: a resumed run then forms the same batches as an unbroken one, and gives the same figures to the last bit.
+Sampled answers are never kept. Also notes which generated answers were cut off by the length limit, which the text
+alone does not show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
+
+
+def _key(kind: str, args: Sequence[Any]) -> str:
+    text = json.dumps([kind, list(args)], sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class RecordedModel:
+    """An lm-eval model whose answers are recorded; everything else is the model's own.
+
+    Attributes:
+        model: the wrapped `HFLM`.
+        cut_off: how often each generation request's answer was cut off by the length limit.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.cut_off: Counter[str] = Counter()
+        self._known: dict[str, list[Any]] = defaultdict(list)
+        self._pending: list[dict[str, Any]] = []
+        self._file: Path | None = None
+        self._tokens: list[list[int]] = []
+        model.set_cache_hook(self)
+        model._model_call = self._starting(model._model_call)
+        model._model_generate = self._generating(model._model_generate)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in KINDS:
+            return lambda requests, **options: self._answer(name, requests, **options)
+        return getattr(self.model, name)
+
+    @contextlib.contextmanager
+    def task(self, path: Path | None) -> Iterator[None]:
+        """Keep answers in `path` while one task runs, and take from it what an earlier, killed run left there."""
+        self._file, self._pending, self._tokens = path, [], []
+        self.cut_off.clear()
+        self._known.clear()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._read(path)
+        try:
+            yield
+        finally:
+            self._commit()
+            self._file = None
+
+    def was_cut_off(self, args: Sequence[Any]) -> bool:
+        """Whether the answer to this generation request reached the length limit."""
+        return self.cut_off[_key("generate_until", args)] > 0
+
+    def _read(self, path: Path) -> None:
+        if not path.is_file():
+            return
+        whole = path.read_bytes()
+        end = whole.rfind(b"\n") + 1  # a killed process may leave half a line
+        if end < len(whole):
+            with path.open("r+b") as handle:
+                handle.truncate(end)
+        for line in whole[:end].splitlines():
+            row = json.loads(line)
+            answer = row["answer"]
+            self._known[row["key"]].append(tuple(answer) if isinstance(answer, list) else answer)
+            self.cut_off[row["key"]] += row.get("cut_off", False)
+
+    def _answer(self, kind: str, requests: Sequence[Any], **options: Any) -> list[Any]:
+        answers: list[Any] = [None] * len(requests)
+        missing = []
+        taken: Counter[str] = Counter()
+        for index, request in enumerate(requests):
+            key = _key(kind, request.args)
+            if taken[key] < len(self._known[key]):
+                answers[index] = self._known[key][taken[key]]
+                taken[key] += 1
+            else:
+                missing.append(index)
+        if missing:
+            fresh = getattr(self.model, kind)([requests[index] for index in missing], **options)
+            self._commit()
+            for index, answer in zip(missing, fresh, strict=True):
+                answers[index] = answer
+        return answers
+
+    def add_partial(self, kind: str, args: Sequence[Any], answer: Any) -> None:
+        """Called by lm-eval for every answer of a batch, in the batch's order."""
+        key = _key(kind, args)
+        row: dict[str, Any] = {"key": key, "answer": answer}
+        if kind == "generate_until":
+            tokens = self._tokens.pop(0) if self._tokens else []
+            ended = self.model.eot_token_id in tokens or answer != self.model.tok_decode(tokens)
+            row["cut_off"] = bool(tokens) and not ended
+            self.cut_off[key] += row["cut_off"]
+            if args[1].get("do_sample"):
+                return
+        self._pending.append(row)
+
+    def _starting(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **options: Any) -> Any:
+            self._commit()
+            return call(*args, **options)
+
+        return wrapped
+
+    def _generating(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(context: Any, *args: Any, **options: Any) -> Any:
+            self._commit()
+            rows = generate(context, *args, **options)
+            self._tokens = rows[:, context.shape[1] :].tolist()
+            return rows
+
+        return wrapped
+
+    def _commit(self) -> None:
+        if self._file is not None and self._pending:
+            with self._file.open("a", encoding="utf8") as handle:
+                handle.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self._pending))
+        self._pending = []
