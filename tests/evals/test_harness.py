@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from evals.errors import EvalError, EvalUsageError
 from evals.fingerprint import fingerprint
 from evals.harness import run_tasks
 from evals.records import TaskResult, load_results
-from evals.suite import TaskSpec
+from evals.suite import TaskSpec, load_suite
 
 SPECS = [
     TaskSpec(task="tiny_choice", metric="acc", chance=0.25),
@@ -157,6 +158,50 @@ def test_tasks_that_load_their_own_rows_run_quietly_and_are_cached(
     assert capfd.readouterr() == ("", "")
     assert run_tasks(model, tokenizer, specs, **settings) == first
     assert len(list((tmp_path / "cache").glob("*/*"))) == 2
+
+
+def test_ones_own_items_are_scored_as_their_kind_says(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """Every kind against a naive reading: the model's own likelihoods and its own generated text."""
+    import torch
+
+    rows = [
+        {"prompt": f"n {i}:", "choices": [" a", " bb", " c"], "answer": i % 3, "text": f"some text {i}"}
+        for i in range(6)
+    ]
+    greedy = []
+    for row in rows:
+        ids = tokenizer(row["prompt"], return_tensors="pt").input_ids
+        out = model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=1)[0, ids.shape[1] :]
+        greedy.append(tokenizer.decode(out, skip_special_tokens=True).split("\n\n")[0])
+    for row, text in zip(rows, greedy, strict=True):
+        found = re.findall(r"([A-Za-z])", text)
+        row["letter"] = found[-1] if found and row["answer"] else "none"
+        row["digits"] = "1,000"
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "suite.yaml").write_text(
+        "tasks:\n"
+        "  - {jsonl: mine.jsonl, kind: multiple_choice, name: choice}\n"
+        "  - {jsonl: mine.jsonl, kind: exact, name: exact, answer: letter}\n"
+        "  - {jsonl: mine.jsonl, kind: regex, name: letters, answer: letter, regex: '([A-Za-z])', max_gen_toks: 8}\n"
+        "  - {jsonl: mine.jsonl, kind: numeric, name: numbers, answer: digits, max_gen_toks: 8}\n"
+    )
+    found = run_tasks(model, tokenizer, load_suite(tmp_path / "suite.yaml").tasks, batch_size=1)
+    letters = [float(re.findall(r"([A-Za-z])", t)[-1:] == [row["letter"]]) for t, row in zip(greedy, rows, strict=True)]
+    assert [r.score for r in found["letters"].records] == letters
+    assert 0 < sum(letters) < 6
+
+    def log_likelihood(prompt: str, answer: str) -> float:
+        whole, start = tokenizer(prompt + " " + answer).input_ids, len(tokenizer(prompt).input_ids)
+        with torch.no_grad():
+            scores = model(torch.tensor([whole])).logits[0].log_softmax(-1)  # [T, V]
+        return sum(float(scores[t - 1, whole[t]]) for t in range(start, len(whole)))
+
+    best = [max(range(3), key=lambda i, r=row: log_likelihood(r["prompt"], r["choices"][i])) for row in rows]  # type: ignore[misc]
+    assert [r.score for r in found["choice"].records] == [
+        float(b == r["answer"]) for b, r in zip(best, rows, strict=True)
+    ]
+    assert found["numbers"].value == 0.0
+    assert found["exact"].n == 6
 
 
 def test_two_suites_may_share_a_task(model: Any, tokenizer: Any, task_dir: Path) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from evals.catalogue import definition, definition_of
 from evals.errors import EvalUsageError
 from evals.suite import Suite, TaskSpec, built_in_suites, load_suite
 
@@ -55,3 +60,126 @@ def test_a_suite_file_is_named_after_itself(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("tasks: [{task: a, metric: acc_norm, chance: 0.25}]")
     suite = load_suite(tmp_path / "mine.yaml")
     assert suite == Suite(name="mine", tasks=[TaskSpec(task="a", metric="acc_norm", chance=0.25)])
+
+
+def _entries() -> list[TaskSpec]:
+    return [spec for name in built_in_suites() for spec in load_suite(name).tasks]
+
+
+@pytest.mark.parametrize("spec", _entries(), ids=lambda spec: spec.key)
+def test_every_task_metric_and_filter_exists_in_the_installed_lm_eval(spec: TaskSpec) -> None:
+    path = definition_of(spec.task)
+    if path is None:
+        assert spec.task in _groups()
+        return
+    stock = definition(path)
+    metrics = {str(found["metric"]).rsplit(".", 1)[-1] for found in stock["metric_list"]}
+    assert spec.metric.replace("@1", "_at_k") in metrics
+    assert spec.filter in {found["name"] for found in stock.get("filter_list") or [{"name": "none"}]}
+
+
+def _groups() -> set[str]:
+    found = importlib.util.find_spec("lm_eval")
+    assert found is not None
+    assert found.origin is not None
+    files = (Path(found.origin).parent / "tasks" / "mmlu").rglob("*.yaml")
+    return {m[1] for file in files if (m := re.search(r"^group: (\w+)$", file.read_text(), re.MULTILINE))}
+
+
+def test_generation_tasks_state_their_length() -> None:
+    for spec in _entries():
+        path = definition_of(spec.task)
+        if path and definition(path)["output_type"] == "generate_until":
+            assert spec.max_gen_toks, spec.key
+
+
+def test_the_quick_size_cuts_every_task_and_the_full_size_none() -> None:
+    suite = load_suite("math")
+    assert suite.sized("full") == suite
+    limits = {spec.key: spec.limit for spec in suite.sized("quick").tasks}
+    assert limits["arithmetic_2da"] == 200
+    assert limits["gsm8k"] == limits["gsm8k_strict"] == 100
+
+
+def test_bare_task_names_are_read_as_the_suites_read_them_or_by_their_first_metric() -> None:
+    from evals.suite_choice import choose_suites
+
+    (chosen,) = choose_suites([load_suite("math")], ["gsm8k"], num_fewshot=2)
+    assert [(spec.key, spec.num_fewshot) for spec in chosen.tasks] == [("gsm8k", 2), ("gsm8k_strict", 2)]
+    (made,) = choose_suites([], ["gsm8k", "sciq"])
+    assert made.name == "tasks"
+    assert [(s.key, s.metric, s.filter) for s in made.tasks] == [
+        ("gsm8k", "exact_match", "flexible-extract"),
+        ("gsm8k_strict", "exact_match", "strict-match"),
+        ("sciq", "acc", "none"),
+    ]
+
+
+def own_suite(folder: Path, rows: list[dict[str, Any]], entry: str) -> Suite:
+    (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "suite.yaml").write_text(f"tasks:\n  - {{jsonl: mine.jsonl, {entry}}}\n")
+    return load_suite(folder / "suite.yaml")
+
+
+CHOICE = {"prompt": "q", "choices": ["a", "b", "c", "d"], "answer": 1}
+
+
+def test_ones_own_multiple_choice_has_the_chance_of_its_choices(tmp_path: Path) -> None:
+    rows = [CHOICE, {**CHOICE, "choices": ["a", "b"], "answer": "b"}]
+    (spec,) = own_suite(tmp_path, rows, "kind: multiple_choice, metric: acc_norm").tasks
+    assert (spec.key, spec.metric, spec.chance) == ("mine", "acc_norm", 0.375)
+
+
+@pytest.mark.parametrize(
+    ("rows", "entry", "message"),
+    [
+        ([CHOICE], "kind: multiple", r"tasks\.0\.kind: Input should be 'multiple_choice'"),
+        ([CHOICE], "kind: multiple_choice, choices: options", "line 1: no column 'options'; it has prompt, choices"),
+        ([CHOICE, {**CHOICE, "answer": 4}], "kind: multiple_choice", "line 2: answer 4 is no number of a choice"),
+        ([{**CHOICE, "answer": "x"}], "kind: multiple_choice", "line 1: answer 'x' is not exactly one of the choices"),
+        ([{**CHOICE, "choices": "a"}], "kind: multiple_choice", "'choices' must be a list"),
+        ([CHOICE], "kind: regex", "`regex` goes with kind: regex"),
+        ([CHOICE], "kind: regex, regex: '(('", "regex '\\(\\(': "),
+        ([CHOICE], "kind: regex, regex: 'a'", "has 0 groups"),
+        ([CHOICE], "kind: exact, metric: bleu", "kind exact has acc"),
+        ([CHOICE], "kind: exact, prompt: '{quest}'", "line 1: no column 'quest'"),
+    ],
+)
+def test_mistakes_in_ones_own_items_are_named(
+    tmp_path: Path, rows: list[dict[str, Any]], entry: str, message: str
+) -> None:
+    with pytest.raises(EvalUsageError, match=message):
+        own_suite(tmp_path, rows, entry)
+
+
+def test_a_missing_file_of_ones_own_items_is_named(tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text("tasks: [{jsonl: absent.jsonl, kind: exact}]")
+    with pytest.raises(EvalUsageError, match=r"absent\.jsonl: no such file"):
+        load_suite(tmp_path / "suite.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "response", "score"),
+    [
+        ("kind: numeric", "1000", "So 3 of them cost $1,000.00", 1.0),
+        ("kind: numeric", "1,000", "it is 1000.", 1.0),
+        ("kind: numeric", "100", "it is 1000", 0.0),
+        ("kind: numeric", "-5", "3 - 8 = -5", 1.0),
+        ("kind: numeric", "0.5", "half, .5 or 0.50", 0.0),
+        ("kind: numeric", "5", "no number", 0.0),
+        (r"kind: regex, regex: 'ID-(\d+)'", "7", "ID-3, no: ID-7, sum 9", 1.0),
+        (r"kind: regex, regex: 'ID-(\d+)'", "7", "7", 0.0),
+    ],
+)
+def test_generated_answers_are_read_by_pattern_or_as_numbers(
+    tmp_path: Path, kind: str, answer: str, response: str, score: float
+) -> None:
+    from lm_eval.tasks import TaskManager
+
+    (spec,) = own_suite(tmp_path, [{"prompt": "q", "answer": answer}], kind).tasks
+    task = TaskManager(include_defaults=False).load(spec.definition)["tasks"][spec.task]
+    task.build_all_requests(limit=1, rank=0, world_size=1)
+    task.instances[0].resps.append(response)
+    task.apply_filters()
+    found = task.process_results(task.eval_docs[0], [task.instances[0].filtered_resps[spec.filter]])
+    assert found[spec.metric] == score
