@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from prune.analysis.result import Analysis
     from prune.calibration import Domain
 
-DEFAULT_MEASURES = ("contributions", "angular", "lens", "width", "dnll")
+DEFAULT_MEASURES = ("default",)
+"""The group of measures that are cheap: one clean pass, and half a pass a layer for the removals."""
 
 
 def analyze(
@@ -28,6 +29,8 @@ def analyze(
     batch_size: int = 8,
     seed: int = 0,
     first_token: str = "drop",
+    swap_distances: Sequence[int] = (1,),
+    cuts: int = 3,
     bootstrap: int = 1000,
     pad_token_id: int = 0,
     source: str = "",
@@ -38,10 +41,12 @@ def analyze(
     Args:
         model: a causal language model in eval mode.
         domains: name -> documents.
-        measures: names of `prune.analysis.registry.MEASURES`; `DEFAULT_MEASURES` if None.
+        measures: names of `prune.analysis.registry.MEASURES`, or of its `GROUPS`; `DEFAULT_MEASURES` if None.
         batch_size: documents per forward pass.
         seed: of the resampling; the same seed gives the same result to the bit.
         first_token: "drop" removes a layer at every position, "keep" never at position 0 (the paper's rule).
+        swap_distances: layers l and l + k are exchanged for each k, where swaps are measured.
+        cuts: positions t a document, where future effects are measured.
         bootstrap: resamples of documents behind each interval.
         source: name of the model in the result.
         progress: called with (documents done, documents in all).
@@ -60,6 +65,8 @@ def analyze(
         batch_size=batch_size,
         seed=seed,
         first_token=first_token,
+        swap_distances=tuple(swap_distances),
+        cuts=cuts,
         bootstrap=bootstrap,
         pad_token_id=pad_token_id,
     )

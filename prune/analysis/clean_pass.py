@@ -8,6 +8,7 @@ padding is masked out here, once, and no measurement sees it.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +21,27 @@ from prune.model.anatomy import Anatomy
 from prune.model.sublayers import SublayerTracer
 from prune.model.tracing import Walk
 
+PARTS = ("layer", "attn", "mlp")
+"""What can be left out of a layer: all that it adds, or what attention or the MLP adds."""
+
 STACK_BYTES = 1 << 28  # of float64 streams at a time in a Gram matrix
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What measurements of a pass must know of the user's choices.
+
+    Attributes:
+        wanted: names of the measures asked for; those of one file share their work.
+        first_token: `drop` intervenes at every position, `keep` never at a document's first (the paper's rule).
+        swap_distances: layers l and l + k are exchanged for each k.
+        cuts: positions t per document for future effects.
+    """
+
+    wanted: frozenset[str] = frozenset()
+    first_token: str = "drop"
+    swap_distances: tuple[int, ...] = (1,)
+    cuts: int = 3
 
 
 class CleanPass:
@@ -31,19 +52,30 @@ class CleanPass:
         index: position of each of the B documents in its domain.
         mask: [B, T] bool, the real tokens.
         row: [N] document of each token; tokens are in document order.
-        first_token: `drop` or `keep`.
-        reader: what each layer adds, token by token; None unless a measurement needs it.
+        rules: the user's choices.
+        tracer: reads what attention and MLP add; None unless a measurement needs it.
+        reader: what each layer adds, token by token; None likewise.
+        nll_recorded: some measure has already recorded the clean likelihood of this batch.
     """
 
     def __init__(
-        self, model: nn.Module, anatomy: Anatomy, batch: Batch, tracer: SublayerTracer | None, first_token: str = "drop"
+        self,
+        model: nn.Module,
+        anatomy: Anatomy,
+        batch: Batch,
+        tracer: SublayerTracer | None,
+        rules: Rules,
+        keep_parts: bool = False,
     ) -> None:
+        """Run the model once; `keep_parts` also keeps what attention and MLP add (2 x L x [N, d] float32)."""
         batch = batch.to(anatomy.embedding.weight.device)
         self.mask = batch.attention_mask.bool()
         self.index = batch.index
-        self.first_token = first_token
+        self.rules = rules
+        self.tracer = tracer
+        self.nll_recorded = False
         self.row = self.mask.nonzero()[:, 0]
-        self.reader = LayerReader(self.mask) if tracer is not None else None
+        self.reader = LayerReader(self.mask, keep_parts) if tracer is not None else None
         with contextlib.ExitStack() as stack:
             if tracer is not None and self.reader is not None:
                 stack.enter_context(tracer.observing(self.reader, self.mask))
@@ -57,6 +89,11 @@ class CleanPass:
     def lengths(self) -> np.ndarray:
         """[B] float64: real tokens of each document."""
         return self.mask.sum(1).cpu().numpy().astype(np.float64)
+
+    @cached_property
+    def first(self) -> torch.Tensor:
+        """[B, T] bool: each document's first token."""
+        return self.mask.cumsum(1).eq(1) & self.mask
 
     @cached_property
     def document(self) -> np.ndarray:

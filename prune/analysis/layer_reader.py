@@ -25,10 +25,15 @@ class LayerReader:
         relative: part (attn, mlp, layer) -> list of [N] float32, ‖added‖ / ‖stream it is added to‖.
         cosines: part -> list of [N] float32, cosine of the added vector with that stream.
         added: list of [N, d] float32, the contribution of each layer.
+        attn: list of [N, d] float32, attention's; empty unless asked for, or when it cannot be told from the MLP's.
+        mlp: list of [N, d] float32, likewise.
     """
 
-    def __init__(self, mask: torch.Tensor) -> None:
+    def __init__(self, mask: torch.Tensor, keep_parts: bool = False) -> None:
         self.mask = mask
+        self.keep_parts = keep_parts
+        self.attn: list[torch.Tensor] = []
+        self.mlp: list[torch.Tensor] = []
         self.relative: dict[str, list[torch.Tensor]] = {"attn": [], "mlp": [], "layer": []}
         self.cosines: dict[str, list[torch.Tensor]] = {"attn": [], "mlp": [], "layer": []}
         self.added: list[torch.Tensor] = []
@@ -43,6 +48,9 @@ class LayerReader:
             added = attn + mlp  # [N, d]
             self._record("attn", attn, pre)
             self._record("mlp", mlp, pre if seen.parallel else pre + attn)
+            if self.keep_parts:
+                self.attn.append(attn)
+                self.mlp.append(mlp)
         self._record("layer", added, pre)
         self.added.append(added)
 

@@ -6,18 +6,12 @@ the token samples that its `measure` kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 from prune.errors import UsageError, nearest
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from prune.analysis.clean_pass import CleanPass
-    from prune.analysis.statistics import Records
 
 
 @dataclass(frozen=True)
@@ -25,24 +19,17 @@ class Measure:
     """One name that `--measure` takes.
 
     Attributes:
-        module: holds `measure(clean, records)`.
+        module: holds `measure(clean, records)`; measures of one module share their runs of the layers and look at
+            `clean.rules.wanted`.
         help: what it gives, in one line.
         sublayers: it needs attention's and MLP's contributions.
+        parts: it needs them kept for the whole batch.
     """
 
     module: str
     help: str
     sublayers: bool = False
-
-    def load(self) -> Callable[[CleanPass, Records], None]:
-        """The function that adds one batch to the records."""
-        function: Callable[[CleanPass, Records], None] = import_module(self.module).measure
-        return function
-
-    def derive(self, parts: Sequence[Records], draws: Sequence[np.ndarray] | None) -> dict[str, np.ndarray]:
-        """Figures from the samples that the records of one or more domains hold; empty for most measures."""
-        function = getattr(import_module(self.module), "derive", None)
-        return function(parts, draws) if function is not None else {}
+    parts: bool = False
 
 
 MEASURES = {
@@ -52,23 +39,52 @@ MEASURES = {
         sublayers=True,
     ),
     "angular": Measure("prune.analysis.angular", "angle between the streams at any two depths"),
-    "lens": Measure("prune.analysis.lens", "how near the final prediction the stream is at every depth (logit lens)"),
-    "width": Measure(
-        "prune.analysis.width", "how many directions of the stream are in use at every depth", sublayers=True
+    "lens": Measure("prune.analysis.lens", "logit lens: how near the final prediction the stream is at every depth"),
+    "width": Measure("prune.analysis.width", "directions of the stream in use at every depth", sublayers=True),
+    "dnll": Measure("prune.analysis.removals", "what leaving out each layer does to the predictions"),
+    "sublayer_dnll": Measure(
+        "prune.analysis.removals", "the same for attention and for MLP alone", sublayers=True, parts=True
     ),
-    "dnll": Measure("prune.analysis.effects", "what leaving out each layer does to the predictions"),
+    "skip": Measure(
+        "prune.analysis.removals",
+        "what leaving out each layer, attention or MLP does to what every later layer adds",
+        sublayers=True,
+        parts=True,
+    ),
+    "local": Measure(
+        "prune.analysis.local", "the same, each later layer seeing its own input without it", sublayers=True, parts=True
+    ),
+    "future": Measure(
+        "prune.analysis.future", "skip effects of earlier tokens on later ones", sublayers=True, parts=True
+    ),
+    "swap": Measure("prune.analysis.swap", "what exchanging neighbouring layers does to the predictions"),
 }
+
+GROUPS = {
+    "default": ("contributions", "angular", "lens", "width", "dnll"),
+    "effects": ("dnll", "sublayer_dnll", "skip", "local", "future", "swap"),
+    "paper": ("contributions", "lens", "dnll", "skip", "future"),
+    "all": tuple(MEASURES),
+}
+"""Names that stand for several measures."""
 
 
 def select(names: Sequence[str]) -> dict[str, Measure]:
-    """The measures of these names, in the registry's order.
+    """The measures of these names or groups, in the registry's order.
 
     Raises:
         UsageError: a name is unknown, or there is none.
     """
+    valid = [*MEASURES, *GROUPS]
     for name in names:
-        if name not in MEASURES:
-            raise UsageError(f"--measure: unknown measure {nearest(name, list(MEASURES))}")
+        if name not in valid:
+            raise UsageError(f"--measure: unknown measure {nearest(name, valid)}")
     if not names:
-        raise UsageError(f"--measure is empty; give one or more of {', '.join(MEASURES)}")
-    return {name: measure for name, measure in MEASURES.items() if name in names}
+        raise UsageError(f"--measure is empty; give one or more of {', '.join(valid)}")
+    chosen = {single for name in names for single in GROUPS.get(name, (name,))}
+    return {name: measure for name, measure in MEASURES.items() if name in chosen}
+
+
+def modules(chosen: Mapping[str, Measure]) -> list[ModuleType]:
+    """The modules of these measures, each once, in order."""
+    return [import_module(name) for name in dict.fromkeys(measure.module for measure in chosen.values())]

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prune.analysis.clean_pass import CleanPass
+from prune.analysis.clean_pass import CleanPass, Rules
 from prune.analysis.difficulty import difficulty_report
 from prune.analysis.phases import phase_changes
-from prune.analysis.registry import Measure, select
+from prune.analysis.registry import Measure, modules, select
 from prune.analysis.result import Analysis
 from prune.analysis.stability import stability
 from prune.analysis.statistics import Records, resampling, summarise
@@ -42,6 +42,8 @@ class Options:
     batch_size: int = 8
     seed: int = 0
     first_token: str = "drop"
+    swap_distances: tuple[int, ...] = (1,)
+    cuts: int = 3
     bootstrap: int = 1000
     pad_token_id: int = 0
 
@@ -78,7 +80,12 @@ def run_analysis(
         },
         "data": {name: domain.describe() for name, domain in domains.items()},
         "seed": options.seed,
-        "options": {**dataclasses.asdict(options), "measures": list(chosen), "dtype": str(model.dtype)},
+        "options": {
+            **dataclasses.asdict(options),
+            "measures": list(chosen),
+            "swap_distances": list(options.swap_distances),
+            "dtype": str(model.dtype),
+        },
         "versions": library_versions(),
         "scalars": scalars,
         "stability": stability(parts, depth, options.bootstrap, options.seed),
@@ -99,14 +106,16 @@ def collect(
     progress: Progress | None = None,
 ) -> dict[str, Records]:
     """Run every batch of every domain and keep per-document sums: domain -> records."""
-    functions = [measure.load() for measure in chosen.values()]
+    functions = [module.measure for module in modules(chosen)]
     needed = tracer if any(measure.sublayers for measure in chosen.values()) else None
+    keep_parts = any(measure.parts for measure in chosen.values())
+    rules = Rules(frozenset(chosen), options.first_token, options.swap_distances, options.cuts)
     total, done = sum(len(domain.documents) for domain in domains.values()), 0
     records = {}
     for name, domain in domains.items():
         records[name] = Records(len(domain.documents), domains=len(domains))
         for batch in batches(domain.documents, options.batch_size, options.pad_token_id):
-            clean = CleanPass(model, tracer.anatomy, batch, needed, options.first_token)
+            clean = CleanPass(model, tracer.anatomy, batch, needed, rules, keep_parts)
             for function in functions:
                 function(clean, records[name])
             done += len(batch.index)
@@ -120,8 +129,9 @@ def figures(parts: Sequence[Records], chosen: Mapping[str, Measure], options: Op
     found = summarise(parts, options.bootstrap, options.seed)
     enough = sum(part.groups for part in parts) >= 2 and options.bootstrap > 0
     draws = resampling(parts, options.bootstrap, options.seed) if enough else None
-    for measure in chosen.values():
-        found.update(measure.derive(parts, draws))
+    for module in modules(chosen):
+        if hasattr(module, "derive"):
+            found.update(module.derive(parts, draws))
     return found
 
 

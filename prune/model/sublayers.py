@@ -95,11 +95,13 @@ class SublayerTracer:
 
     Attributes:
         layouts: layer -> layout, decided on the first call of each layer.
+        attention_removable: whether attention alone can be left out of every layer exactly; None until it is tried.
     """
 
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.layouts: dict[int, Layout] = {}
+        self.attention_removable: bool | None = None
 
     @contextlib.contextmanager
     def observing(self, observer: Callable[[Contribution], None], mask: torch.Tensor | None = None) -> Iterator[None]:
@@ -112,6 +114,42 @@ class SublayerTracer:
         with contextlib.ExitStack() as stack:
             for index in range(self.anatomy.num_layers):
                 self._watch(index, observer, mask, stack)
+            yield
+
+    @contextlib.contextmanager
+    def attention_removed(self, index: int) -> Iterator[None]:
+        """Attention of layer `index`, whose layout is known, adds nothing to the stream; its MLP is left to follow.
+
+        What is silenced is the value that is added: the module's output, or that of the norm behind it; a module that
+        returns the stream with its own output in it returns the stream it was given. The caller checks the effect.
+        """
+        layout, layer = self.layouts[index], self.anatomy.layers[index]
+        attention, now = self.anatomy.attention[index], {}
+        assert layout.attn is not None  # callers have checked
+        assert attention is not None
+        source = layout.attn.source
+
+        def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            now["pre"] = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+
+        def silence(_: nn.Module, args: Any, output: Any) -> Any:
+            now["out"] = stream_of(output)
+            if source == "norm":
+                return None
+            silent = now["pre"] if source == "difference" else torch.zeros_like(now["out"])
+            return type(output)((silent, *output[1:])) if isinstance(output, tuple | list) else silent
+
+        def silence_norm(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
+            after_attention = "out" in now and args and args[0].data_ptr() == now["out"].data_ptr()
+            return torch.zeros_like(output) if after_attention else None
+
+        with contextlib.ExitStack() as stack:
+            stack.callback(layer.register_forward_pre_hook(begin, with_kwargs=True).remove)
+            stack.callback(attention.register_forward_hook(silence).remove)
+            if source == "norm":
+                for name, child in layer.named_children():
+                    if is_norm(name, child):
+                        stack.callback(child.register_forward_hook(silence_norm).remove)
             yield
 
     def _watch(

@@ -1,8 +1,7 @@
-"""What leaving out each layer does to the predictions.
+"""How altered predictions differ from the clean ones.
 
-Each layer's removal restarts from the clean run's stream before it, so all L removals cost L·(L-1)/2 layer calls
-instead of L². Removed means removed at every position, as pruning does (`first_token="keep"`: every position but each
-document's first). Effects count where a prediction counts: positions whose next token is in the loss.
+Effects count where a prediction counts: positions whose next token is in the loss. Logits are made a chunk of tokens
+at a time, the clean ones once a chunk and not once an alteration.
 """
 
 from __future__ import annotations
@@ -16,29 +15,27 @@ from prune.analysis.statistics import Records
 from prune.model.tracing import LOGITS_PER_CHUNK
 
 
-def without_layer(clean: CleanPass, layer: int) -> torch.Tensor:
-    """[B, T, d]: the stream before layer `layer + 1` when `layer` is left out."""
-    streams = clean.walk.resid_pre
-    if clean.first_token == "drop":
-        return streams[layer]
-    first = clean.mask.cumsum(1).eq(1) & clean.mask  # [B, T]
-    first = first[..., None].to(streams[layer].device)  # [B, T, 1]
-    return torch.where(first, streams[layer + 1].to(streams[layer].device), streams[layer])
-
-
-def measure(clean: CleanPass, records: Records) -> None:
-    """Add `output_effect/{dnll,kl,l2_mean,l2_max,top1}` [L] and the clean `nll` of each document.
+def record_outputs(
+    clean: CleanPass, records: Records, name: str, streams: Sequence[torch.Tensor], kinds: Sequence[str] = ()
+) -> None:
+    """Add `name/{dnll,kl,l2_mean,l2_max,top1}` [K], or only `kinds` of them, and the clean `nll` of each document.
 
     dnll: rise of the negative log-likelihood of the actual next token, nats per token. kl: KL(p ‖ p'), nats.
     l2: ‖p - p'‖₂, mean and maximum over tokens. top1: share of tokens whose likeliest next token stays the same.
+
+    Args:
+        streams: K tensors [B, T, d] after the last layer.
     """
-    walk, depth = clean.walk, clean.num_layers
-    streams = [walk.run(without_layer(clean, layer), range(layer + 1, depth)) for layer in range(depth)]
     sums, maxima, nll, counted = compare_outputs(clean, streams)
-    records.add("nll", clean.index, nll.cpu().numpy(), counted.cpu().numpy())
-    for key, value in sums.items():
-        records.add(f"output_effect/{key}", clean.index, value.cpu().numpy(), counted.cpu().numpy())
-    records.add_maximum("output_effect/l2_max", clean.index, maxima.cpu().numpy())
+    weights = counted.cpu().numpy()
+    if not clean.nll_recorded:
+        records.add("nll", clean.index, nll.cpu().numpy(), weights)
+        clean.nll_recorded = True
+    for kind, value in sums.items():
+        if not kinds or kind in kinds:
+            records.add(f"{name}/{kind}", clean.index, value.cpu().numpy(), weights)
+    if not kinds or "l2_max" in kinds:
+        records.add_maximum(f"{name}/l2_max", clean.index, maxima.cpu().numpy())
 
 
 def compare_outputs(
