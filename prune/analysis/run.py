@@ -170,5 +170,10 @@ def _warnings(tracer: SublayerTracer, domains: Mapping[str, Domain], info: Mappi
     for reason, layers in reasons.items():
         listed = ", ".join(map(str, layers))
         found.append(f"attention and MLP are not measured apart: layers {listed}: {reason}")
+    if tracer.attention_removable is False:
+        found.append(
+            "attention alone cannot be left out of every layer: something else adds to the stream beside it, so "
+            "effects of attention are not reported"
+        )
     sentence = info["stability"].get("sentence")
     return [*found, sentence] if sentence else found

@@ -6,6 +6,7 @@ One document at a time, batch 1, no padding, no cache; nothing is restarted and 
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ import prune.analysis.run
 from prune.analysis import analyze
 from prune.analysis.future import cut_positions
 from prune.calibration import Document, batches
+from prune.model.loading import load_model
 
-from .tiny import domains, left_padded, tiny
+from .tiny import domains, left_padded, stories, tiny
 
 PARTS = ("layer", "attn", "mlp")
 STATISTICS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -30,7 +32,9 @@ Edit = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (what it was give
 def stack_of(model: torch.nn.Module) -> torch.nn.ModuleList:
     if hasattr(model, "gpt_neox"):
         return model.gpt_neox.layers
-    return model.transformer.h if hasattr(model, "transformer") else model.model.layers
+    if hasattr(model, "transformer"):
+        return model.transformer.h
+    return model.model.layers
 
 
 def added_by(layer: torch.nn.Module, part: str) -> torch.nn.Module:
@@ -39,14 +43,15 @@ def added_by(layer: torch.nn.Module, part: str) -> torch.nn.Module:
         return layer.post_attention_layernorm if part == "attn" else layer.post_feedforward_layernorm
     if part == "mlp":
         return layer.mlp
-    return next(getattr(layer, name) for name in ("self_attn", "attention", "attn") if hasattr(layer, name))
+    names = ("self_attn", "attention", "attn", "self_attention")
+    return next(getattr(layer, name) for name in names if hasattr(layer, name))
 
 
-def edited(module: torch.nn.Module, edit: Edit) -> torch.utils.hooks.RemovableHandle:
-    """`edit` applied to what a module returns for one document, [T, d]."""
+def edited(module: torch.nn.Module, edit: Edit, stream: int = 0) -> torch.utils.hooks.RemovableHandle:
+    """`edit` applied to what a module returns for one document, [T, d]; its argument number `stream` is handed on."""
 
     def hook(_, args, kwargs, output):
-        given = (args[0] if args else kwargs["hidden_states"])[0]
+        given = (args[stream] if args else kwargs["hidden_states"])[0]
         value = output[0] if isinstance(output, tuple) else output
         new = edit(given, value[0])[None]
         return (new, *output[1:]) if isinstance(output, tuple) else new
@@ -59,7 +64,9 @@ def removal(model: torch.nn.Module, layer: int, part: str, where: torch.Tensor) 
     block = stack_of(model)[layer]
     if part == "layer":
         return edited(block, lambda given, value: torch.where(where[:, None], given, value))
-    return edited(added_by(block, part), lambda _, value: torch.where(where[:, None], 0.0, value))
+    module = added_by(block, part)
+    inside = "Bloom" in type(module).__name__  # BLOOM's modules return the stream they are given, with their own in it
+    return edited(module, lambda given, value: torch.where(where[:, None], given * inside, value), stream=int(inside))
 
 
 @contextlib.contextmanager
@@ -138,7 +145,14 @@ def run_part(model: torch.nn.Module, ids: torch.Tensor, layer: int, part: str) -
     if part == "layer":
         return run(model, ids)[1][layer]
     scale = getattr(model.config, "residual_multiplier", 1.0)
-    handle = edited(added_by(stack_of(model)[layer], part), lambda _, value: seen.append(value * scale) or value)
+    module = added_by(stack_of(model)[layer], part)
+    inside = "Bloom" in type(module).__name__
+
+    def note(given: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        seen.append((value - given * inside) * scale)
+        return value
+
+    handle = edited(module, note, stream=int(inside))
     run(model, ids)
     handle.remove()
     return seen[0]
@@ -258,10 +272,64 @@ def test_every_effect_equals_the_naive_reading(
     assert_equal(family, "drop", batch_size)
 
 
-@pytest.mark.parametrize("family", ["gemma2", "gpt_neox", "granite", "olmo2", "gpt_neo"])
+@pytest.mark.parametrize("family", ["gemma2", "gpt_neox", "granite", "olmo2", "gpt_neo", "bloom"])
 def test_removal_takes_away_exactly_what_is_added_in_every_block_layout(family: str) -> None:
     assert_equal(family, "drop", 4)
 
 
 def test_keeping_the_first_token_holds_for_every_intervention() -> None:
     assert_equal("llama", "keep", 4)
+
+
+def test_layers_that_cannot_be_told_apart_have_no_attention_or_mlp_figures_and_say_so() -> None:
+    analysis = analyze(tiny("mamba"), domains(FEW), measures=["all"], bootstrap=0)
+    keys = [key for key in analysis.measurements if not key.startswith("by_domain")]
+    assert "skip_effect/layer/mean" in keys
+    assert "local_effect/layer/max" in keys
+    assert not [key for key in keys if "/attn" in key or "/mlp" in key]
+    assert any("not measured apart" in line for line in analysis.info["warnings"])
+
+
+def test_attention_that_cannot_be_removed_exactly_is_absent_with_a_reason() -> None:
+    """Something else adds to the stream beside attention, so silencing attention would not give what is reported."""
+    model = tiny("llama")
+    for layer in model.model.layers:
+        kept: dict[str, torch.Tensor] = {}
+        layer.input_layernorm.register_forward_hook(lambda _, args, output, kept=kept: kept.update(beside=output))
+        layer.post_attention_layernorm.register_forward_pre_hook(
+            lambda _, args, kept=kept: args[0].add_(kept["beside"])
+        )
+    analysis = analyze(model, domains(FEW), measures=["skip", "future", "local"], bootstrap=0)
+    assert {k.split("/")[1] for k in analysis.measurements if k.startswith("skip_effect")} == {"layer", "mlp"}
+    assert {k.split("/")[1] for k in analysis.measurements if k.startswith("future_effect")} == {"layer", "mlp"}
+    assert any("attention alone cannot be left out" in line for line in analysis.info["warnings"])
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_half_precision_stays_near_float32(family: str, tmp_path: Path) -> None:
+    """The same weights, rounded to bfloat16, computed in either type."""
+    tiny(family).to(torch.bfloat16).save_pretrained(tmp_path)
+    full, half = (
+        analyze(load_model(str(tmp_path), dtype=dtype), domains(), measures=["all"], bootstrap=0)
+        for dtype in ("float32", "bfloat16")
+    )
+    for key, value in full.measurements.items():
+        if "_effect/" in key and not key.endswith("top1"):
+            np.testing.assert_allclose(half[key], value, atol=0.05, rtol=0, err_msg=key)
+        if key.startswith("relative_contribution"):
+            np.testing.assert_allclose(half[key], value, rtol=0.01, err_msg=key)
+
+
+def test_inserted_layers_come_first_by_every_effect() -> None:
+    model, data = stories("stories260K-grown15")
+    analysis = analyze(model, data, measures=["effects"], bootstrap=0)
+    inserted = {1, 2, 4, 5, 7, 8, 10, 11, 13, 14}
+    later = np.maximum(np.arange(15)[::-1], 1)
+    for key, value in analysis.measurements.items():
+        if key.startswith("by_domain") or key.startswith("swap") or key.endswith("top1"):
+            continue
+        score = value.sum(1) / later if value.ndim == 2 else value
+        assert set(np.argsort(score, kind="stable")[:10].tolist()) == inserted, key
+    for part in PARTS:
+        for statistic in STATISTICS:
+            assert (analysis[f"future_effect/{part}/{statistic}"][-1] == 0).all()

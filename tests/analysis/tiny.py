@@ -23,6 +23,7 @@ MORE_FAMILIES = {
     "olmo2": {},
     "gpt_neo": {"num_layers": 6, "attention_types": [[["global", "local"], 3]], "num_heads": 4, "window_size": 4},
     "bloom": {"n_layer": 6, "n_head": 4},
+    "mamba": {},
 }
 """For spot checks only."""
 

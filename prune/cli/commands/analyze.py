@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from prune.analysis.registry import GROUPS, MEASURES
 from prune.cli.flags import (
     DataFlag,
     DryRun,
@@ -21,14 +22,18 @@ from prune.cli.flags import (
 )
 from prune.cli.show import emit, table
 
+MEASURE_HELP = (
+    f"Names or groups, with commas. Names: {', '.join(MEASURES)}. Groups: "
+    + "; ".join(f"{name} = {', '.join(names)}" for name, names in GROUPS.items() if name != "all")
+    + "; all. Absent: default, which costs half a pass a layer; see prune/analysis/README.md."
+)
+
 
 def command(
     model: Model,
     output: Output,
     data: DataFlag,
-    measure: Annotated[
-        str | None, typer.Option("--measure", help="Names with commas; the default set if absent.")
-    ] = None,
+    measure: Annotated[str | None, typer.Option("--measure", help=MEASURE_HELP)] = None,
     seq_length: Annotated[int, typer.Option("--seq_length", min=2, help="Longer documents are cut, in tokens.")] = 512,
     calib_num_samples: Annotated[
         int | None, typer.Option("--calib_num_samples", min=1, help="Documents per domain; all if absent.")
