@@ -11,9 +11,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prune.api import analyze, cut, demo, eval, export, generate, heal, plan, report, run, verify
+    from prune.api import analyze, compensate, cut, demo, eval, export, generate, heal, plan, report, run, verify
 
-__all__ = ["analyze", "cut", "demo", "eval", "export", "generate", "heal", "plan", "report", "run", "verify"]
+__all__ = [
+    "analyze",
+    "compensate",
+    "cut",
+    "demo",
+    "eval",
+    "export",
+    "generate",
+    "heal",
+    "plan",
+    "report",
+    "run",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

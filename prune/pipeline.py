@@ -263,13 +263,40 @@ class Pipeline:
                 pad_token_id=self.pad,
             )
             for plan in plans:
-                plan.save(staging / f"{len(plan.keep)}.json")
+                self._save_plan(plan, staging / f"{len(plan.keep)}.json")
 
         inputs = {"analysis": analysis_hash, "model": self.source_hash, "options": options.model_dump()}
         run.stage("plan", "plans", inputs, work)
         plans = {depth: Plan.load(self.root / "plans" / f"{depth}.json") for depth in options.depths}
-        plans[min(plans)].save(self.root / "plan.json")
+        shallowest = plans[min(plans)]
+        if shallowest.compensation and "file" in shallowest.compensation:  # its path is relative to the plan
+            record = {**shallowest.compensation, "file": f"plans/{shallowest.compensation['file']}"}
+            shallowest = shallowest.model_copy(update={"compensation": record})
+        shallowest.save(self.root / "plan.json")
         return plans
+
+    def _save_plan(self, plan: Plan, path: Path) -> None:
+        """Write a plan, compensated where the recipe says so."""
+        method = self.recipe.plan.compensate
+        if method == "none":
+            plan.save(path)
+            return
+        from prune.surgery.cut import resolve_source
+        from prune.surgery.replacements import compensated_plan
+
+        done = compensated_plan(
+            plan,
+            resolve_source(self.source),
+            self.original,
+            self.domains,
+            path,
+            method=method,
+            weights=self.recipe.plan.domain_weights or None,
+            pad_token_id=self.pad,
+        )
+        for gap in (done.compensation or {})["gaps"]:
+            outcome = f"{gap['form']} map in layer {gap['layer']}" if gap["kept"] else f"left as it is: {gap['reason']}"
+            log.info("plan %d, gap %d-%d: %s", len(plan.keep), gap["first"], gap["last"], outcome)
 
     def _checkpoints(
         self, run: RunDirectory, plans: dict[int, Plan], versions: dict[str, str]
@@ -282,7 +309,9 @@ class Pipeline:
         for key in self.candidates:
             plan = plans[key.num_layers]
             if key.stage == "pruned":
+                new = (plan.compensation or {}).get("sha256")
                 inputs = {"model": self.source_hash, "keep": plan.keep, "versions": versions}
+                inputs |= {"compensation": new} if new else {}
                 hashes[key] = run.stage(f"cut-{key.num_layers}", checkpoint(key), inputs, self._cutter(plan))
             else:
                 hashes[key] = healing.heal(key.num_layers, plan, hashes[CandidateKey(key.num_layers, "pruned")])
@@ -293,7 +322,7 @@ class Pipeline:
 
         def work(staging: Path) -> None:
             staging.rmdir()
-            cut(self.source, staging, drop_layers=plan.drop)
+            cut(self.source, staging, plan=self.root / "plans" / f"{len(plan.keep)}.json")
 
         return work
 

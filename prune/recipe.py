@@ -53,6 +53,9 @@ class PlanRecipe(_Section):
     )
     protect: list[int] = Field([], description="layers that always stay")
     domain_weights: dict[str, float] = Field({}, description="weight of each domain; equal if absent")
+    compensate: Literal["none", "linear", "scale"] = Field(
+        "none", description="repair of the gaps without training, kept where it lowers held-out NLL; first round only"
+    )
     beam_width: int = Field(4, ge=1, description="subsets that a beam search keeps")
     block_size: int = Field(2, ge=1, description="layers in a block of the strategy `blocks`")
     max_subsets: int = Field(600, ge=1, description="subsets scored at most per depth by evolutionary and greedy_swap")

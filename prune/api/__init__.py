@@ -5,6 +5,7 @@ room returns. No mathematics here.
 """
 
 from prune.api._analyze import analyze
+from prune.api._compensate import compensate
 from prune.api._cut import cut
 from prune.api._eval import eval
 from prune.api._export import export
@@ -15,4 +16,17 @@ from prune.api._report import report
 from prune.api._run import demo, run
 from prune.api._verify import verify
 
-__all__ = ["analyze", "cut", "demo", "eval", "export", "generate", "heal", "plan", "report", "run", "verify"]
+__all__ = [
+    "analyze",
+    "compensate",
+    "cut",
+    "demo",
+    "eval",
+    "export",
+    "generate",
+    "heal",
+    "plan",
+    "report",
+    "run",
+    "verify",
+]

@@ -14,6 +14,7 @@ import typer
 COMMANDS = {
     "analyze": "Measure how a model uses its depth.",
     "plan": "Decide which layers go.",
+    "compensate": "Repair the gaps of a plan without training: the layer before each is rewritten.",
     "cut": "Remove layers from a checkpoint, exactly.",
     "generate": "Let the original model answer prompts: training data for heal.",
     "heal": "Train a cut model back towards its original, and merge.",

@@ -27,6 +27,7 @@ from prune.planning.prefix import Keep, PrefixTree
 from prune.planning.score_cache import ScoreCache, document_key, model_fingerprint
 
 Quantity = Literal["dnll", "kl"]
+SUBSETS_A_COMMIT = 256  # scored on one batch at most before they are made durable
 
 
 @dataclass(frozen=True)
@@ -307,11 +308,12 @@ class Evaluator:
             tree = self._tree(name, number, batch)
             before = tree.walk.layer_calls
             read = tree.walk.nll if quantity == "dnll" else tree.walk.kl
-            results = tree.measure(missing, read, self._stream_bytes - self._stored_bytes())
+            for begin in range(0, len(missing), SUBSETS_A_COMMIT):
+                some = missing[begin : begin + SUBSETS_A_COMMIT]
+                for keep, values in tree.measure(some, read, self._stream_bytes - self._stored_bytes()).items():
+                    self._cache.put(quantity, keep, own, values.tolist())
+                self._cache.commit()
             self.work.layers += tree.walk.layer_calls - before
-            for keep, values in results.items():
-                self._cache.put(quantity, keep, own, values.tolist())
-            self._cache.commit()
             self.work.evaluated.update((quantity, keep) for keep in missing)
 
     def _tree(self, name: str, number: int, batch: Batch) -> PrefixTree:

@@ -36,6 +36,7 @@ class PrefixTree:
         self.walk = walk
         self.known: dict[Keep, torch.Tensor] = {}
         self._branches: dict[Keep, torch.Tensor] = {}
+        self._spare = 0
 
     @property
     def nbytes(self) -> int:
@@ -55,15 +56,9 @@ class PrefixTree:
             subset -> [B] float64.
         """
         results: dict[Keep, torch.Tensor] = {}
-        self._branches = {}
+        self._branches, self._spare = {}, spare_bytes
         self._visit(0, self.walk.resid_pre[0], sorted(set(keeps), reverse=True), read, results)
-        self.known = {}
-        for prefix, state in self._branches.items():
-            spare_bytes -= state.numel() * state.element_size()
-            if spare_bytes < 0:
-                break
-            self.known[prefix] = state
-        self._branches = {}
+        self.known, self._branches = self._branches, {}
         return results
 
     def _visit(
@@ -77,8 +72,10 @@ class PrefixTree:
             if len(members) == 1:
                 results[members[0]] = read(state)  # [B]
                 continue
-            if members[0][end - 1] != end - 1:
+            size = state.numel() * state.element_size()
+            if members[0][end - 1] != end - 1 and size <= self._spare:
                 self._branches[members[0][:end]] = state
+                self._spare -= size
             self._visit(end, state, members, read, results)
 
     def _advance(self, keep: Keep, depth: int, end: int, hidden: torch.Tensor) -> torch.Tensor:

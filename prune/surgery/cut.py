@@ -2,14 +2,15 @@
 
 Everything is checked and planned before the first byte is written; the result is built in a hidden sibling
 directory, proved in a child process, and only then gets its name. Assumptions: layers are removed, never reordered;
-tensor bytes are copied unchanged; families without a known rule are decided by the proof and cannot be cut without it.
+tensor bytes are copied unchanged, but for those that a plan's compensation replaces (`replacements`); families without
+a known rule are decided by the proof and cannot be cut without it.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from prune.surgery.config_fields import MTP_COUNTS, check_causal, depth_of, edit
 from prune.surgery.derived import KNOWN
 from prune.surgery.layers import complement, parse_layers
 from prune.surgery.names import find_prefix, rename_tensors
+from prune.surgery.replacements import replace_tensors, replacements_of
 from prune.surgery.writer import Shard, parse_size, plan_shards, write_shards
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class CutResult:
         bytes_written: tensor payload of the output in bytes.
         files: names in the output directory.
         verified: whether the proof ran and held.
+        replaced: tensors, by their new names, that compensation rewrote; all others are the source's bytes.
     """
 
     source: str
@@ -49,6 +52,7 @@ class CutResult:
     bytes_written: int
     files: list[str]
     verified: bool
+    replaced: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -74,7 +78,7 @@ def cut(
         output: directory to create.
         drop_layers: layers to remove, as indices or text such as `20,21,24-27` (both ends included).
         keep_layers: layers to keep, likewise. Exactly one of drop_layers, keep_layers and plan is given.
-        plan: a Plan, or the path of a plan.json.
+        plan: a Plan, or the path of a plan.json; its compensation, if any, lies beside the file.
         max_shard_size: payload of an output shard at most, e.g. `5GB`.
         link: hard-link source shards in which nothing changes.
         verify: prove the result before it gets its name.
@@ -98,13 +102,17 @@ def cut(
     new_index = {old: new for new, old in enumerate(keep)}
     renamed = rename_tensors(checkpoint.tensors, prefix, depth, new_index, _mtp_layers(checkpoint))
     config = edit_config(checkpoint.config, keep)
-    shards = plan_shards(checkpoint, renamed, limit, link=link)
+    replaced = replacements_of(plan, checkpoint, renamed)
+    # A linked shard is the source's own file: nothing may be written into it.
+    shards = plan_shards(checkpoint, renamed, limit, link=link and not replaced)
     result = CutResult(model, str(target), depth, keep, drop, sum(shard.bytes for shard in shards), [], False)
     if dry_run:
         return result
     try:
         with staged_directory(target) as staging:
             result.files = _write(checkpoint, shards, config, staging)
+            replace_tensors(staging, replaced)
+            result.replaced = sorted(replaced)
             if verify:
                 from prune.surgery.proof import prove_in_child
 
@@ -172,8 +180,6 @@ def choose_layers(
         chosen = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
         if chosen.num_layers != depth:
             raise UsageError(f"--plan: made for {chosen.num_layers} layers, the model has {depth}")
-        if chosen.compensation is not None:
-            raise UsageError("--plan: compensation is not applied by a cut on disk; heal the result instead")
         return list(chosen.keep), complement(chosen.keep, depth, "--plan")
     value = drop_layers if drop_layers is not None else keep_layers
     indices = parse_layers(value) if isinstance(value, str) else sorted(value or [])

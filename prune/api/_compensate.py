@@ -1,0 +1,82 @@
+"""`prune.compensate`: repair the gaps of a plan without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune.api._inputs import Data, check_files, load_domains, pad_token
+from prune.errors import UsageError
+
+if TYPE_CHECKING:
+    from prune.planning.plan import Plan
+
+
+def compensate(
+    model: str,
+    output: str | Path,
+    *,
+    plan: str | Path,
+    data: Data,
+    method: str = "linear",
+    domain_weights: Mapping[str, float] | None = None,
+    seq_length: int = 512,
+    calib_num_samples: int | None = None,
+    seed: int = 0,
+    dtype: str = "float32",
+    dry_run: bool = False,
+) -> Plan | dict[str, Any]:
+    """Fit what the layer before each gap should add, and write a plan that says so, with its weights beside it.
+
+    `prune cut --plan` then writes those weights; nothing is trained, and the result has a stock architecture. See
+    `prune.surgery.compensation`.
+
+    Args:
+        model: directory, hub id, or `embedded`; the source of the plan.
+        output: new plan file; the weights lie beside it as `NAME.safetensors`.
+        plan: of `prune plan`.
+        data: domains; a quarter of each domain's documents judges, the others fit.
+        method: `linear` or `scale`.
+        domain_weights: weight of each domain; equal if None.
+        dry_run: check the input and return what would be done.
+
+    Raises:
+        UsageError, PruneError: bad input; nothing is written.
+    """
+    from prune.pipeline import model_directory
+    from prune.planning.plan import Plan
+    from prune.surgery.compensation import METHODS
+    from prune.surgery.cut import resolve_source
+
+    target = Path(output)
+    for path in (target, target.with_suffix(".safetensors")):
+        if path.exists():
+            raise UsageError(f"{path} exists: give -o a new file, or remove it first")
+    if method not in METHODS:
+        raise UsageError(f"--method {method!r}: use one of {', '.join(METHODS)}")
+    chosen = Plan.load(Path(plan))
+    check_files(data)
+    from prune.model.anatomy import find_anatomy
+    from prune.model.loading import load_model, load_tokenizer
+    from prune.surgery.replacements import compensated_plan
+
+    source = resolve_source(model_directory(model))
+    tokenizer = load_tokenizer(str(source))
+    domains = load_domains(data, tokenizer, seq_length, calib_num_samples, seed)
+    if dry_run:
+        return {"plan": str(plan), "output": str(target), "data": {n: d.describe() for n, d in domains.items()}}
+    loaded = load_model(str(source), dtype=dtype)
+    depth = find_anatomy(loaded).num_layers
+    if depth != chosen.num_layers:
+        raise UsageError(f"--plan: made for {chosen.num_layers} layers, the model has {depth}")
+    return compensated_plan(
+        chosen,
+        source,
+        loaded,
+        domains,
+        target,
+        method=method,  # type: ignore[arg-type]
+        weights=domain_weights,
+        pad_token_id=pad_token(tokenizer),
+    )
