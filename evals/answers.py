@@ -41,8 +41,10 @@ class RecordedModel:
         self._file: Path | None = None
         self._tokens: list[list[int]] = []
         model.set_cache_hook(self)
-        model._model_call = self._starting(model._model_call)
-        model._model_generate = self._generating(model._model_generate)
+        self._sees_tokens = hasattr(model, "_model_generate")
+        if self._sees_tokens:  # other adapters than HFLM do without: no batches to see, no tokens
+            model._model_call = self._starting(model._model_call)
+            model._model_generate = self._generating(model._model_generate)
 
     def __getattr__(self, name: str) -> Any:
         if name in KINDS:
@@ -105,13 +107,25 @@ class RecordedModel:
         key = _key(kind, args)
         row: dict[str, Any] = {"key": key, "answer": answer}
         if kind == "generate_until":
-            tokens = self._tokens.pop(0) if self._tokens else []
-            ended = self.model.eot_token_id in tokens or answer != self.model.tok_decode(tokens)
-            row["cut_off"] = bool(tokens) and not ended
+            row["cut_off"] = self._is_cut_off(args, answer)
             self.cut_off[key] += row["cut_off"]
             if args[1].get("do_sample"):
                 return
         self._pending.append(row)
+
+    def _is_cut_off(self, args: Sequence[Any], answer: str) -> bool:
+        if not self._sees_tokens:
+            length = int(args[1].get("max_gen_toks", getattr(self.model, "max_gen_toks", 256)))
+            return len(self.model.tok_encode(answer)) >= length
+        tokens = self._tokens.pop(0) if self._tokens else []
+        ended = self.model.eot_token_id in tokens or answer != self.model.tok_decode(tokens)
+        return bool(tokens) and not ended
+
+    def gather_cut_off(self) -> None:
+        """Bring together what several processes saw; every process must call it."""
+        gathered = self.model.gather_object(dict(self.cut_off))
+        for other in (gathered or [])[1:]:
+            self.cut_off.update(other)
 
     def _starting(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **options: Any) -> Any:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
+
+READ_BYTES = 1 << 24
+NOT_READ_BY_A_MODEL = {".md", ".html", ".png", ".svg", ".lock"}
 
 
 def fingerprint(model: Any, tokenizer: Any) -> str:
     """Hex digest of everything that can change an answer: weights (an adapter's too), config, dtype, vocabulary,
     chat template and library versions."""
-    import lm_eval
     import torch
-    import transformers
 
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
@@ -22,11 +24,44 @@ def fingerprint(model: Any, tokenizer: Any) -> str:
     config = {k: v for k, v in model.config.to_dict().items() if k not in {"_name_or_path", "transformers_version"}}
     described = {
         "config": config,
-        "vocabulary": sorted(tokenizer.get_vocab().items()),
-        "special": {k: str(v) for k, v in tokenizer.special_tokens_map.items()},
+        "tokenizer": tokenizer_fingerprint(tokenizer),
         "template": getattr(tokenizer, "chat_template", None),
         "class": type(model).__name__,
-        "versions": [lm_eval.__version__, transformers.__version__, torch.__version__],
+        "versions": _versions(),
     }
     digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     return digest.hexdigest()
+
+
+def directory_fingerprint(directory: Path, options: dict[str, Any]) -> str:
+    """The same for a checkpoint that another program loads: its files, that program's options, library versions."""
+    digest = hashlib.blake2b(json.dumps([options, _versions()], sort_keys=True, default=str).encode(), digest_size=16)
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and path.suffix not in NOT_READ_BY_A_MODEL:
+            digest.update(f"{path.relative_to(directory)}\n".encode())
+            with path.open("rb") as handle:
+                while block := handle.read(READ_BYTES):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Hex digest of how a tokenizer turns text into numbers."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    rules = json.loads(fast.to_str()) if fast is not None else {"class": type(tokenizer).__name__}
+    for state in ("padding", "truncation"):  # change with every call
+        rules.pop(state, None)
+    described = {
+        "vocabulary": sorted(tokenizer.get_vocab().items()),
+        "special": {k: str(v) for k, v in tokenizer.special_tokens_map.items()},
+        "rules": rules,
+    }
+    return hashlib.blake2b(json.dumps(described, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _versions() -> list[str]:
+    import lm_eval
+    import torch
+    import transformers
+
+    return [lm_eval.__version__, transformers.__version__, torch.__version__]

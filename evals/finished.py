@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.fingerprint import fingerprint
 from evals.records import TaskResult, file_name, load_results
 from evals.suite import TaskSpec
 
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 class FinishedTasks:
     """Finished tasks as JSON below directory/FINGERPRINT/; never a pickle, never another model's."""
 
-    def __init__(self, directory: Path, model: Any, tokenizer: Any) -> None:
-        self.directory = Path(directory) / fingerprint(model, tokenizer)
+    def __init__(self, directory: Path, fingerprint: str) -> None:
+        self.directory = Path(directory) / fingerprint
 
     def entry(self, specs: list[TaskSpec], leaves: dict[str, ConfigurableTask], settings: dict[str, Any]) -> Path:
         """Where a run's results lie: named after the task's wording, its documents and examples, and the settings."""

@@ -59,7 +59,7 @@ def judge(
         members = [paired[spec.key] for spec in suite.gated if spec.key in paired]
         settings = {"seed": _seed(seed, suite.name), "bootstrap": bootstrap, "alpha": alpha}
         intervals[suite.name] = retention_interval(members, **settings) if members else None  # type: ignore[arg-type]
-    levels = _holm_levels({s.name: _p_value(intervals[s.name], s.floor) for s in suites}, alpha)
+    levels = holm_levels({s.name: _p_value(intervals[s.name], s.floor) for s in suites}, alpha)
     judged = []
     for suite in suites:
         tasks = [
@@ -91,9 +91,9 @@ def _p_value(interval: Interval | None, floor: float) -> float:
     return 1.0 if interval is None or interval.estimate is None else interval.p_value(floor)
 
 
-def _holm_levels(p_values: dict[str, float], alpha: float) -> dict[str, float]:
-    """The level at which each suite is judged: alpha / m for the smallest p, then alpha / (m - 1) ..., until one is
-    not decided; all later ones are judged at its level (and, having larger p, are not decided either)."""
+def holm_levels(p_values: dict[str, float], alpha: float) -> dict[str, float]:
+    """The level at which each suite is judged (Holm 1979): alpha / m for the smallest p, then alpha / (m - 1) ...,
+    until one is not decided; all later ones are judged at its level (and, having larger p, are not decided either)."""
     levels: dict[str, float] = {}
     level, stopped = alpha, False
     for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
@@ -102,6 +102,23 @@ def _holm_levels(p_values: dict[str, float], alpha: float) -> dict[str, float]:
             stopped = p > level
         levels[name] = level
     return levels
+
+
+def confirmed(verdicts: Sequence[Verdict]) -> int:
+    """How many of several candidates may be claimed to pass, when one of them is to be chosen.
+
+    Fixed-sequence testing (Maurer, Hothorn and Lehmacher 1995): the order is fixed before the data are seen, deepest
+    candidate first; each is judged at the full level, and the first that does not PASS ends the sequence. The chance
+    of confirming any candidate below the floor is then that of a single test, however many there are: the first such
+    one in the order must pass, and everything after it hangs on it. Picking any later PASS gives that up.
+
+    Args:
+        verdicts: of the candidates in the order fixed beforehand.
+
+    Returns:
+        Length of the confirmed prefix: `verdicts[:n]` all PASS.
+    """
+    return next((index for index, verdict in enumerate(verdicts) if verdict != "PASS"), len(verdicts))
 
 
 def _overall(verdicts: list[Verdict]) -> Verdict:

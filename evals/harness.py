@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.answers import RecordedModel
+from evals.backend import check_backend, from_directory, in_memory, is_first_process
 from evals.ending import answer_statistics
 from evals.errors import EvalError, EvalUsageError
+from evals.fingerprint import directory_fingerprint, fingerprint, tokenizer_fingerprint
 from evals.finished import FinishedTasks, finished
 from evals.records import PERPLEXITIES, Record, TaskResult, save_results
 from evals.suite import TaskSpec
@@ -61,11 +63,13 @@ def run_tasks(
     gen_kwargs: Mapping[str, Any] | None = None,
     log_samples: bool = False,
     confirm_run_unsafe_code: bool = False,
+    backend: str = "hf",
+    model_args: Mapping[str, Any] | None = None,
 ) -> Results:
     """Score a model on tasks, keeping every item.
 
     Args:
-        model: causal `transformers` model (a PeftModel too), on its device.
+        model: causal `transformers` model (a PeftModel too), on its device; a checkpoint's directory for vLLM.
         tokenizer: the model's; special tokens are added as it adds them.
         tasks: what to run; specs that read one task with the same settings share one run, equal ones one result.
         include_path: directories of lm-eval task YAML files; their names win over built-in ones.
@@ -82,20 +86,29 @@ def run_tasks(
         gen_kwargs: generation settings that win over the task's and the suite's.
         log_samples: keep each item's document and prompts too, not only their hashes.
         confirm_run_unsafe_code: allow tasks that run generated code.
+        backend: `hf`, or `vllm` where that is installed.
+        model_args: options of the vLLM adapter, as lm-eval's `--model_args`.
 
     Returns:
-        One `TaskResult` a spec, under `spec.key`; tasks that failed are in `.failures`.
+        One `TaskResult` a spec, under `spec.key`; tasks that failed are in `.failures`. With several processes
+        (`accelerate launch`) the first has all of it, and the others have nothing.
 
     Raises:
-        EvalUsageError: unknown task, a name used twice, no tasks, or a chat template asked for but absent.
+        EvalUsageError: unknown task, a name used twice, no tasks, a chat template asked for but absent, or vLLM asked
+            for but not installed.
         EvalError: a cache file is damaged, or no task at all could be finished.
     """
     tasks = _distinct(tasks)
     multiturn = apply_chat_template if fewshot_as_multiturn is None else fewshot_as_multiturn
     _check_request(tasks, tokenizer, apply_chat_template, multiturn, limit)
+    check_backend(backend)
     with _quiet(not progress):
         found = find_tasks(tasks, include_path, local_data)
-        lm = _wrap(model, tokenizer, batch_size, max_length)
+        lm = (
+            in_memory(model, tokenizer, batch_size, max_length)
+            if backend == "hf"
+            else from_directory(backend, Path(model), batch_size, max_length, model_args)
+        )
     settings = {
         "limit": limit,
         "seed": seed,
@@ -105,36 +118,56 @@ def run_tasks(
         "system": system_instruction,
         "gen_kwargs": dict(gen_kwargs or {}),
         "log_samples": log_samples,
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "unsafe": confirm_run_unsafe_code,
     }
-    cache = FinishedTasks(cache_dir, model, tokenizer) if cache_dir else None
+    cache = None
+    if cache_dir:
+        options = {"backend": backend, **(model_args or {})}
+        digest = fingerprint(model, tokenizer) if backend == "hf" else directory_fingerprint(Path(model), options)
+        cache = FinishedTasks(cache_dir, digest)
     results = Results()
     results.notes = found.notes
+    usage_errors = []
     for group in _shared_runs(tasks):
         if reason := found.failures.get(group[0].task):
             results.failures.update({spec.key: reason for spec in group})
             continue
-        asked = settings | {"limit": limit or group[0].limit}
         try:
             with _quiet(not progress):
                 leaves = found.load(group[0], seed, gen_kwargs)
-                entry = cache.entry(group, leaves, asked) if cache else None
-                scored = finished(entry, group)
-                if scored is None:
-                    answers = entry.with_name(f"{entry.name}.answers.jsonl") if entry else None
-                    with lm.task(answers):
-                        scored = _evaluate(lm, leaves, group, asked, confirm_run_unsafe_code)
-                    if entry and answers:
-                        save_results(scored, entry)
-                        answers.unlink(missing_ok=True)
-            results.update(scored)
-        except EvalUsageError:
-            raise
+                results.update(_score(lm, leaves, group, settings | {"limit": limit or group[0].limit}, cache))
         except Exception as error:  # any task may fail in its own way; the others' hours must not be lost
             reason = _reason(group[0].task, error)
             results.failures.update({spec.key: reason for spec in group})
-    if not results:
-        raise EvalError("no task could be evaluated: " + "; ".join(sorted(set(results.failures.values()))))
+            usage_errors += [error] if isinstance(error, EvalUsageError) else []
+    if not results and is_first_process():
+        reasons = "; ".join(sorted(set(results.failures.values())))
+        raise usage_errors[0] if usage_errors else EvalError(f"no task could be evaluated: {reasons}")
     return results
+
+
+def _score(
+    lm: RecordedModel,
+    leaves: dict[str, ConfigurableTask],
+    group: list[TaskSpec],
+    settings: dict[str, Any],
+    cache: FinishedTasks | None,
+) -> dict[str, TaskResult]:
+    """One run of one task: from the cache, or from the model, going on where an earlier run was killed."""
+    entry = cache.entry(group, leaves, settings) if cache else None
+    kept = finished(entry, group)
+    if kept is not None:
+        return kept
+    answers = entry.with_name(f"{entry.name}.{lm.rank}.answers.jsonl") if entry else None
+    with lm.task(answers):
+        scored = _evaluate(lm, leaves, group, settings)
+    if entry and scored:
+        save_results(scored, entry)
+    lm.barrier()  # no process may look for the next task's results while they are being written
+    if answers:
+        answers.unlink(missing_ok=True)
+    return scored
 
 
 def _distinct(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
@@ -163,15 +196,8 @@ def _shared_runs(tasks: Sequence[TaskSpec]) -> list[list[TaskSpec]]:
     return list(runs.values())
 
 
-def _wrap(model: Any, tokenizer: Any, batch_size: int | str, max_length: int | None) -> RecordedModel:
-    from lm_eval.models.huggingface import HFLM
-
-    # batch_size belongs here: simple_evaluate ignores its own for a model object.
-    return RecordedModel(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length))
-
-
 def _evaluate(
-    lm: Any, leaves: dict[str, ConfigurableTask], specs: list[TaskSpec], settings: dict[str, Any], unsafe: bool
+    lm: RecordedModel, leaves: dict[str, ConfigurableTask], specs: list[TaskSpec], settings: dict[str, Any]
 ) -> dict[str, TaskResult]:
     import numpy as np
     import torch
@@ -191,12 +217,13 @@ def _evaluate(
         system_instruction=settings["system"],
         apply_chat_template=settings["chat"],
         fewshot_as_multiturn=settings["multiturn"],
-        confirm_run_unsafe_code=unsafe,
+        confirm_run_unsafe_code=settings["unsafe"],
     )
-    if output is None:
-        raise EvalError(f"task {specs[0].task}: lm-eval returned nothing (not the first process of a group)")
+    lm.gather_cut_off()
+    if output is None:  # the first process has them all
+        return {}
     seconds = time.perf_counter() - started
-    return {spec.key: _result(output, leaves, spec, lm, seconds, settings["log_samples"]) for spec in specs}
+    return {spec.key: _result(output, leaves, spec, lm, seconds, settings) for spec in specs}
 
 
 def _result(
@@ -205,7 +232,7 @@ def _result(
     spec: TaskSpec,
     lm: Any,
     seconds: float,
-    log_samples: bool,
+    settings: dict[str, Any],
 ) -> TaskResult:
     """One spec's records out of lm-eval's samples; a group's tasks are joined, weighted by their items."""
     aggregation = PERPLEXITIES.get(spec.metric, "mean")
@@ -216,7 +243,10 @@ def _result(
         chosen = [row for row in output["samples"][leaf] if row["filter"] == spec.filter and spec.metric in row]
         if not chosen:
             raise EvalUsageError(_no_such_metric(leaf, spec, output))
-        mine = [_record(row, spec, task.OUTPUT_TYPE, leaf if len(leaves) > 1 else None, log_samples) for row in chosen]
+        mine = [
+            _record(row, spec, task.OUTPUT_TYPE, leaf if len(leaves) > 1 else None, settings["log_samples"])
+            for row in chosen
+        ]
         part = TaskResult(leaf, spec.metric, spec.filter, mine, aggregation=aggregation)
         reported = output["results"][leaf][f"{spec.metric},{spec.filter}"]
         if not math.isclose(part.value, reported, rel_tol=1e-9, abs_tol=1e-12):
@@ -235,7 +265,8 @@ def _result(
         higher_is_better=aggregation == "mean" if better is None else better,
         aggregation=aggregation,
         name=spec.key,
-        stats=answer_statistics(rows, next(iter(leaves.values())), lm) | {"seconds": round(seconds, 3)},
+        stats=answer_statistics(rows, next(iter(leaves.values())), lm)
+        | {"tokenizer": settings["tokenizer"], "seconds": round(seconds, 3)},
     )
 
 

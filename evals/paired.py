@@ -68,13 +68,15 @@ def pair(original: TaskResult, candidate: TaskResult, chance: float = 0.0) -> Pa
     """Match two results of one task item by item.
 
     Raises:
-        EvalError: they are not about the same questions (documents, prompts, metric or weights differ).
+        EvalError: they are not about the same questions (documents, prompts, metric or weights differ), or limits in
+            tokens cut them at different places because the tokenizers differ.
     """
     name = original.name
     for attribute in ("task", "metric", "filter", "aggregation", "higher_is_better"):
         ours, theirs = getattr(original, attribute), getattr(candidate, attribute)
         if ours != theirs:
             raise EvalError(f"task {name}: {attribute} is {ours!r} for the original and {theirs!r} for the candidate")
+    _refuse_other_lengths(original, candidate)
     ours, theirs = ({r.key: r for r in result.records} for result in (original, candidate))
     if len(ours) != original.n or len(theirs) != candidate.n:
         raise EvalError(f"task {name}: an item appears twice (same document and prompt); remove it from the data")
@@ -93,6 +95,22 @@ def pair(original: TaskResult, candidate: TaskResult, chance: float = 0.0) -> Pa
         original.higher_is_better,
         chance,
     )
+
+
+def _refuse_other_lengths(original: TaskResult, candidate: TaskResult) -> None:
+    """Two tokenizers may be compared on texts, but not where a limit in tokens cut a prompt or an answer."""
+    stats = (original.stats, candidate.stats)
+    if len({found.get("tokenizer") for found in stats}) < 2:
+        return
+    for key, what, cure in (
+        ("truncation_rate", "answers", "raise max_gen_toks until none is cut off"),
+        ("overlong_prompts", "prompts", "ask with fewer examples (num_fewshot) until all fit"),
+    ):
+        if any(found.get(key) for found in stats):
+            raise EvalError(
+                f"task {original.name}: the candidate has another tokenizer, and {what} were cut at a number of "
+                f"tokens, which is another length of text for each model; {cure}, or leave this task out"
+            )
 
 
 def _difference(original: TaskResult, candidate: TaskResult) -> str:

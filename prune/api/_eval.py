@@ -41,6 +41,8 @@ def eval(
     alpha: float = 0.05,
     trust_remote_code: bool = False,
     confirm_run_unsafe_code: bool = False,
+    backend: str = "hf",
+    model_args: Mapping[str, Any] | None = None,
     progress: bool = False,
     dry_run: bool = False,
 ) -> Evidence | dict[str, Any]:
@@ -61,10 +63,12 @@ def eval(
         gen_kwargs: generation settings that win over the task's.
         local_data: folder of data files that replace the hub (see evals/local_data/README.md).
         log_samples: keep documents and prompts too, not only hashes, answers and scores.
+        backend, model_args: `vllm` and its options, where it is installed; `hf` runs the model in this process.
 
     Raises:
         UsageError, PruneError, evals.errors.EvalError: bad input.
     """
+    from evals.backend import check_backend, is_first_process
     from evals.errors import EvalError
     from evals.gate import judge
     from evals.harness import run_tasks
@@ -80,6 +84,7 @@ def eval(
         raise UsageError("--suite or --tasks is missing: name what to test on")
     if size not in {"quick", "full"}:
         raise UsageError(f"--size {size!r}: use quick or full")
+    check_backend(backend)
     directories = {"baseline": model_directory(baseline), "model": model_directory(model)}
     folders = [Path(p) for p in include_path]
     suites = [load_suite(name).sized(size) for name in suite]  # type: ignore[arg-type]
@@ -94,7 +99,7 @@ def eval(
     results = {}
     for name, directory in directories.items():
         results[name] = run_tasks(
-            load_model(directory, dtype=dtype, trust_remote_code=trust_remote_code),
+            load_model(directory, dtype=dtype, trust_remote_code=trust_remote_code) if backend == "hf" else directory,
             load_tokenizer(directory),
             [task for s in suites for task in s.tasks],
             include_path=folders,
@@ -110,9 +115,13 @@ def eval(
             gen_kwargs=gen_kwargs,
             log_samples=log_samples,
             confirm_run_unsafe_code=confirm_run_unsafe_code,
+            backend=backend,
+            model_args=model_args,
         )
         for task, reason in results[name].failures.items():
             log.warning("%s on %s: %s", task, name, reason)
+    if not is_first_process():
+        return {"suites": {}, "notes": [], "gate_power": []}
     if not results["baseline"].keys() & results["model"].keys():
         reasons = {why for found in results.values() for why in found.failures.values()}
         raise EvalError(f"no task was finished on both models: {'; '.join(sorted(reasons))}")

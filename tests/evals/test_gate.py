@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evals.errors import EvalError, EvalUsageError
-from evals.gate import _holm_levels, judge, power_check
+from evals.gate import holm_levels, judge, power_check
 from evals.records import Record, TaskResult
 from evals.suite import Suite, TaskSpec
 
@@ -116,9 +116,9 @@ def test_lower_is_better_suites_fail_when_perplexity_grows_and_pass_when_it_fall
 
 
 def test_holm_lowers_the_level_until_the_first_that_is_not_decided() -> None:
-    levels = _holm_levels({"a": 0.04, "b": 0.001, "c": 0.02}, 0.05)
+    levels = holm_levels({"a": 0.04, "b": 0.001, "c": 0.02}, 0.05)
     assert levels == {"b": 0.05 / 3, "c": 0.05 / 2, "a": 0.05}
-    levels = _holm_levels({"a": 0.04, "b": 0.001, "c": 0.03}, 0.05)
+    levels = holm_levels({"a": 0.04, "b": 0.001, "c": 0.03}, 0.05)
     assert levels == {"b": 0.05 / 3, "c": 0.05 / 2, "a": 0.05 / 2}  # c stops it: 0.03 > 0.025
 
 

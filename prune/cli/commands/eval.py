@@ -45,6 +45,8 @@ Include = Annotated[
 LocalData = Annotated[str | None, typer.Option("--local_data", help="Folder of data files that stand in for the hub.")]
 LogSamples = Annotated[bool, typer.Option("--log_samples", help="Keep documents and prompts with the samples.")]
 Unsafe = Annotated[bool, typer.Option("--confirm_run_unsafe_code", help="Allow tasks that run generated code.")]
+Backend = Annotated[str, typer.Option("--backend", help="`hf`, or `vllm` where that is installed.")]
+ModelArgs = Annotated[str, typer.Option("--model_args", help="Options of vLLM, NAME=VALUE with commas.")]
 Alpha = Annotated[float, typer.Option("--alpha", help="Error rate of the gate over all suites.")]
 
 
@@ -70,6 +72,8 @@ def command(
     alpha: Alpha = 0.05,
     trust_remote_code: RemoteCode = False,
     confirm_run_unsafe_code: Unsafe = False,
+    backend: Backend = "hf",
+    model_args: ModelArgs = "",
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -87,7 +91,7 @@ def command(
         num_fewshot=num_fewshot,
         limit=limit,
         batch_size=_batch_size(batch_size),
-        gen_kwargs=_settings(gen_kwargs),
+        gen_kwargs=_settings("--gen_kwargs", gen_kwargs),
         apply_chat_template=apply_chat_template,
         fewshot_as_multiturn=fewshot_as_multiturn,
         system_instruction=system_instruction,
@@ -99,6 +103,8 @@ def command(
         alpha=alpha,
         trust_remote_code=trust_remote_code,
         confirm_run_unsafe_code=confirm_run_unsafe_code,
+        backend=backend,
+        model_args=_settings("--model_args", model_args),
         progress=not quiet and sys.stderr.isatty(),
         dry_run=dry_run,
     )
@@ -136,7 +142,7 @@ def _batch_size(text: str) -> int | str:
     raise UsageError(f"--batch_size {text!r}: a number of at least 1, or auto")
 
 
-def _settings(text: str) -> dict[str, Any]:
+def _settings(flag: str, text: str) -> dict[str, Any]:
     """`max_gen_toks=256,temperature=0` with values read as YAML reads them."""
     import yaml
 
@@ -144,6 +150,6 @@ def _settings(text: str) -> dict[str, Any]:
     for part in text.split(",") if text else []:
         name, equals, value = part.partition("=")
         if not equals or not name.strip():
-            raise UsageError(f"--gen_kwargs {text!r}: write NAME=VALUE,NAME=VALUE")
+            raise UsageError(f"{flag} {text!r}: write NAME=VALUE,NAME=VALUE")
         pairs[name.strip()] = yaml.safe_load(value)
     return pairs
