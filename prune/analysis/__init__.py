@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from prune.analysis.processes import Processes
     from prune.analysis.result import Analysis
     from prune.calibration import Domain
 
@@ -35,6 +36,7 @@ def analyze(
     pad_token_id: int = 0,
     source: str = "",
     progress: Callable[[int, int], None] | None = None,
+    processes: Processes | None = None,
 ) -> Analysis:
     """Measure a model on documents of one or more domains.
 
@@ -50,6 +52,8 @@ def analyze(
         bootstrap: resamples of documents behind each interval.
         source: name of the model in the result.
         progress: called with (documents done, documents in all).
+        processes: from `prune.analysis.processes.join`: batches are dealt out among them and each returns the result
+            of all; one process if None.
 
     Returns:
         Arrays under the keys and in the shapes of DESIGN section 9, with intervals, overall and per domain.
@@ -58,6 +62,7 @@ def analyze(
         UsageError: unknown measure or first-token rule, or no domains.
         PruneError: the model gives non-finite values, or its layers cannot be run one by one.
     """
+    from prune.analysis.processes import ALONE
     from prune.analysis.run import Options, run_analysis
 
     options = Options(
@@ -70,4 +75,4 @@ def analyze(
         bootstrap=bootstrap,
         pad_token_id=pad_token_id,
     )
-    return run_analysis(model, domains, options, source=source, progress=progress)
+    return run_analysis(model, domains, options, source=source, progress=progress, processes=processes or ALONE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +17,12 @@ import numpy as np
 from prune.analysis.clean_pass import CleanPass, Rules
 from prune.analysis.difficulty import difficulty_report
 from prune.analysis.phases import phase_changes
+from prune.analysis.processes import ALONE, Processes
 from prune.analysis.registry import Measure, modules, select
 from prune.analysis.result import Analysis
 from prune.analysis.stability import stability
 from prune.analysis.statistics import Records, resampling, summarise
-from prune.calibration import Domain, batches
+from prune.calibration import Batch, Domain, batches
 from prune.errors import UsageError, nearest
 from prune.files import sha256_json
 from prune.model.anatomy import find_anatomy
@@ -55,12 +57,13 @@ def run_analysis(
     *,
     source: str = "",
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> Analysis:
     """Measure, summarise and describe; see `prune.analysis.analyze`."""
     chosen = select(options.measures)
     _check(domains, options)
     tracer = SublayerTracer(find_anatomy(model))
-    records = collect(model, tracer, domains, chosen, options, progress)
+    records = collect(model, tracer, domains, chosen, options, progress, processes)
     parts = list(records.values())
     measurements = figures(parts, chosen, options)
     for name, part in records.items():
@@ -104,24 +107,40 @@ def collect(
     chosen: Mapping[str, Measure],
     options: Options,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, Records]:
-    """Run every batch of every domain and keep per-document sums: domain -> records."""
+    """Run every batch of every domain and keep per-document sums: domain -> records.
+
+    Several processes deal the batches out among themselves; each returns the records of all.
+    """
     functions = [module.measure for module in modules(chosen)]
     needed = tracer if any(measure.sublayers for measure in chosen.values()) else None
     keep_parts = any(measure.parts for measure in chosen.values())
     rules = Rules(frozenset(chosen), options.first_token, options.swap_distances, options.cuts)
     total, done = sum(len(domain.documents) for domain in domains.values()), 0
-    records = {}
-    for name, domain in domains.items():
-        records[name] = Records(len(domain.documents), domains=len(domains))
-        for batch in batches(domain.documents, options.batch_size, options.pad_token_id):
-            clean = CleanPass(model, tracer.anatomy, batch, needed, rules, keep_parts)
-            for function in functions:
-                function(clean, records[name])
-            done += len(batch.index)
-            if progress is not None:
-                progress(done, total)
-    return records
+    records = {name: Records(len(domain.documents), domains=len(domains)) for name, domain in domains.items()}
+
+    def run(own: tuple[str, Batch] | None) -> None:
+        if own is None:  # fewer batches than processes in the last round
+            return
+        name, batch = own
+        clean = CleanPass(model, tracer.anatomy, batch, needed, rules, keep_parts)
+        for function in functions:
+            function(clean, records[name])
+
+    queue = [
+        (name, batch)
+        for name, domain in domains.items()
+        for batch in batches(domain.documents, options.batch_size, options.pad_token_id)
+    ]
+    if processes.count > 1 and needed is not None:  # all decide each layer's layout on the batch that one would use
+        processes.together(lambda: CleanPass(model, tracer.anatomy, queue[0][1], needed))
+    for own, shared in processes.deal(queue):
+        processes.together(partial(run, own))
+        done += sum(len(batch.index) for _, batch in shared)
+        if progress is not None and processes.first:
+            progress(done, total)
+    return processes.merge(records)
 
 
 def figures(parts: Sequence[Records], chosen: Mapping[str, Measure], options: Options) -> dict[str, np.ndarray]:

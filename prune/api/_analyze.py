@@ -32,6 +32,8 @@ def analyze(
 ) -> Analysis | dict[str, Any]:
     """Measure how a model uses its depth, and write the result into a new directory.
 
+    Started by `torchrun` or `accelerate launch`, the processes share the batches and only the first writes.
+
     Args:
         model: directory, hub id, or `embedded`.
         output: new directory for analysis.json, measurements.safetensors and analysis.html.
@@ -51,13 +53,16 @@ def analyze(
     refuse_non_empty(target)
     source = model_directory(model)
     check_files(data)
+    from prune.analysis.processes import join
     from prune.model.loading import load_model, load_tokenizer
 
     tokenizer = load_tokenizer(source, revision=revision, trust_remote_code=trust_remote_code)
     domains = load_domains(data, tokenizer, seq_length, calib_num_samples, seed)
     if dry_run:
         return {"model": model, "output": str(target), "data": {n: d.describe() for n, d in domains.items()}}
-    loaded = load_model(source, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
+    processes = join()
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    loaded = processes.together(lambda: load_model(source, dtype=dtype, device=processes.device, **options))
     analysis = run_analysis(
         loaded,
         domains,
@@ -68,7 +73,9 @@ def analyze(
         seed=seed,
         pad_token_id=pad_token(tokenizer),
         source=model,
+        processes=processes,
     )
+    processes.leave()
     analysis.info["calibration"] = {
         "files": check_files(data),
         "seq_length": seq_length,
@@ -77,6 +84,8 @@ def analyze(
         "dtype": dtype,
         "revision": revision,
     }
+    if not processes.first:
+        return analysis
     analysis.save(target)
     from prune.reporting.page import render_analysis_html
     from prune.reporting.png import write_analysis_pngs

@@ -18,7 +18,14 @@ def main() -> NoReturn:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries among themselves; no user can act on it
     signal.signal(signal.SIGTERM, _interrupt)
+    if not _speaks():
+        sys.stdout = open(os.devnull, "w", encoding="utf8")  # noqa: SIM115 (open until the process ends)
     sys.exit(_run())
+
+
+def _speaks() -> bool:
+    """Of several processes that a launcher started, only the first talks to the user."""
+    return int(os.environ.get("WORLD_SIZE", "1")) < 2 or os.environ.get("RANK", "0") == "0"
 
 
 def _interrupt(*_: object) -> None:
@@ -47,5 +54,6 @@ def _run() -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"prune: {' '.join(message.split())}", file=sys.stderr)
+    if _speaks():
+        print(f"prune: {' '.join(message.split())}", file=sys.stderr)
     return code
