@@ -134,7 +134,7 @@ def collect(
         for batch in batches(domain.documents, options.batch_size, options.pad_token_id)
     ]
     if processes.count > 1 and needed is not None:  # all decide each layer's layout on the batch that one would use
-        processes.together(lambda: CleanPass(model, tracer.anatomy, queue[0][1], needed))
+        processes.together(lambda: CleanPass(model, tracer.anatomy, queue[0][1], needed, rules))
     for own, shared in processes.deal(queue):
         processes.together(partial(run, own))
         done += sum(len(batch.index) for _, batch in shared)

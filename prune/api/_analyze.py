@@ -61,7 +61,7 @@ def analyze(
     if dry_run:
         return {"model": model, "output": str(target), "data": {n: d.describe() for n, d in domains.items()}}
     processes = join()
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     loaded = processes.together(lambda: load_model(source, dtype=dtype, device=processes.device, **options))
     analysis = run_analysis(
         loaded,
