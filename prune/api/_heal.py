@@ -12,6 +12,7 @@ from prune.files import refuse_non_empty
 
 if TYPE_CHECKING:
     from prune.healing.heal import HealResult
+    from prune.healing.trainer import Track
 
 
 def heal(
@@ -26,6 +27,9 @@ def heal(
     resume: bool = False,
     progress: bool = False,
     dry_run: bool = False,
+    track_suites: Sequence[str] = (),
+    track_limit: int = 50,
+    include_path: Sequence[str] = (),
     **settings: Any,
 ) -> HealResult | dict[str, Any]:
     """Train a cut checkpoint back towards its original, merge, and write a new checkpoint.
@@ -35,6 +39,15 @@ def heal(
         output: new directory.
         teacher: the original; needed for distillation.
         data: training documents by domain.
+        domain_weights: share of predicted tokens per domain; equal if none.
+        kept_layers: source index of each layer; found by comparing weights if not given.
+        seq_length: longer documents are cut on the right, in tokens.
+        resume: go on from the newest checkpoint of a killed run with the same arguments.
+        progress: show Trainer's progress bar.
+        dry_run: check only.
+        track_suites: names of built-in suites, or YAML files, scored at every held-out evaluation.
+        track_limit: items of each of their tasks.
+        include_path: folders with lm-eval task files of your own.
         settings: fields of `prune.healing.settings.HealSettings`.
 
     Raises:
@@ -50,6 +63,8 @@ def heal(
     if chosen.needs_teacher and teacher is None:
         raise UsageError("--teacher is missing: distillation needs the original; or set --distill_weight 0")
     check_files(data)
+    from accelerate import PartialState
+
     from prune.files import staged_directory, write_json
     from prune.healing.heal import heal as train
     from prune.model.loading import load_model, load_tokenizer
@@ -71,8 +86,26 @@ def heal(
         output_dir=target.with_name(f".{target.name}.training"),
         resume=resume,
         progress=progress,
+        track=_tracker(track_suites, tokenizer, track_limit, include_path, chosen.seed) if track_suites else None,
     )
-    with staged_directory(target) as staging:
-        save_like(result.model, Path(model), staging)
-        write_json(staging / HEALING, result.as_dict())
+    if PartialState().is_main_process:  # under `accelerate launch` every process has the same result
+        with staged_directory(target) as staging:
+            save_like(result.model, Path(model), staging)
+            write_json(staging / HEALING, result.as_dict())
+    PartialState().wait_for_everyone()
     return result
+
+
+def _tracker(suites: Sequence[str], tokenizer: Any, limit: int, include_path: Sequence[str], seed: int) -> Track:
+    """Scores of the first items of every task of the suites, by task."""
+    from evals.harness import run_tasks
+    from evals.suite import load_suite
+
+    tasks = [task for name in suites for task in load_suite(name).tasks]
+    folders = [Path(p) for p in include_path]
+
+    def track(model: Any) -> dict[str, float]:
+        results = run_tasks(model, tokenizer, tasks, include_path=folders, limit=limit, seed=seed)
+        return {name: result.value for name, result in results.items()}
+
+    return track

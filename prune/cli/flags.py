@@ -73,7 +73,10 @@ def with_settings(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Call
                 default=None,
                 annotation=Annotated[
                     _flag_type(field.annotation) | None,  # type: ignore[operator]
-                    typer.Option(f"--{name}", help=f"{field.description or ''} [default: {_shown(field)}]"),
+                    typer.Option(
+                        f"--{name}/--no_{name}" if _flag_type(field.annotation) is bool else f"--{name}",
+                        help=f"{field.description or ''} [default: {_shown(field)}]",
+                    ),
                 ],
             )
             for name, field in fields.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from prune.cli.flags import (
     Output,
     Quiet,
     parse_weights,
+    split_names,
     with_settings,
 )
 from prune.cli.show import emit
@@ -27,7 +29,17 @@ def heal(
     data: DataFlag,
     teacher: Annotated[str | None, typer.Option("--teacher", help="The original; needed for distillation.")] = None,
     domain_weights: Annotated[str | None, typer.Option("--domain_weights", help="stories=0.3,math=0.7")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest training checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume_from_checkpoint", "--resume", help="Go on from the newest training checkpoint.")
+    ] = False,
+    seq_length: Annotated[int, typer.Option("--seq_length", help="Longer documents are cut, in tokens.")] = 512,
+    track_suites: Annotated[
+        str | None, typer.Option("--track_suites", help="Suites scored at every held-out evaluation, with commas.")
+    ] = None,
+    track_limit: Annotated[int, typer.Option("--track_limit", help="Items of each task of --track_suites.")] = 50,
+    include_path: Annotated[
+        list[str] | None, typer.Option("--include_path", help="Folder with lm-eval task files of your own.")
+    ] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -42,7 +54,11 @@ def heal(
         teacher=teacher,
         data=data,
         domain_weights=parse_weights(domain_weights),
+        seq_length=seq_length,
         resume=resume,
+        track_suites=split_names(track_suites) or (),
+        track_limit=track_limit,
+        include_path=include_path or (),
         progress=not quiet and sys.stderr.isatty(),
         dry_run=dry_run,
         **settings,
@@ -56,7 +72,8 @@ def heal(
     )
     if result.settings.method == "qlora":
         line += f"; over the 4-bit weights, before the merge, it was {result.held_out_adapted:.4f}"
-    emit(result.as_dict(), [line], as_json=as_json, quiet=quiet)
+    if os.environ.get("RANK", "0") == "0":  # one voice under `accelerate launch`
+        emit(result.as_dict(), [line], as_json=as_json, quiet=quiet)
 
 
 command = with_settings(HealSettings)(heal)
