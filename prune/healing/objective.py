@@ -90,7 +90,7 @@ def batch_losses(
 
     theirs = None
     if teacher is not None and settings.needs_teacher:
-        with torch.no_grad():
+        with torch.inference_mode():
             theirs = _run(teacher, teacher.get_output_embeddings(), inputs, counted, matching)  # type: ignore[operator]
     ours = _run(model, head, inputs, counted, matching)
     token = token_losses(

@@ -1,0 +1,263 @@
+"""How much of the original comes back, by recipe of healing: the table of `scripts/README.md`.
+
+On the demo model, at each depth: the pruned model, the same with compensation, and four ways to train on one budget of
+tokens: the files' documents or the original's own answers to their prompts, each with the next-token loss or with
+distillation. General and math are the demo recipe's suites; retention is the share of the original's score above
+chance, with the paired interval of `evals.gate`. Every run is a process of its own, so that its peak memory is its
+own, and is kept in the results file: a second call does only what is missing.
+
+    python scripts/recovery_table.py -o recovery.json [--depths 12,10] [--seeds 0] [--max_steps 60] [--limit N]
+    python scripts/recovery_table.py -o recovery.json --show
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import prune
+from evals.gate import judge
+from evals.harness import Results, run_tasks
+from prune.calibration import Domain, load_domain
+from prune.embedded import MODEL, RECIPE
+from prune.files import sha256_file, write_json
+from prune.healing.heal import heal
+from prune.healing.settings import HealSettings
+from prune.model.loading import load_model, load_tokenizer
+from prune.pipeline import resolve_suites
+from prune.planning.planner import sweep
+from prune.recipe import load_recipe
+
+OBJECTIVES = {
+    "next token": {"distill_weight": 0.0, "next_token_weight": 1.0},
+    "distillation": {"distill_weight": 1.0, "next_token_weight": 0.0},
+}
+METHODS = {
+    "pruned": None,
+    "+ compensation": None,
+    "LoRA, next token": ("files", "next token"),
+    "LoRA, distillation": ("files", "distillation"),
+    "LoRA, own answers, next token": ("answers", "next token"),
+    "LoRA, own answers, distillation": ("answers", "distillation"),
+}
+
+
+class Bench:
+    """What every run needs, loaded once; runs inherit it by fork."""
+
+    def __init__(self, folder: Path, limit: int | None) -> None:
+        self.folder, self.limit = folder, limit
+        self.recipe = load_recipe(RECIPE)
+        self.tokenizer = load_tokenizer(str(MODEL))
+        self.model = load_model(str(MODEL))
+        self.suites = resolve_suites(self.recipe)
+        self.original = self.evaluate(self.model)
+        self.data = {"files": self._domains(self.recipe.heal.domains), "answers": self._domains(self._answers())}
+        self._plans: dict[int, Any] = {}
+
+    def _domains(self, files: Mapping[str, str]) -> dict[str, Domain]:
+        length = self.recipe.data.seq_length
+        return {name: load_domain(name, path, self.tokenizer, seq_length=length) for name, path in files.items()}
+
+    def _answers(self) -> dict[str, str]:
+        """The original's answers: greedy to questions, sampled where the prompt is the beginning of a text."""
+        files = {}
+        for name, path in self.recipe.heal.domains.items():
+            rows = Path(path).read_text(encoding="utf8").splitlines()
+            parts = {
+                "questions": ([r for r in rows if "prompt" in json.loads(r)], {"max_new_tokens": 24}),
+                "texts": (
+                    [r for r in rows if "text" in json.loads(r)],
+                    {"do_sample": True, "max_new_tokens": self.recipe.data.seq_length - 16, "num_prompts": 800},
+                ),
+            }
+            found = []
+            for kind, (chosen, options) in parts.items():
+                prompts, answers = (self.folder / f"{name}-{kind}-{what}.jsonl" for what in ("prompts", "answers"))
+                if not chosen:
+                    continue
+                if not answers.is_file():
+                    prompts.write_text("\n".join(chosen), encoding="utf8")
+                    prune.generate("embedded", answers, data={name: str(prompts)}, batch_size=64, **options)
+                found.append(answers.read_text(encoding="utf8"))
+            files[name] = str(self.folder / f"{name}-answers.jsonl")
+            Path(files[name]).write_text("".join(found), encoding="utf8")
+        return files
+
+    def evaluate(self, model: Any) -> Results:
+        """Every task of the recipe's suites."""
+        return run_tasks(
+            model,
+            self.tokenizer,
+            [task for suite in self.suites for task in suite.tasks],
+            include_path=[Path(p) for p in self.recipe.eval.include_path],
+            limit=self.limit,
+            batch_size=self.recipe.eval.batch_size,
+            seed=self.recipe.seed,
+        )
+
+    def make_plans(self, depths: Iterable[int]) -> None:
+        """The recipe's plan for each depth, from one search."""
+        options, data = self.recipe.plan, self.recipe.data
+        domains = {
+            name: load_domain(name, path, self.tokenizer, seq_length=data.seq_length,
+                              calib_num_samples=data.calib_num_samples, seed=self.recipe.seed)
+            for name, path in data.domains.items()
+        }  # fmt: skip
+        wanted = sorted(depths, reverse=True)
+        plans = sweep(source="embedded", model=self.model, domains=domains, criterion=options.criterion,
+                      strategy=options.strategy, depths=wanted, protect=options.protect,
+                      domain_weights=options.domain_weights or None, seed=self.recipe.seed)  # fmt: skip
+        self._plans = dict(zip(wanted, plans, strict=True))
+
+    def run(self, depth: int, method: str, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """One line of the table."""
+        plan = self._plans[depth]
+        checkpoint = self.folder / f"cut-{depth}{'-compensated' if 'compensation' in method else ''}"
+        found: dict[str, Any] = {"depth": depth, "method": method, "seed": seed, "drop": plan.drop}
+        began = time.monotonic()
+        if not checkpoint.is_dir():
+            self._cut(plan, checkpoint, compensated="compensation" in method)
+        found["compensation_seconds"] = time.monotonic() - began
+        model = load_model(str(checkpoint))
+        if (recipe := METHODS[method]) is not None:
+            source, objective = recipe
+            options = {k: getattr(self.recipe.heal, k) for k in HealSettings.model_fields}
+            options |= {**OBJECTIVES[objective], "seed": seed, "early_stopping_patience": None, **changes}
+            settings = HealSettings(**options)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            result = heal(
+                model,
+                self.model if settings.needs_teacher else None,
+                self.data[source],
+                settings,
+                kept_layers=plan.keep,
+                domain_weights=self.recipe.heal.domain_weights or None,
+                pad_token_id=self.tokenizer.pad_token_id,
+                output_dir=self.folder / "training" / f"{depth}-{method}-{seed}",
+            )
+            model = result.model.to(torch.bfloat16).float()  # as the checkpoint on disk stores it
+            found |= {
+                "tokens": result.tokens_seen,
+                "best_step": result.best_step,
+                "seconds": result.seconds,
+                "memory_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+                "held_out": [result.held_out_before, result.held_out_after],
+                "settings": settings.model_dump(),
+            }
+        evidence = judge(self.original, self.evaluate(model), self.suites, seed=self.recipe.seed)
+        found["suites"] = {s.name: s.model_dump(mode="json", exclude={"tasks"}) for s in evidence.suites}
+        return found
+
+    def _cut(self, plan: Any, target: Path, *, compensated: bool) -> None:
+        prune.cut("embedded", target, plan=plan, verify=False)
+
+
+def in_a_process(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The value of `work`, run in a fork of this process."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def child() -> None:
+        theirs.send(work())
+
+    process = context.Process(target=child)
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        raise SystemExit("a run failed; its traceback stands above") from None
+    finally:
+        process.join()
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The results as Markdown; accuracies are means over seeds, intervals those of the first seed."""
+    lines = [
+        "| layers | recipe | general | retention | math | retention | tokens | seconds | peak memory |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for depth in sorted({r["depth"] for r in rows}, reverse=True):
+        for method in METHODS:
+            group = sorted((r for r in rows if (r["depth"], r["method"]) == (depth, method)), key=lambda r: r["seed"])
+            if not group:
+                continue
+            cells = [str(depth), method]
+            for suite in ("general", "math"):
+                values = [r["suites"][suite]["candidate"] for r in group]
+                first = group[0]["suites"][suite]
+                cells.append(f"{statistics.mean(values):.3f}")
+                ends = (first["retention"], first["retention_lo"], first["retention_hi"])
+                cells.append("undefined" if None in ends else "{:.2f} [{:.2f}, {:.2f}]".format(*ends))
+            trained = "tokens" in group[0]
+            cells += (
+                [
+                    f"{statistics.mean(r['tokens'] for r in group):,.0f}",
+                    f"{statistics.mean(r['seconds'] for r in group):.0f}",
+                    f"+{max(r['memory_mb'] for r in group):.0f} MB",
+                ]
+                if trained
+                else ["-", "-", "-"]
+            )
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--depths", default="12,10")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--methods", default=None, help="with semicolons; all if absent")
+    parser.add_argument("--max_steps", type=int, default=None)
+    parser.add_argument("--learning_rate", type=float, default=None)
+    parser.add_argument("--limit", type=int, default=None)
+    parser.add_argument("--show", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    known = json.loads(options.output.read_text(encoding="utf8")) if options.output.is_file() else {}
+    if not options.show:
+        changes = {k: v for k in ("max_steps", "learning_rate") if (v := getattr(options, k)) is not None}
+        identity = {"model": sha256_file(MODEL / "model.safetensors"), "recipe": yaml.safe_load(RECIPE.read_text()),
+                    "changes": changes, "limit": options.limit}  # fmt: skip
+        if known and known["identity"] != identity:
+            raise SystemExit(f"{options.output} is of another model or other settings; give -o a new file")
+        known = known or {"identity": identity, "rows": []}
+        folder = options.output.with_suffix("")
+        folder.mkdir(parents=True, exist_ok=True)
+        bench = Bench(folder, options.limit)
+        depths = [int(d) for d in options.depths.split(",")]
+        bench.make_plans(depths)
+        methods = options.methods.split(";") if options.methods else list(METHODS)
+        for seed in map(int, options.seeds.split(",")):
+            for depth in depths:
+                for method in methods:
+                    if any((r["depth"], r["method"], r["seed"]) == (depth, method, seed) for r in known["rows"]):
+                        continue
+                    if METHODS[method] is None and seed != int(options.seeds.split(",")[0]):
+                        continue  # nothing random in it
+                    row = in_a_process(lambda d=depth, m=method, s=seed: bench.run(d, m, s, changes))
+                    known["rows"].append(row)
+                    write_json(options.output, known)
+                    print(
+                        json.dumps({k: row.get(k) for k in ("depth", "method", "seed", "seconds", "held_out")}),
+                        flush=True,
+                    )
+    print(table(known["rows"]))
+
+
+if __name__ == "__main__":
+    main()
