@@ -3,7 +3,7 @@
 First table: on calibration documents, every pair and every triple of layers is scored (the oracle); the regret of a
 strategy is its ΔNLL minus the optimum's. The evolutionary search gets a budget below the size of the space, so that it
 does search. Second table: a quarter of the layers goes, chosen on calibration documents; NLL per domain on held-out
-documents. The tables stand in scripts/README.md.
+documents. Third table: compensation without training at three depths. The tables stand in scripts/README.md.
 
     python scripts/bench_planning.py [--seed 0] [--cache scores.sqlite] [--also NAME MODEL_DIR STORIES.txt ...]
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -31,6 +32,8 @@ from prune.planning.evaluator import Evaluator
 from prune.planning.plan import Plan
 from prune.planning.planner import make_plan, with_scores
 from prune.planning.registry import Tuning
+from prune.surgery.compensation import compensate
+from prune.surgery.folding import applied
 
 ORACLE = (
     ("dnll", "greedy"),
@@ -58,6 +61,7 @@ QUARTER = (
 DEFAULT = ("dnll", "greedy")
 RANDOM_SEEDS = range(5)
 HELD_OUT_ROWS = 60  # of each file
+STORED = torch.bfloat16  # new weights are rounded as a checkpoint would hold them
 
 
 class Bench:
@@ -74,6 +78,7 @@ class Bench:
         )
         self.seen_domains = seen
         self.seen = Evaluator(self.model, seen, batch_size=32, cache=options.cache)
+        self.held_out_domains = held_out
         self.held_out = Evaluator(self.model, held_out, batch_size=32, cache=options.cache)
 
     def plan(self, criterion: str, strategy: str, depth: int, **options: Any) -> Plan:
@@ -186,6 +191,23 @@ def quarter_rows(bench: Bench) -> Iterator[list[str]]:
         yield [label, layers, *(f"{value:.3f}" for value in values), f"{mean:.4f}", f"{100 * (mean / best - 1):+.1f} %"]
 
 
+def compensation_rows(bench: Bench) -> Iterator[list[str]]:
+    """Held-out NLL of the default plan at several depths: as it is, with one number a gap, with a map a gap."""
+    for share in (8, 4, 3):
+        depth = bench.analysis.num_layers - bench.analysis.num_layers // share
+        plan = bench.plan(*DEFAULT, depth)
+        for method in ("none", "scale", "linear"):
+            tensors, kept = {}, "-"
+            if method != "none":
+                done = compensate(bench.model, plan.keep, bench.seen_domains, method=method, stored=lambda _: STORED)
+                tensors, kept = done.tensors, f"{sum(gap.kept for gap in done.gaps)} of {len(done.gaps)}"
+            with applied(bench.model, "", tensors):
+                now = Evaluator(bench.model, bench.held_out_domains, batch_size=32)
+                values = [now.clean_nll()[name] + now.score(plan.keep).by_domain[name] for name in now.domains]
+            cells = [f"{value:.3f}" for value in values]
+            yield [str(depth), _layers(plan), method, kept, *cells, f"{np.mean(values):.4f}"]
+
+
 def _held_out(bench: Bench, plan: Plan, clean: Mapping[str, float]) -> list[float]:
     score = bench.held_out.score(plan.keep)
     return [clean[name] + score.by_domain[name] for name in clean]
@@ -225,6 +247,7 @@ def main() -> None:
             f"{bench.name}: greedy removal of a quarter takes {used['layer_evaluations']:,} layer evaluations, "
             f"{used['ratio']:.2f} of the {used['naive_layer_evaluations']:,} of full passes.\n"
         )
+        _print(["layers left", "removed", "compensation", "gaps kept", *names, "mean NLL"], compensation_rows(bench))
 
 
 if __name__ == "__main__":
