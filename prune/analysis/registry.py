@@ -58,13 +58,21 @@ MEASURES = {
         "prune.analysis.future", "skip effects of earlier tokens on later ones", sublayers=True, parts=True
     ),
     "swap": Measure("prune.analysis.swap", "what exchanging neighbouring layers does to the predictions"),
+    "erasure": Measure("prune.analysis.erasure", "which part of the prompt completions still need at each depth"),
+    "integrated_gradients": Measure(
+        "prune.analysis.gradients", "what each part of the prompt contributes to the completion at each depth"
+    ),
 }
+
+ON_PROMPTS = ("erasure", "integrated_gradients")
+"""Measures of documents with a prompt and a completion; the costliest, so in no group but `prompts`."""
 
 GROUPS = {
     "default": ("contributions", "angular", "lens", "width", "dnll"),
     "effects": ("dnll", "sublayer_dnll", "skip", "local", "future", "swap"),
     "paper": ("contributions", "lens", "dnll", "skip", "future"),
-    "all": tuple(MEASURES),
+    "prompts": ON_PROMPTS,
+    "all": tuple(name for name in MEASURES if name not in ON_PROMPTS),
 }
 """Names that stand for several measures."""
 

@@ -18,7 +18,8 @@ from prune.analysis.clean_pass import CleanPass, Rules
 from prune.analysis.difficulty import difficulty_report
 from prune.analysis.phases import phase_changes
 from prune.analysis.processes import ALONE, Processes
-from prune.analysis.registry import Measure, modules, select
+from prune.analysis.prompts import SEGMENTS, takes_part
+from prune.analysis.registry import ON_PROMPTS, Measure, modules, select
 from prune.analysis.result import Analysis
 from prune.analysis.stability import stability
 from prune.analysis.statistics import Records, resampling, summarise
@@ -177,11 +178,25 @@ def _scalars(measurements: dict[str, np.ndarray], domains: Mapping[str, Domain])
     return scalars
 
 
+def _without_prompts(domains: Mapping[str, Domain], first_token: str) -> list[str]:
+    found = []
+    for name, domain in domains.items():
+        absent = sum(not takes_part(document, first_token) for document in domain.documents)
+        if absent:
+            found.append(
+                f"{name}: {absent} of {len(domain.documents)} documents have no prompt of {SEGMENTS} tokens before a "
+                f"completion and took no part in {' and '.join(ON_PROMPTS)}"
+            )
+    return found
+
+
 def _warnings(tracer: SublayerTracer, domains: Mapping[str, Domain], info: Mapping[str, Any]) -> list[str]:
     found = []
     for name, domain in domains.items():
         if domain.excluded:
             found.append(f"{name}: {domain.excluded} documents were shorter than two tokens and were left out")
+    if set(ON_PROMPTS) & set(info["options"]["measures"]):
+        found += _without_prompts(domains, info["options"]["first_token"])
     reasons: dict[str, list[int]] = {}
     for layer, layout in sorted(tracer.layouts.items()):
         if layout.reason:

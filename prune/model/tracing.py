@@ -106,6 +106,10 @@ class Walk:
 
     @torch.no_grad()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """`differentiable_logits` without gradients."""
+        return self.differentiable_logits(hidden)
+
+    def differentiable_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Final norm, head, scale and soft-cap as the model applies them.
 
         The model's own forward runs with its layer list replaced by one that returns `hidden`.
