@@ -36,8 +36,10 @@ from prune.healing.heal import heal
 from prune.healing.settings import HealSettings
 from prune.model.loading import load_model, load_tokenizer
 from prune.pipeline import resolve_suites
+from prune.planning.plan import Plan
 from prune.planning.planner import sweep
 from prune.recipe import load_recipe
+from prune.surgery.replacements import compensated_plan
 
 OBJECTIVES = {
     "next token": {"distill_weight": 0.0, "next_token_weight": 1.0},
@@ -64,7 +66,8 @@ class Bench:
         self.suites = resolve_suites(self.recipe)
         self.original = self.evaluate(self.model)
         self.data = {"files": self._domains(self.recipe.heal.domains), "answers": self._domains(self._answers())}
-        self._plans: dict[int, Any] = {}
+        self._plans: dict[int, Plan] = {}
+        self.calibration: dict[str, Domain] = {}
 
     def _domains(self, files: Mapping[str, str]) -> dict[str, Domain]:
         length = self.recipe.data.seq_length
@@ -110,13 +113,13 @@ class Bench:
     def make_plans(self, depths: Iterable[int]) -> None:
         """The recipe's plan for each depth, from one search."""
         options, data = self.recipe.plan, self.recipe.data
-        domains = {
+        self.calibration = {
             name: load_domain(name, path, self.tokenizer, seq_length=data.seq_length,
                               calib_num_samples=data.calib_num_samples, seed=self.recipe.seed)
             for name, path in data.domains.items()
         }  # fmt: skip
         wanted = sorted(depths, reverse=True)
-        plans = sweep(source="embedded", model=self.model, domains=domains, criterion=options.criterion,
+        plans = sweep(source="embedded", model=self.model, domains=self.calibration, criterion=options.criterion,
                       strategy=options.strategy, depths=wanted, protect=options.protect,
                       domain_weights=options.domain_weights or None, seed=self.recipe.seed)  # fmt: skip
         self._plans = dict(zip(wanted, plans, strict=True))
@@ -126,17 +129,18 @@ class Bench:
         plan = self._plans[depth]
         checkpoint = self.folder / f"cut-{depth}{'-compensated' if 'compensation' in method else ''}"
         found: dict[str, Any] = {"depth": depth, "method": method, "seed": seed, "drop": plan.drop}
-        began = time.monotonic()
         if not checkpoint.is_dir():
+            began = time.process_time()
             self._cut(plan, checkpoint, compensated="compensation" in method)
-        found["compensation_seconds"] = time.monotonic() - began
+            if "compensation" in method:
+                found["seconds"] = time.process_time() - began
         model = load_model(str(checkpoint))
         if (recipe := METHODS[method]) is not None:
             source, objective = recipe
             options = {k: getattr(self.recipe.heal, k) for k in HealSettings.model_fields}
             options |= {**OBJECTIVES[objective], "seed": seed, "early_stopping_patience": None, **changes}
             settings = HealSettings(**options)
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
             result = heal(
                 model,
                 self.model if settings.needs_teacher else None,
@@ -151,7 +155,7 @@ class Bench:
             found |= {
                 "tokens": result.tokens_seen,
                 "best_step": result.best_step,
-                "seconds": result.seconds,
+                "seconds": time.process_time() - began,
                 "memory_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
                 "held_out": [result.held_out_before, result.held_out_after],
                 "settings": settings.model_dump(),
@@ -160,8 +164,15 @@ class Bench:
         found["suites"] = {s.name: s.model_dump(mode="json", exclude={"tasks"}) for s in evidence.suites}
         return found
 
-    def _cut(self, plan: Any, target: Path, *, compensated: bool) -> None:
-        prune.cut("embedded", target, plan=plan, verify=False)
+    def _cut(self, plan: Plan, target: Path, *, compensated: bool) -> None:
+        path = self.folder / f"{target.name}.json"
+        if compensated:
+            weights = self.recipe.plan.domain_weights or None
+            pad = self.tokenizer.pad_token_id
+            compensated_plan(plan, MODEL, self.model, self.calibration, path, weights=weights, pad_token_id=pad)
+        else:
+            plan.save(path)
+        prune.cut("embedded", target, plan=path, verify=False)
 
 
 def in_a_process(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -186,7 +197,7 @@ def in_a_process(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """The results as Markdown; accuracies are means over seeds, intervals those of the first seed."""
     lines = [
-        "| layers | recipe | general | retention | math | retention | tokens | seconds | peak memory |",
+        "| layers | recipe | general | retention | math | retention | tokens | CPU seconds | peak memory |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for depth in sorted({r["depth"] for r in rows}, reverse=True):
@@ -201,16 +212,9 @@ def table(rows: list[dict[str, Any]]) -> str:
                 cells.append(f"{statistics.mean(values):.3f}")
                 ends = (first["retention"], first["retention_lo"], first["retention_hi"])
                 cells.append("undefined" if None in ends else "{:.2f} [{:.2f}, {:.2f}]".format(*ends))
-            trained = "tokens" in group[0]
-            cells += (
-                [
-                    f"{statistics.mean(r['tokens'] for r in group):,.0f}",
-                    f"{statistics.mean(r['seconds'] for r in group):.0f}",
-                    f"+{max(r['memory_mb'] for r in group):.0f} MB",
-                ]
-                if trained
-                else ["-", "-", "-"]
-            )
+            for key, form in (("tokens", "{:,.0f}"), ("seconds", "{:.0f}"), ("memory_mb", "+{:.0f} MB")):
+                values = [r[key] for r in group if key in r]
+                cells.append(form.format(statistics.mean(values)) if values else "-")
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -83,7 +83,9 @@ def _healing(healing: dict[str, Any] | None) -> str:
     settings = healing.get("settings", {})
     return (
         f"It was then healed with {settings.get('method', 'training')} for {healing.get('steps', '?')} steps "
-        f"({healing.get('tokens_seen', '?')} tokens), distilling from the source, and the adapters were merged."
+        f"({healing.get('tokens_seen', '?')} tokens)"
+        f"{', distilling from the source' if settings.get('distill_weight') else ''}"
+        f"{'' if settings.get('method') == 'full' else ', and the adapters were merged'}."
     )
 
 
