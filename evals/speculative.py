@@ -1,0 +1,274 @@
+"""Lossless use of a weaker model: as the draft of the stronger one in speculative decoding, measured and proven.
+
+The draft proposes a few tokens, the original checks them in one pass and keeps the longest prefix that it would have
+said itself (Leviathan et al. 2023, arXiv 2211.17192), so greedy output is the original's own. Runs transformers'
+assisted generation and compares token by token with the original's plain greedy decoding of every prompt. Assumptions:
+both models share a tokenizer; prompts are decoded one at a time, as assisted generation does.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evals.errors import EvalUsageError
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A prompt whose two outputs differ.
+
+    Attributes:
+        prompt: its place in the list.
+        position: of the first differing new token.
+        gap: logit of the original's best token less that of its second best there, computed in one pass without a
+            cache; a gap near 0 is a tie that rounding decides.
+    """
+
+    prompt: int
+    position: int
+    gap: float
+
+
+@dataclass(frozen=True)
+class DraftResult:
+    """Speculative decoding on one set of prompts.
+
+    Attributes:
+        prompts, identical: prompts decoded, and those whose outputs are the same to the token.
+        mismatches: the others.
+        new_tokens: tokens the original generated in all.
+        num_assistant_tokens: γ, tokens proposed at a time.
+        acceptance_rate: α, chance that a proposed token is kept, given that those before it were.
+        tokens_per_pass: tokens gained per pass of the original.
+        draft_cost: c, seconds of one draft step over those of one original step, both decoding alone.
+        speedup: median over prompts of plain seconds over assisted seconds.
+        expected_speedup: what α, γ and c promise; see `expected_speedup`.
+        expected_by_cost: the same α and γ at other draft costs: (c, speed-up).
+        device, dtype: of the measurement.
+    """
+
+    prompts: int
+    identical: int
+    mismatches: tuple[Mismatch, ...]
+    new_tokens: int
+    num_assistant_tokens: int
+    acceptance_rate: float | None
+    tokens_per_pass: float | None
+    draft_cost: float
+    speedup: float
+    expected_speedup: float | None
+    expected_by_cost: tuple[tuple[float, float], ...]
+    device: str
+    dtype: str
+
+    @property
+    def lossless(self) -> bool:
+        """Every output was identical."""
+        return self.identical == self.prompts
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def expected_speedup(acceptance_rate: float, num_assistant_tokens: int, draft_cost: float) -> float:
+    """(1 - α^(γ+1)) / ((1 - α)(γ·c + 1)): Leviathan et al. 2023, theorem 3.8.
+
+    Raises:
+        EvalUsageError: α outside [0, 1], γ below 1, or a negative c.
+    """
+    alpha, gamma = acceptance_rate, num_assistant_tokens
+    if not 0 <= alpha <= 1 or gamma < 1 or draft_cost < 0:
+        raise EvalUsageError(f"acceptance {alpha}, {gamma} draft tokens, draft cost {draft_cost}: out of range")
+    tokens = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
+    return tokens / (gamma * draft_cost + 1)
+
+
+COSTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def try_as_draft(
+    original: Any,
+    draft: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    num_assistant_tokens: int = 4,
+) -> DraftResult:
+    """Decode every prompt plainly and with the draft's help, and compare.
+
+    Args:
+        original, draft: causal `transformers` models with one vocabulary, in evaluation mode.
+        prompts: token ids, each at least one.
+        max_new_tokens: of every prompt.
+        num_assistant_tokens: γ.
+
+    Raises:
+        EvalUsageError: no prompts, different vocabularies, or a prompt too long for either model.
+    """
+    import torch
+
+    _check(original, draft, prompts, max_new_tokens)
+    tally = _Tally()
+    mismatches: list[Mismatch] = []
+    ratios, plain_step, draft_step, total = [], [], [], 0
+    with _drafting(draft, num_assistant_tokens), torch.inference_mode():
+        _timed(original, torch.tensor([list(prompts[0])]), 2, assistant_model=draft)  # warm-up
+        for number, prompt in enumerate(prompts):
+            ids = torch.tensor([list(prompt)], device=original.device)  # [1, P]
+            plain, plain_seconds = _timed(original, ids, max_new_tokens)
+            with tally.watching(original, len(prompt)) as seen:
+                helped, helped_seconds = _timed(original, ids, max_new_tokens, assistant_model=draft)
+            tally.close(seen, len(helped))
+            alone, alone_seconds = _timed(draft, ids.to(draft.device), max_new_tokens)
+            new, drafted = len(plain) - len(prompt), len(alone) - len(prompt)
+            total += new
+            ratios.append(plain_seconds / helped_seconds)
+            plain_step.append(plain_seconds / new)
+            draft_step.append(alone_seconds / drafted)
+            if plain != helped:
+                mismatches.append(_mismatch(original, number, plain, helped, len(prompt)))
+    cost = statistics.median(draft_step) / statistics.median(plain_step)
+    alpha = tally.acceptance_rate
+    return DraftResult(
+        prompts=len(prompts),
+        identical=len(prompts) - len(mismatches),
+        mismatches=tuple(mismatches),
+        new_tokens=total,
+        num_assistant_tokens=num_assistant_tokens,
+        acceptance_rate=alpha,
+        tokens_per_pass=tally.gained / tally.passes if tally.passes else None,
+        draft_cost=cost,
+        speedup=statistics.median(ratios),
+        expected_speedup=None if alpha is None else expected_speedup(alpha, num_assistant_tokens, cost),
+        expected_by_cost=()
+        if alpha is None
+        else tuple((c, expected_speedup(alpha, num_assistant_tokens, c)) for c in COSTS),
+        device=str(original.device),
+        dtype=str(original.dtype).removeprefix("torch."),
+    )
+
+
+def _check(original: Any, draft: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    if not prompts or not all(len(prompt) for prompt in prompts):
+        raise EvalUsageError("speculative decoding needs prompts of at least one token")
+    if max_new_tokens < 2:
+        raise EvalUsageError(f"max_new_tokens {max_new_tokens}: at least 2 are needed")
+    configs = [model.config.get_text_config() for model in (original, draft)]
+    if configs[0].vocab_size != configs[1].vocab_size:
+        sizes = " and ".join(str(config.vocab_size) for config in configs)
+        raise EvalUsageError(f"original and draft have vocabularies of {sizes} tokens; they must share a tokenizer")
+    longest = max(map(len, prompts)) + max_new_tokens
+    for config in configs:
+        context = getattr(config, "max_position_embeddings", None)
+        if context and longest > context:
+            raise EvalUsageError(f"{longest} tokens of prompt and answer exceed a context of {context}")
+
+
+class _Tally:
+    """What the original's passes say about the draft: how many tokens were proposed and kept.
+
+    A pass over n tokens with s already in the cache checks s + n - 1 - (tokens known before) proposals; how many were
+    kept shows in the cache's length at the next pass, since rejected ones are cropped away.
+    """
+
+    def __init__(self) -> None:
+        self.accepted = self.rejections = self.passes = self.gained = 0
+
+    @contextmanager
+    def watching(self, model: Any, prompt_tokens: int) -> Iterator[list[tuple[int, int]]]:
+        """Record (tokens known before the pass, tokens proposed) of every pass."""
+        seen: list[tuple[int, int]] = []
+
+        def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            ids = kwargs.get("input_ids", args[0] if args else None)
+            cached = kwargs["past_key_values"].get_seq_length()
+            known = max(prompt_tokens, cached + 1)  # the newest token is never in the cache yet
+            seen.append((known, cached + ids.shape[1] - known))
+
+        handle = model.register_forward_pre_hook(before, with_kwargs=True)
+        try:
+            yield seen
+        finally:
+            handle.remove()
+
+    def close(self, seen: list[tuple[int, int]], final_length: int) -> None:
+        """Add one prompt's passes."""
+        ends = [known for known, _ in seen[1:]] + [final_length]
+        for (known, proposed), end in zip(seen, ends, strict=True):
+            kept = min(proposed, max(0, end - known - 1))
+            self.accepted += kept
+            # The last pass may end because the text does; tokens cut off there were not rejected.
+            self.rejections += kept < proposed and end != final_length
+            self.passes += 1
+            self.gained += end - known
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Kept over (kept + first rejections): the maximum-likelihood α of independent acceptances."""
+        tried = self.accepted + self.rejections
+        return self.accepted / tried if tried else None
+
+
+@contextmanager
+def _drafting(draft: Any, num_assistant_tokens: int) -> Iterator[None]:
+    """γ tokens every time: no schedule, no stopping when the draft is unsure, so that α and γ mean what they say."""
+    config = draft.generation_config
+    wanted = {
+        "num_assistant_tokens": num_assistant_tokens,
+        "num_assistant_tokens_schedule": "constant",
+        "assistant_confidence_threshold": 0.0,
+    }
+    before = {name: getattr(config, name, None) for name in wanted}
+    try:
+        for name, value in wanted.items():
+            setattr(config, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(config, name, value)
+
+
+def _timed(model: Any, ids: Any, max_new_tokens: int, **options: Any) -> tuple[list[int], float]:
+    """All tokens after greedy decoding, and the seconds it took."""
+    import torch
+
+    def wait() -> None:
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+
+    wait()
+    began = time.perf_counter()
+    output = model.generate(
+        input_ids=ids.to(model.device),
+        attention_mask=torch.ones_like(ids, device=model.device),
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=_pad(model),
+        **options,
+    )
+    wait()
+    return output[0].tolist(), time.perf_counter() - began
+
+
+def _pad(model: Any) -> int:
+    config = model.generation_config
+    eos = config.eos_token_id
+    eos = eos[0] if isinstance(eos, list) else eos
+    return next(int(token) for token in (config.pad_token_id, eos, 0) if token is not None)
+
+
+def _mismatch(model: Any, number: int, plain: list[int], helped: list[int], prompt: int) -> Mismatch:
+    import torch
+
+    shorter = min(len(plain), len(helped))
+    at = next((i for i in range(prompt, shorter) if plain[i] != helped[i]), shorter)
+    ids = torch.tensor([plain[:at]], device=model.device)
+    best = model(ids, use_cache=False).logits[0, -1].float().topk(2).values
+    return Mismatch(number, at - prompt, float(best[0] - best[1]))

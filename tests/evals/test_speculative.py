@@ -1,0 +1,101 @@
+"""Speculative decoding: the formula, the count of kept tokens, and outputs that are the original's own."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from evals.errors import EvalUsageError
+from evals.speculative import _Tally, expected_speedup, try_as_draft
+
+
+def tiny(layers: int, seed: int = 0, vocab: int = 50) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4,
+        num_key_value_heads=2, eos_token_id=None, bos_token_id=None, pad_token_id=0, initializer_range=0.4,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+PROMPTS = [[3, 7, 9], [11, 2, 5, 8, 21], [40], [1, 2, 3, 4, 5, 6]]
+
+
+def test_expected_speedup_is_the_expected_tokens_over_the_expected_cost():
+    alpha, gamma, cost = 0.8, 5, 0.3
+    # Tokens of a pass: 1 + number kept; P(kept >= k) = alpha^k for k <= gamma.
+    tokens = 1 + sum(alpha**k for k in range(1, gamma + 1))
+    assert expected_speedup(alpha, gamma, cost) == pytest.approx(tokens / (gamma * cost + 1))
+    assert expected_speedup(1.0, 4, 0.0) == 5
+    assert expected_speedup(0.0, 4, 0.25) == 0.5
+    with pytest.raises(EvalUsageError, match="out of range"):
+        expected_speedup(1.2, 4, 0.1)
+
+
+def test_a_model_as_its_own_draft_has_every_token_kept():
+    model = tiny(3)
+    found = try_as_draft(model, tiny(3), PROMPTS, max_new_tokens=21, num_assistant_tokens=4)
+    assert found.lossless
+    assert found.acceptance_rate == 1.0
+    assert found.new_tokens == 21 * len(PROMPTS)
+    assert found.tokens_per_pass == pytest.approx(21 / math.ceil(21 / 5))
+
+
+def test_another_draft_leaves_the_outputs_as_they_are():
+    model = tiny(4)
+    stranger = try_as_draft(model, tiny(2, seed=9), PROMPTS, max_new_tokens=16, num_assistant_tokens=3)
+    assert stranger.lossless
+    assert stranger.acceptance_rate < 0.5
+    plain = [
+        model.generate(torch.tensor([p]), do_sample=False, max_new_tokens=16, pad_token_id=0)[0].tolist()
+        for p in PROMPTS
+    ]
+    assert all(len(row) == len(p) + 16 for row, p in zip(plain, PROMPTS, strict=True))
+
+
+def test_kept_tokens_are_those_a_by_hand_loop_keeps():
+    model, draft, gamma, length = tiny(4), tiny(4), 4, 24
+    with torch.no_grad():  # a draft that is right often, not always
+        draft.model.layers[3].mlp.down_proj.weight.mul_(0.7)
+    accepted = rejections = 0
+    for prompt in PROMPTS:
+        ids = list(prompt)
+        while len(ids) < len(prompt) + length:
+            room = min(gamma, len(prompt) + length - len(ids) - 1)
+            guess = list(ids)
+            for _ in range(room):
+                guess.append(int(draft(torch.tensor([guess])).logits[0, -1].argmax()))
+            own = model(torch.tensor([guess])).logits[0].argmax(-1).tolist()
+            kept = 0
+            while kept < room and guess[len(ids) + kept] == own[len(ids) + kept - 1]:
+                kept += 1
+            ids += [*guess[len(ids) : len(ids) + kept], own[len(ids) + kept - 1]]
+            accepted += kept
+            rejections += kept < room and len(ids) < len(prompt) + length
+    found = try_as_draft(model, draft, PROMPTS, max_new_tokens=length, num_assistant_tokens=gamma)
+    assert 0.2 < accepted / (accepted + rejections) < 1
+    assert found.acceptance_rate == pytest.approx(accepted / (accepted + rejections))
+
+
+def test_a_text_that_ends_is_no_rejection():
+    tally = _Tally()
+    tally.close([(3, 4), (8, 4)], final_length=10)  # first pass keeps 4; the second ends the text after 1 kept
+    assert (tally.accepted, tally.rejections, tally.passes, tally.gained) == (5, 0, 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompts": []}, "needs prompts"),
+        ({"max_new_tokens": 1}, "at least 2"),
+        ({"draft": tiny(2, vocab=51)}, "vocabularies of 50 and 51"),
+        ({"max_new_tokens": 5000}, "exceed a context"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(change, message):
+    options = {"original": tiny(2), "draft": tiny(2), "prompts": PROMPTS, "max_new_tokens": 8, **change}
+    with pytest.raises(EvalUsageError, match=message):
+        try_as_draft(**options)
