@@ -75,6 +75,13 @@ class DraftResult:
         """As JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DraftResult:
+        """What `to_dict` gave, read back."""
+        pairs = tuple((cost, speed) for cost, speed in values["expected_by_cost"])
+        mismatches = tuple(Mismatch(**row) for row in values["mismatches"])
+        return cls(**{**values, "expected_by_cost": pairs, "mismatches": mismatches})
+
 
 def expected_speedup(acceptance_rate: float, num_assistant_tokens: int, draft_cost: float) -> float:
     """(1 - α^(γ+1)) / ((1 - α)(γ·c + 1)): Leviathan et al. 2023, theorem 3.8.
@@ -186,7 +193,7 @@ class _Tally:
         seen: list[tuple[int, int]] = []
 
         def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            ids = kwargs.get("input_ids", args[0] if args else None)
+            ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
             cached = kwargs["past_key_values"].get_seq_length()
             known = max(prompt_tokens, cached + 1)  # the newest token is never in the cache yet
             seen.append((known, cached + ids.shape[1] - known))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
+    from evals.speculative import DraftResult
 
 Stage = Literal["pruned", "healed"]
 Recommendation = Literal["use shallow", "heal first", "keep deep", "shallow as draft"]
@@ -86,13 +87,76 @@ def choose(
     return Choice(key, passed, refused, label)
 
 
-def recommend(judged: Mapping[CandidateKey, Evidence], suite: str) -> tuple[Recommendation, CandidateKey | None]:
-    """What one task class needs, with the shallowest candidate that passes it."""
+@dataclass(frozen=True)
+class ClassVerdict:
+    """What one task class (suite) needs, and the figures that led to it.
+
+    Attributes:
+        suite: its name.
+        recommendation: use shallow: a checkpoint passes as it was cut; heal first: only a healed one passes; shallow
+            as draft: none passes, but one speeds the original up without changing its answers; keep deep: neither.
+        key: the shallowest checkpoint that passes, or the draft; None for keep deep.
+        reason: one sentence with the figures.
+    """
+
+    suite: str
+    recommendation: Recommendation
+    key: CandidateKey | None
+    reason: str
+
+
+def recommend(
+    judged: Mapping[CandidateKey, Evidence], suite: str, drafts: Mapping[str, DraftTrial] | None = None
+) -> ClassVerdict:
+    """The verdict for one task class.
+
+    Args:
+        judged: the gate's evidence of each candidate.
+        suite: name of the task class.
+        drafts: suites on which a candidate was tried as the original's draft.
+    """
     passing = [key for key, evidence in judged.items() if evidence.suite(suite).verdict == "PASS"]
-    if not passing:
-        return "keep deep", None
-    key = min(passing, key=lambda k: k.preference)
-    return ("use shallow" if key.stage == "pruned" else "heal first"), key
+    if passing:
+        key = min(passing, key=lambda k: k.preference)
+        action: Recommendation = "use shallow" if key.stage == "pruned" else "heal first"
+        return ClassVerdict(suite, action, key, f"the shallowest that passes: {_retention(judged, key, suite)}")
+    best = max(judged, key=lambda k: judged[k].suite(suite).retention or float("-inf"))
+    reason = f"none passes; the best is {_retention(judged, best, suite)}"
+    if needed := judged[best].suite(suite).items_needed:
+        reason += f", undecided: about {needed} items would tell"
+    trial = (drafts or {}).get(suite)
+    if trial is None:
+        return ClassVerdict(suite, "keep deep", None, reason)
+    reason += f"; {trial.sentence}"
+    if trial.result.lossless and trial.result.speedup > 1:
+        return ClassVerdict(suite, "shallow as draft", trial.key, reason)
+    return ClassVerdict(suite, "keep deep", None, reason)
+
+
+@dataclass(frozen=True)
+class DraftTrial:
+    """A candidate tried as the original's draft on one suite's prompts."""
+
+    key: CandidateKey
+    result: DraftResult
+
+    @property
+    def sentence(self) -> str:
+        """What was tried and what came of it."""
+        found = self.result
+        kept = "no token was proposed" if found.acceptance_rate is None else f"{found.acceptance_rate:.0%} accepted"
+        return (
+            f"as a draft, {self.key.num_layers} layers give {found.identical} of {found.prompts} outputs identical, "
+            f"{kept}, {found.speedup:.2f} x the speed"
+        )
+
+
+def _retention(judged: Mapping[CandidateKey, Evidence], key: CandidateKey, suite: str) -> str:
+    found = judged[key].suite(suite)
+    state = "healed" if key.stage == "healed" else "cut"
+    kept = "retention unknown" if found.retention is None else f"retention {found.retention:.3f}"
+    ends = "" if found.retention_lo is None else f" [{found.retention_lo:.3f}, {found.retention_hi:.3f}]"
+    return f"{key.num_layers} layers, {state}, {kept}{ends} against a floor of {found.floor:g}"
 
 
 def _join(titles: list[str]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from evals.evidence import Evidence, SuiteEvidence
-from prune.verdict import CandidateKey, choose, recommend
+from evals.speculative import DraftResult
+from prune.verdict import CandidateKey, DraftTrial, choose, recommend
 
 
 def evidence(**verdicts: str) -> Evidence:
@@ -59,6 +62,31 @@ def test_required_suites_decide_alone():
 
 def test_recommendations_follow_the_shallowest_pass():
     table = judged({(12, "pruned"): ("PASS", "FAIL"), (12, "healed"): ("PASS", "PASS")})
-    assert recommend(table, "general") == ("use shallow", CandidateKey(12, "pruned"))
-    assert recommend(table, "math") == ("heal first", CandidateKey(12, "healed"))
-    assert recommend(judged({(12, "pruned"): ("PASS", "FAIL")}), "math") == ("keep deep", None)
+    general, math = recommend(table, "general"), recommend(table, "math")
+    assert (general.recommendation, general.key) == ("use shallow", CandidateKey(12, "pruned"))
+    assert (math.recommendation, math.key) == ("heal first", CandidateKey(12, "healed"))
+    assert "12 layers, healed, retention 0.900 against a floor of 0.95" in math.reason
+
+
+def trial(identical: int, speedup: float) -> DraftTrial:
+    result = DraftResult(
+        prompts=200, identical=identical, mismatches=(), new_tokens=2000, num_assistant_tokens=4, acceptance_rate=0.9,
+        tokens_per_pass=3.2, draft_cost=0.5, speedup=speedup, expected_speedup=1.3, expected_by_cost=((0.1, 2.9),),
+        device="cpu", dtype="float32",
+    )  # fmt: skip
+    assert DraftResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+    return DraftTrial(CandidateKey(10, "healed"), result)
+
+
+def test_a_draft_is_recommended_only_when_it_is_lossless_and_faster():
+    failed = judged({(12, "pruned"): ("PASS", "FAIL")})
+    assert recommend(failed, "math").recommendation == "keep deep"
+    drafted = recommend(failed, "math", {"math": trial(200, 1.3)})
+    assert (drafted.recommendation, drafted.key) == ("shallow as draft", CandidateKey(10, "healed"))
+    assert "200 of 200 outputs identical, 90% accepted, 1.30 x the speed" in drafted.reason
+    for poor in (trial(199, 1.3), trial(200, 0.9)):
+        verdict = recommend(failed, "math", {"math": poor})
+        assert (verdict.recommendation, verdict.key) == ("keep deep", None)
+        assert "as a draft" in verdict.reason
+    passed = recommend(failed, "general", {"general": trial(200, 1.3)})
+    assert passed.recommendation == "use shallow"
