@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prune.draft_stage import read_drafts
 from prune.errors import UsageError
 from prune.heal_stages import candidate_plan
 from prune.packaging.manifest import read_manifest
@@ -20,6 +21,7 @@ from prune.reporting.data import (
     AnalysisView,
     Candidate,
     Cost,
+    Draft,
     Exported,
     PlanSummary,
     ReportData,
@@ -27,7 +29,7 @@ from prune.reporting.data import (
     SuiteVerdict,
     TaskScore,
 )
-from prune.verdict import CandidateKey, Choice, choose, recommend
+from prune.verdict import CandidateKey, Choice, DraftTrial, choose, recommend
 from prune.versions import library_versions
 
 if TYPE_CHECKING:
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from prune.planning.plan import Plan
 
 NOT_MEASURED = [
-    "Speculative decoding with the shallow checkpoint as a draft: not part of this run.",
     "Other runtimes (vLLM, llama.cpp): the exported files are stock, but this run loads them in transformers only.",
 ]
 
@@ -64,6 +65,7 @@ def assemble(root: Path, *, choice: Choice | None = None, redone: list[str] | No
     if choice is None:
         options = recipe.export
         choice = choose(judged, require=options.require, fallback=options.fallback, depth=analysis.num_layers)
+    drafts = read_drafts(root, list(suites_of(judged)))
     cost = _read(root / "evidence" / "cost.json")
     candidates = [_original(root, judged, analysis.num_layers, cost)]
     candidates += [_candidate(root, key, judged[key], candidate_plan(root, recipe, key), cost) for key in judged]
@@ -74,7 +76,7 @@ def assemble(root: Path, *, choice: Choice | None = None, redone: list[str] | No
         generated_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         headline=choice.label,
         ship=choice.ship,
-        verdicts=_verdicts(judged, choice),
+        verdicts=_verdicts(judged, choice, drafts),
         candidates=candidates,
         exported=_exported(choice, root),
         analysis=AnalysisView.from_analysis(analysis),
@@ -90,8 +92,9 @@ def assemble(root: Path, *, choice: Choice | None = None, redone: list[str] | No
             for depth, plan in sorted(plans.items(), reverse=True)
         ],
         cost=_cost(recipe, choice, candidates, cost),
+        drafts=[_draft(suite, trial) for suite, trial in drafts.items()],
         warnings=[str(line) for line in analysis.info.get("warnings", [])],
-        not_measured=NOT_MEASURED,
+        not_measured=[*NOT_MEASURED, *_untried(recipe, judged, drafts)],
         recipe=(root / "recipe.yaml").read_text(encoding="utf8"),
         provenance={
             "model": recipe.model,
@@ -201,18 +204,45 @@ def _speed(cost: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _verdicts(judged: dict[CandidateKey, Evidence], choice: Choice) -> list[SuiteVerdict]:
+def suites_of(judged: dict[CandidateKey, Evidence]) -> dict[str, str]:
+    """Name -> title of every suite that was judged."""
+    return {suite.name: suite.title for suite in next(iter(judged.values())).suites}
+
+
+def _draft(suite: str, trial: DraftTrial) -> Draft:
+    found = trial.result
+    return Draft(
+        suite=suite,
+        prompts=found.prompts,
+        identical=found.identical,
+        acceptance_rate=found.acceptance_rate,
+        speedup=found.speedup,
+        expected_speedup=found.expected_speedup,
+    )
+
+
+def _untried(recipe: Recipe, judged: dict[CandidateKey, Evidence], drafts: dict[str, DraftTrial]) -> list[str]:
+    if not recipe.draft.enabled:
+        return ["Speculative decoding with the shallow checkpoint as a draft: switched off in the recipe."]
+    passed = [title for name, title in suites_of(judged).items() if name not in drafts]
+    if not passed:
+        return []
+    return [f"Speculative decoding for {', '.join(passed)}: a shallower checkpoint passes there by itself."]
+
+
+def _verdicts(
+    judged: dict[CandidateKey, Evidence], choice: Choice, drafts: dict[str, DraftTrial]
+) -> list[SuiteVerdict]:
     shown = choice.key or next(iter(judged))
     rows = []
     for suite in judged[shown].suites:
-        recommendation, key = recommend(judged, suite.name)
-        reason = f"shallowest that passes: {key.num_layers} layers, {key.stage}" if key else "no candidate passes"
+        found = recommend(judged, suite.name, drafts)
         rows.append(
             SuiteVerdict(
                 suite=suite.name,
                 title=suite.title,
                 verdict=suite.verdict,
-                recommendation=recommendation,
+                recommendation=found.recommendation,
                 retention=suite.retention,
                 lo=suite.retention_lo,
                 hi=suite.retention_hi,
@@ -221,7 +251,7 @@ def _verdicts(judged: dict[CandidateKey, Evidence], choice: Choice) -> list[Suit
                 items_needed=suite.items_needed,
                 num_layers=shown.num_layers,
                 stage=shown.stage,
-                reason=reason,
+                reason=found.reason,
             )
         )
     return rows

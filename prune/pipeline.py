@@ -6,6 +6,7 @@ Puts the rooms together and holds no mathematics. Each stage's inputs are hashes
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.calibration import Domain, load_domain
+from prune.draft_stage import draft_facts, try_drafts
 from prune.errors import GateFailed, UsageError
 from prune.files import sha256_json, sha256_tree, write_json
 from prune.heal_stages import HealStages, candidate_plan, read_self_generated, round_depths
@@ -23,7 +25,7 @@ from prune.model.loading import load_model, load_tokenizer
 from prune.packaging.saving import HEALING
 from prune.recipe import EMBEDDED, Recipe, SuiteRecipe, dump_recipe
 from prune.run_directory import RunDirectory
-from prune.verdict import CandidateKey, Choice, choose
+from prune.verdict import CandidateKey, Choice, DraftTrial, choose, recommend
 from prune.versions import library_versions
 
 if TYPE_CHECKING:
@@ -194,10 +196,11 @@ class Pipeline:
             plans = self._plan(run, analysis, analysis_hash)
             checkpoints = self._checkpoints(run, plans, versions)
             judged = self._judge(run, checkpoints, versions)
+            drafts = try_drafts(self, run, checkpoints, judged, versions)
             self._measure_cost(run, checkpoints, versions)
             options = self.recipe.export
             choice = choose(judged, require=options.require, fallback=options.fallback, depth=analysis.num_layers)
-            self._export(run, choice, checkpoints, judged)
+            self._export(run, choice, checkpoints, judged, drafts)
             self._report(run, choice)
             result = RunResult(self.root, choice, run.redone, run.kept)
         if choice.key is None:
@@ -429,6 +432,7 @@ class Pipeline:
         choice: Choice,
         checkpoints: dict[CandidateKey, str],
         judged: dict[CandidateKey, Evidence],
+        drafts: dict[str, DraftTrial],
     ) -> None:
         if choice.key is None:
             return
@@ -450,6 +454,8 @@ class Pipeline:
             "seed": self.recipe.seed,
             "healing": json.loads(healing.read_text(encoding="utf8")) if healing.is_file() else None,
             "overrides": overrides[:-1],
+            "task_classes": [dataclasses.asdict(recommend(judged, suite.name, drafts)) for suite in evidence.suites],
+            "drafts": draft_facts(drafts),
         }
 
         def work(staging: Path) -> None:

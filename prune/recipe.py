@@ -123,6 +123,15 @@ class EvalRecipe(_Section):
     alpha: float = Field(0.05, gt=0, lt=0.5, description="error rate of the gate, over all suites")
 
 
+class DraftRecipe(_Section):
+    """The lossless way out: the shallowest candidate as the original's draft, where no candidate passes a suite."""
+
+    enabled: bool = Field(True, description="false: never tried")
+    prompts: int = Field(200, ge=1, description="prompts per suite")
+    max_new_tokens: int = Field(32, ge=2, description="tokens decoded for every prompt")
+    num_assistant_tokens: int = Field(4, ge=1, description="tokens proposed at a time")
+
+
 class CostRecipe(_Section):
     """How speed is measured."""
 
@@ -157,6 +166,7 @@ class Recipe(_Section):
     plan: PlanRecipe
     heal: HealRecipe = HealRecipe()
     eval: EvalRecipe
+    draft: DraftRecipe = DraftRecipe()
     cost: CostRecipe = CostRecipe()
     export: ExportRecipe = ExportRecipe()
 

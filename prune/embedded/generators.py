@@ -150,17 +150,35 @@ def story_question(rng: random.Random) -> Item:
     )
 
 
-def story_questions(rng: random.Random) -> list[tuple[str, str]]:
+def simple_story(rng: random.Random) -> tuple[Story, list[int]]:
+    """Two to four people with one kind of fact each, things or places; and which of the four questions it answers.
+
+    For training only: to bind a name to what its sentence says is all there is to learn here.
+    """
+    of_places = rng.random() < 0.5
+    count = rng.randint(2, 4 if of_places else 3)
+    names, objects = rng.sample(NAMES, count), rng.sample(OBJECTS, count)
+    colors, places = rng.sample(COLORS, count), rng.sample(PLACES, count)
+    told = [
+        rng.choice((f"{name} is in the {place}.", f"{name} went to the {place}."))
+        if of_places
+        else rng.choice((f"{name} has a {color} {thing}.", f"{name} found a {color} {thing}."))
+        for name, thing, color, place in zip(names, objects, colors, places, strict=True)
+    ]
+    return Story(" ".join(told), names, objects, colors, places), [3] if of_places else [0, 1, 2]
+
+
+def story_questions(rng: random.Random, simple: bool = False) -> list[tuple[str, str]]:
     """A story, then every question about it that is not held out, in random order: pieces (prompt, completion).
 
     For training only: many answers for one reading of the story. Joined, the pieces never contain an evaluation
     prompt, since a question whose own prompt (story and question) is held out is left out.
     """
-    story = tell_story(rng)
+    story, kinds = simple_story(rng) if simple else (tell_story(rng), [0, 1, 2, 3])
     asked = [
         (f"\nQuestion: {question}\nAnswer:", f" {answers[who]}")
         for who in range(len(story.names))
-        for question, answers, _ in story.asked(who)
+        for question, answers, _ in (story.asked(who)[kind] for kind in kinds)
     ]
     rng.shuffle(asked)
     allowed = [(prompt, answer) for prompt, answer in asked if not held_out(story.text + prompt)]

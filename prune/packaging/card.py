@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.packaging.pair import pair_section
+
 if TYPE_CHECKING:
     from evals.evidence import Evidence
 
@@ -25,7 +27,7 @@ logits.
 {table}
 
 Retention is (this model - chance) / (original - chance) on the same items, with a paired bootstrap interval.
-{overrides}
+{overrides}{pair}
 """
 
 
@@ -69,6 +71,7 @@ def write_card(directory: Path, facts: dict[str, Any], evidence: Evidence | None
         healing=_healing(facts.get("healing")),
         table=_table(evidence),
         overrides="".join(f"\nOverride: {reason}\n" for reason in facts.get("overrides") or []),
+        pair=pair_section(facts),
     )
     ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(directory / "README.md")
 
