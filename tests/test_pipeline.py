@@ -139,15 +139,17 @@ def test_the_manifest_says_what_was_done(finished):
 def test_where_no_candidate_passes_the_shallowest_is_tried_as_a_draft(finished):
     _, root, _ = finished
     drafts = json.loads((root / "evidence/drafts.json").read_text())
-    assert (drafts["num_layers"], drafts["stage"], list(drafts["suites"])) == (14, "healed", ["math"])
+    assert (drafts["num_layers"], drafts["stage"]) == (14, "healed")
+    assert {"math"} <= set(drafts["suites"]) <= {"math", "general"}  # a dozen story questions may not decide
     assert drafts["suites"]["math"]["identical"] == drafts["suites"]["math"]["prompts"] == 3
     manifest = json.loads((root / "export/prune_manifest.json").read_text())
     classes = {row["suite"]: row for row in manifest["task_classes"]}
-    assert classes["general"]["recommendation"] in ("use shallow", "heal first")
+    passing = {name for name in classes if classes[name]["recommendation"] in ("use shallow", "heal first")}
+    assert passing == set(classes) - set(drafts["suites"])
     assert classes["math"]["recommendation"] in ("keep deep", "shallow as draft")
     assert "3 of 3 outputs identical" in classes["math"]["reason"]
     report = json.loads((root / "report.json").read_text())
-    assert [row["suite"] for row in report["drafts"]] == ["math"]
+    assert [row["suite"] for row in report["drafts"]] == list(drafts["suites"])
     assert "assistant_model=draft" in (root / "export/README.md").read_text(encoding="utf8")
 
 
