@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import warnings
@@ -15,7 +16,7 @@ import yaml
 import prune
 from prune.analysis.result import Analysis
 from prune.embedded import HERE, MODEL, RECIPE
-from prune.errors import PruneError, UsageError
+from prune.errors import GateFailed, PruneError, UsageError
 from prune.packaging.saving import HEALING
 
 
@@ -60,6 +61,23 @@ def test_every_promised_file_is_there(finished):
                 "scores.sqlite"]  # fmt: skip
     assert [name for name in expected if not (root / name).is_file()] == []
     assert result.choice.key is not None
+
+
+def test_planning_again_scores_nothing(finished, tmp_path):
+    from prune.pipeline import Pipeline
+    from prune.recipe import load_recipe
+    from prune.run_directory import RunDirectory
+
+    recipe, root, _ = finished
+    copy = shutil.copytree(root, tmp_path / "run")
+    before = json.loads((copy / "plans/14.json").read_text())
+    shutil.rmtree(copy / "plans")  # as after a kill while planning: the scores are there, the plans are not
+    with RunDirectory(copy, resume=True) as run:
+        Pipeline(load_recipe(recipe), copy, resume=True)._plan(run, Analysis.load(copy / "analysis"), "any")
+    after = json.loads((copy / "plans/14.json").read_text())
+    assert before["evaluations"]["layer_evaluations"] > 0
+    assert after["evaluations"]["layer_evaluations"] == 0
+    assert {**after, "evaluations": None} == {**before, "evaluations": None}
 
 
 def test_the_cut_equals_the_model_with_those_layers_deleted(finished):
@@ -216,3 +234,19 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert found["num_layers"] == 16
     assert any("gate" in line for line in found["gate_power"])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_recipe_that_compensates_judges_the_compensated_weights(tmp_path):
+    from safetensors.torch import load_file
+
+    recipe = small_recipe(tmp_path, plan={"compensate": "linear", "depths": [12]}, heal={"enabled": False})
+    with contextlib.suppress(GateFailed):
+        prune.run(recipe, tmp_path / "run")
+    record = json.loads((tmp_path / "run/plan.json").read_text())["compensation"]
+    assert record["kept"], record
+    new = load_file(tmp_path / "run" / record["file"])
+    prune.cut(str(MODEL), tmp_path / "again", plan=tmp_path / "run/plan.json", verify=False)
+    judged, again = (load_file(path / "model.safetensors") for path in (tmp_path / "run/pruned/12", tmp_path / "again"))
+    assert all(torch.equal(judged[name], again[name]) for name in judged)
+    assert all(any(torch.equal(value, other) for other in judged.values()) for value in new.values())
