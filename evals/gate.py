@@ -331,6 +331,17 @@ def power_check(
     return PowerCheck(total, half_width, can_pass, can_fail, detectable if can_fail else None, needed, message)
 
 
+def power_messages(suites: Sequence[Suite], limit: int | None) -> list[str]:
+    """`power_check` in words, for every suite whose number of items is known before it runs."""
+    messages = []
+    for suite in suites:
+        sizes = {spec.key: limit or spec.limit for spec in suite.gated}
+        if all(sizes.values()):
+            known = {key: size for key, size in sizes.items() if size}
+            messages.append(power_check(suite, None, sizes=known, suites=len(suites)).message)
+    return messages
+
+
 def _ability(suite: Suite, original: float | Mapping[str, float], discordant: float) -> tuple[float, float, int]:
     """Expected ability above chance, variance of one item's paired difference, and number of pseudo-items."""
     if any(spec.metric in PERPLEXITIES for spec in suite.gated):

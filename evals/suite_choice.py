@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.catalogue import definition, definition_of
+from evals.errors import EvalUsageError
 from evals.records import TaskResult
 from evals.suite import Suite, TaskSpec, built_in_suites, load_suite
 from evals.tasks import find_tasks
@@ -64,6 +65,21 @@ def _specs(task: str, include_path: Sequence[Path]) -> list[TaskSpec]:
     metrics = settings.get("metric_list") or [{"metric": "acc"}]
     filters = settings.get("filter_list") or [{"name": "none"}]
     return [TaskSpec(task=task, metric=str(metrics[0]["metric"]).rsplit(".", 1)[-1], filter=filters[0]["name"])]
+
+
+def check_tasks(suites: Sequence[Suite], include_path: Sequence[Path], local_data: Path | None) -> list[str]:
+    """Find every task, and its local data; returns what the user must know about it.
+
+    Raises:
+        EvalUsageError: an unknown task, or no local data for one.
+    """
+    found = find_tasks([spec for suite in suites for spec in suite.tasks], include_path, local_data)
+    if found.failures:
+        reasons = " | ".join(found.failures.values())
+        rest = ",".join(dict.fromkeys(t.task for s in suites for t in s.tasks if t.task not in found.failures))
+        cure = f"; or leave out what is missing: --tasks {rest}" if rest else ""
+        raise EvalUsageError(f"{reasons}{cure}")
+    return [f"task {task}: {note}" for task, note in found.notes.items()]
 
 
 def with_measured_chance(suites: Sequence[Suite], results: Mapping[str, TaskResult]) -> list[Suite]:

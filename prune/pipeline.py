@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ log = logging.getLogger("prune")
 
 SCORES = "scores.sqlite"
 """Scores of layer subsets below the run directory: a killed or repeated search makes none twice."""
+UNFINISHED_ANSWERS = ".answers"
+"""Finished tasks and batches of an evaluation that is still running; gone when the gate has judged."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +153,14 @@ class Pipeline:
         """
         from transformers import AutoConfig
 
-        from evals.gate import power_check
+        from evals.gate import power_messages
+        from evals.suite_choice import check_tasks
 
         depth = int(AutoConfig.from_pretrained(self.source).get_text_config().num_hidden_layers)
         self._check_depths(depth)
-        limit = self.recipe.eval.limit
-        power = [power_check(s, limit, suites=len(self.suites)).message for s in self.suites] if limit else []
+        tests = self.recipe.eval
+        folders = [Path(p) for p in tests.include_path]
+        notes = check_tasks(self.suites, folders, Path(tests.local_data) if tests.local_data else None)
         return {
             "model": self.recipe.model,
             "num_layers": depth,
@@ -166,7 +171,8 @@ class Pipeline:
             else {},
             "prompts": {name: len(p) for name, p in read_self_generated(self).items()},
             "suites": {s.name: [t.key for t in s.tasks] for s in self.suites},
-            "gate_power": power,
+            "notes": notes,
+            "gate_power": power_messages(self.suites, tests.limit),
         }
 
     def _check_depths(self, depth: int) -> None:
@@ -340,7 +346,10 @@ class Pipeline:
         tasks = {
             "suites": [s.model_dump() for s in self.suites],
             "definitions": {Path(p).name: sha256_tree(Path(p)) for p in options.include_path},
+            "local_data": sha256_tree(Path(options.local_data)) if options.local_data else None,
             "limit": options.limit,
+            "chat": options.apply_chat_template,
+            "gen_kwargs": options.gen_kwargs,
             "seed": self.recipe.seed,
             "versions": versions,
         }
@@ -364,6 +373,7 @@ class Pipeline:
 
         gate = {"results": hashes, "suites": tasks["suites"], "alpha": options.alpha, "seed": self.recipe.seed}
         run.stage("gate", "evidence/gate", gate, work)
+        shutil.rmtree(self.root / UNFINISHED_ANSWERS, ignore_errors=True)
         return {key: Evidence.load(self.root / "evidence" / "gate" / str(key)) for key in checkpoints}
 
     def _evaluate(self, run: RunDirectory, name: str, directory: str, inputs: dict[str, Any]) -> str:
@@ -377,9 +387,13 @@ class Pipeline:
                 self.tokenizer,
                 [task for suite in self.suites for task in suite.tasks],
                 include_path=[Path(p) for p in options.include_path],
+                local_data=Path(options.local_data) if options.local_data else None,
                 limit=options.limit,
                 batch_size=options.batch_size,
+                apply_chat_template=options.apply_chat_template,
+                gen_kwargs=options.gen_kwargs,
                 seed=self.recipe.seed,
+                cache_dir=self.root / UNFINISHED_ANSWERS,
                 progress=self.progress,
             )
             for failed, reason in results.failures.items():
@@ -508,15 +522,14 @@ def model_directory(model: str) -> str:
 
 def resolve_suites(recipe: Recipe) -> list[Suite]:
     """The recipe's suites: built-in ones by name, the user's own as they stand."""
-    from evals.suite import Suite, TaskSpec, load_suite
+    from evals.suite import load_suite, make_suite
 
     found = []
     for entry in recipe.eval.suites:
         if isinstance(entry, SuiteRecipe):
-            tasks = [TaskSpec(**task) for task in entry.tasks]
-            found.append(Suite(name=entry.name, title=entry.title, floor=entry.floor, tasks=tasks))
+            found.append(make_suite(entry.model_dump(), base=Path(), source=f"eval.suites: {entry.name}"))
         else:
-            found.append(load_suite(entry))
+            found.append(load_suite(entry).sized(recipe.eval.size))
     return found
 
 

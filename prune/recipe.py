@@ -110,7 +110,9 @@ class SuiteRecipe(_Section):
     name: str
     title: str = ""
     floor: float = Field(0.95, gt=0, le=1, description="share of the original's score above chance that must be kept")
-    tasks: list[dict[str, Any]] = Field(min_length=1, description="task, metric, filter, chance, num_fewshot ...")
+    tasks: list[dict[str, Any]] = Field(
+        min_length=1, description="task, metric, filter, chance, num_fewshot ...; or jsonl and kind (evals/README.md)"
+    )
 
 
 class EvalRecipe(_Section):
@@ -118,8 +120,12 @@ class EvalRecipe(_Section):
 
     suites: list[str | SuiteRecipe] = Field(min_length=1, description="built-in suite names, or suites of your own")
     include_path: list[str] = Field([], description="folders with your own lm-eval task files")
+    local_data: str | None = Field(None, description="folder of data files that stand in for the hub")
+    size: Literal["quick", "full"] = Field("full", description="of the built-in suites; limit wins")
     limit: int | None = Field(None, ge=1, description="items per task; all if absent")
     batch_size: int = Field(64, ge=1)
+    apply_chat_template: bool = Field(False, description="wrap prompts in the chat template")
+    gen_kwargs: dict[str, Any] = Field({}, description="generation settings that win over the tasks' own")
     alpha: float = Field(0.05, gt=0, lt=0.5, description="error rate of the gate, over all suites")
 
 
@@ -241,9 +247,19 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     if generated is not None:
         generated = generated.model_copy(update={"prompts": files(generated.prompts)})
     heal = recipe.heal.model_copy(update={"domains": files(recipe.heal.domains), "self_generated": generated})
+
+    def own(task: dict[str, Any]) -> dict[str, Any]:
+        return task | {"jsonl": resolve(str(task["jsonl"]))} if "jsonl" in task else task
+
+    suites: list[str | SuiteRecipe] = [
+        resolve(suite) if isinstance(suite, str) else suite.model_copy(update={"tasks": [own(t) for t in suite.tasks]})
+        for suite in recipe.eval.suites
+    ]
     tests = recipe.eval.model_copy(
         update={
+            "suites": suites,
             "include_path": [resolve(p) for p in recipe.eval.include_path],
+            "local_data": resolve(recipe.eval.local_data) if recipe.eval.local_data else None,
         }
     )
     model = recipe.model if recipe.model == EMBEDDED else resolve(recipe.model)

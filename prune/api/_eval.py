@@ -13,7 +13,6 @@ from prune.files import refuse_non_empty
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
-    from evals.suite import Suite
 
 log = logging.getLogger("prune")
 
@@ -70,10 +69,10 @@ def eval(
     """
     from evals.backend import check_backend, is_first_process
     from evals.errors import EvalError
-    from evals.gate import judge
+    from evals.gate import judge, power_messages
     from evals.harness import run_tasks
     from evals.suite import load_suite
-    from evals.suite_choice import choose_suites, with_measured_chance
+    from evals.suite_choice import check_tasks, choose_suites, with_measured_chance
     from prune.files import staged_directory
     from prune.model.loading import load_model, load_tokenizer
     from prune.pipeline import model_directory
@@ -90,10 +89,12 @@ def eval(
     suites = [load_suite(name).sized(size) for name in suite]  # type: ignore[arg-type]
     suites = choose_suites(suites, tasks, folders, num_fewshot)
     data = Path(local_data) if local_data else None
-    notes = _check_tasks(suites, folders, data)
+    notes = check_tasks(suites, folders, data)
+    power = power_messages(suites, limit)
     if dry_run:
-        return {"suites": {s.name: [t.key for t in s.tasks] for s in suites}, "notes": notes, **_power(suites, limit)}
-    for note in notes:
+        planned = {s.name: [t.key for t in s.tasks] for s in suites}
+        return {"suites": planned, "notes": notes, "gate_power": power}
+    for note in [*notes, *(message for message in power if "cannot pass" in message)]:
         log.warning("%s", note)
     unfinished = target.with_name(f".{target.name}.unfinished")
     results = {}
@@ -140,34 +141,3 @@ def eval(
         evidence.save(staging)
     shutil.rmtree(unfinished, ignore_errors=True)
     return evidence
-
-
-def _check_tasks(suites: Sequence[Suite], folders: Sequence[Path], local_data: Path | None) -> list[str]:
-    """Every task found, and its local data there; what the user must know about it.
-
-    Raises:
-        EvalUsageError: an unknown task, or no local data for one.
-    """
-    from evals.errors import EvalUsageError
-    from evals.tasks import find_tasks
-
-    found = find_tasks([task for suite in suites for task in suite.tasks], folders, local_data)
-    if found.failures:
-        reasons = " | ".join(found.failures.values())
-        rest = ",".join(dict.fromkeys(t.task for s in suites for t in s.tasks if t.task not in found.failures))
-        cure = f"; or leave out what is missing: --tasks {rest}" if rest else ""
-        raise EvalUsageError(f"{reasons}{cure}")
-    return [f"task {task}: {note}" for task, note in found.notes.items()]
-
-
-def _power(suites: Sequence[Suite], limit: int | None) -> dict[str, list[str]]:
-    """What `gate.power_check` says of every suite whose number of items is known before it runs."""
-    from evals.gate import power_check
-
-    messages = []
-    for suite in suites:
-        sizes = {task.key: limit or task.limit for task in suite.gated}
-        if all(sizes.values()):
-            known = {key: size for key, size in sizes.items() if size}
-            messages.append(power_check(suite, None, sizes=known, suites=len(suites)).message)
-    return {"gate_power": messages}

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from evals.gate import confirmed
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "simulate_gate.py"
 spec = importlib.util.spec_from_file_location("simulate_gate", SCRIPT)
 assert spec is not None
@@ -59,3 +61,50 @@ def test_an_equal_candidate_passes_with_enough_items() -> None:
 def test_a_candidate_at_chance_fails_with_few_items() -> None:
     lost = gate.Scenario("right or wrong", 40, 0.7, 0.25, 0.0, 0.8)
     assert gate.simulate(lost, experiments=100, bootstrap=400).failed > 0.9
+
+
+def within(rate: float, count: int, level: float = 0.05) -> bool:
+    """Not refuted: the experiments are few."""
+    return bool(binomtest(round(rate * count), count, level, alternative="greater").pvalue > 0.005)
+
+
+AT = gate.Scenario("right or wrong", 200, 0.7, 0.0, 0.95, 0.8)
+SUITES = [
+    gate.Suites("independent", (AT,) * 3),
+    gate.Suites("the same items", (AT,) * 3, shared=True),
+    gate.Suites("mixed", (AT, AT, gate.replace(AT, retention=1.0))),
+]
+
+
+@pytest.mark.parametrize("case", SUITES, ids=lambda case: case.name)
+def test_holm_keeps_the_level_over_several_suites(case: Any) -> None:
+    count = 300
+    rates = gate.simulate_suites(case, experiments=count, bootstrap=400, seed=2)
+    assert within(rates.any_false_pass, count)
+    assert within(rates.any_false_fail, count)
+    assert rates.any_false_pass <= rates.any_false_pass_uncorrected
+
+
+def test_a_fixed_sequence_keeps_the_level_over_several_candidates_and_picking_the_shallowest_pass_does_not() -> None:
+    count = 300
+    worst = gate.Candidates("all at the floor", (0.95,) * 6, gate.Scenario("right or wrong", 400, 0.7, 0.0, 0.95, 0.8))
+    rates = gate.simulate_choice(worst, experiments=count, bootstrap=400, seed=3)
+    assert within(rates.wrong_by_fixed_sequence, count, 0.025)
+    assert not within(rates.wrong_by_shallowest_pass, count, 0.025)
+    good = gate.Candidates("two keep all", (1.0, 1.0, 0.5), gate.Scenario("right or wrong", 1319, 0.7, 0.0, 0.95, 0.8))
+    assert gate.simulate_choice(good, experiments=100, bootstrap=400).best_by_fixed_sequence > 0.9
+
+
+def test_candidates_of_one_original_have_the_retention_they_should() -> None:
+    rng = np.random.default_rng(0)
+    original = (rng.random(200_000) < 0.7).astype(float)
+    pairs = gate.Scenario("right or wrong", 1, 0.7, 0.25, 0.8, 0.5).against(original, rng)
+    first, second = pairs.values()
+    assert (second - 0.25) / (first - 0.25) == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_sequence_is_confirmed_up_to_the_first_that_does_not_pass() -> None:
+    assert confirmed([]) == 0
+    assert confirmed(["PASS", "PASS", "INCONCLUSIVE", "PASS"]) == 2
+    assert confirmed(["FAIL", "PASS"]) == 0
+    assert confirmed(["PASS", "PASS"]) == 2
