@@ -1,10 +1,11 @@
 """Step time of healing against plain transformers Trainer + peft on the same batches, side by side in one process.
 
-Three trainers take turns, a few steps at a time, in alternating order; the first step of every turn is not counted.
-Reported are the medians of the ratios: only these carry over to other machines. On CPU the time is the process's own
-CPU time on one thread, so that other programs on the machine do not count.
+Three trainers, each in a thread of its own, take turns step by step: only one runs at a time. A step lasts from its
+begin to the next one's, data included; the first is not counted. Reported are medians of the ratios between
+neighbouring steps: only ratios carry over to other machines. On CPU the time is the thread's own CPU time with one torch thread, so
+that other programs on the machine count as little as can be.
 
-    python scripts/bench_healing.py [--turns 4] [--steps 4] [--json]
+    python scripts/bench_healing.py [--steps 12] [--shapes demo,wide] [--json]
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import copy
 import json
 import statistics
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -38,29 +40,36 @@ SHAPES = {
     "wide": {"hidden_size": 512, "intermediate_size": 1408, "vocab_size": 8192, "num_hidden_layers": 16},
 }
 DROPPED = 4  # a quarter
+KINDS = ("plain", "next_token", "distill")
 
 
-def now() -> float:
-    """Seconds: of this process on CPU, of the wall on an accelerator."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
+class Baton(TrainerCallback):
+    """Lets one trainer run at a time, and keeps the seconds of its steps."""
 
-
-class Clock(TrainerCallback):
-    """Seconds of every optimiser step but the first, forward to weights."""
-
-    def __init__(self) -> None:
+    def __init__(self, turns: list[threading.Semaphore], place: int) -> None:
+        self.turns, self.place = turns, place
         self.steps: list[float] = []
-        self.began = 0.0
+        self.began: float | None = None
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.began = now()
+        if self.began is not None:
+            self.steps.append(self._now() - self.began)
+            self._pass_on()
+        self.turns[self.place].acquire()
+        self.began = self._now()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step > 1:
-            self.steps.append(now() - self.began)
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        self.turns[(self.place + 1) % len(self.turns)].release()
+
+    @staticmethod
+    def _now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.thread_time()
 
 
 class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
@@ -103,72 +112,70 @@ def documents(vocabulary: int, prompted: bool) -> Domain:
     return Domain("random", tuple(made), "random", "")
 
 
-def turn(kind: str, shape: str, settings: HealSettings, prompted: bool, folder: Path) -> list[float]:
-    """Train afresh for a few steps and give their times."""
+def build_trainer(kind: str, shape: str, settings: HealSettings, prompted: bool, folder: Path) -> Trainer:
+    """A trainer of one of `KINDS` on the same rows in the same order as the others."""
     teacher, student, kept = build(shape)
-    domain = documents(SHAPES[shape]["vocab_size"], prompted)
-    split = split_domains({"random": domain}, max_length=settings.max_length, eval_fraction=0.01, eval_max_documents=1,
-                          seed=0)  # fmt: skip
-    size = settings.per_device_train_batch_size
-    data = TrainingSet(split, rows=size * settings.max_steps, batch_size=size, max_length=settings.max_length,
-                       packing=settings.packing, seed=0)  # fmt: skip
+    domains = {"random": documents(SHAPES[shape]["vocab_size"], prompted)}
+    length, size = settings.max_length, settings.per_device_train_batch_size
+    split = split_domains(domains, max_length=length, eval_fraction=0.01, eval_max_documents=1, seed=0)
+    rows = size * settings.max_steps
+    data = TrainingSet(split, rows=rows, batch_size=size, max_length=length, packing=settings.packing, seed=0)
     collator = Collator(0, settings.packing)
-    clock = Clock()
-    arguments = training_arguments(settings, folder)
+    arguments = training_arguments(settings, folder / kind)
     arguments.eval_strategy, arguments.logging_steps = "no", settings.max_steps
-    trainer: Trainer
     if kind == "plain":
         arguments.per_device_train_batch_size = 1  # an item is a whole batch
-        rows = Rows(data, collator, size)
+        ready = Rows(data, collator, size)
         trainer = Trainer(
-            attach(student, settings), arguments, train_dataset=rows, data_collator=lambda items: items[0]
+            attach(student, settings), arguments, train_dataset=ready, data_collator=lambda items: items[0]
         )
         trainer.remove_callback(PrinterCallback)
-        trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(rows)  # type: ignore[method-assign]
-    else:
-        settings = settings.model_copy(
-            update={"distill_weight": 1.0, "next_token_weight": 0.0} if kind == "distill" else {}
-        )
+        trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(ready)  # type: ignore[method-assign]
+        return trainer
+    if kind == "distill":
+        settings = settings.model_copy(update={"distill_weight": 1.0, "next_token_weight": 0.0})
         SharedWeights(student, teacher, kept)
-        model = attach(student, settings)
-        task = Task(settings, split, data, collator, model.get_output_embeddings(),
-                    teacher if kind == "distill" else None, [], {})  # fmt: skip
-        trainer = HealTrainer(model, task, arguments)
-    trainer.add_callback(clock)
-    trainer.train()
-    return clock.steps
+    model = attach(student, settings)
+    used = teacher if kind == "distill" else None
+    return HealTrainer(
+        model, Task(settings, split, data, collator, model.get_output_embeddings(), used, [], {}), arguments
+    )
 
 
-def measure(shape: str, prompted: bool, turns: int, steps: int, folder: Path) -> dict[str, Any]:
-    """Medians and ratios for one shape and one kind of document."""
+def measure(shape: str, prompted: bool, steps: int, folder: Path) -> dict[str, Any]:
+    """Median ratios for one shape and one kind of document."""
     settings = HealSettings(
-        max_steps=steps + 1, per_device_train_batch_size=4, max_length=256, distill_weight=0, next_token_weight=1,
+        max_steps=steps + 2, per_device_train_batch_size=4, max_length=256, distill_weight=0, next_token_weight=1,
         lora_r=16, eval_steps=10_000, packing=not prompted,
     )  # fmt: skip
-    times: dict[str, list[float]] = {"plain": [], "next_token": [], "distill": []}
-    ratios: dict[str, list[float]] = {"next_token": [], "distill": []}
-    for number in range(turns):
-        order = list(times) if number % 2 == 0 else list(times)[::-1]
-        found = {kind: turn(kind, shape, settings, prompted, folder / f"{kind}{number}") for kind in order}
-        for kind, seconds in found.items():
-            times[kind] += seconds
-            if kind != "plain":
-                ratios[kind] += [a / b for a, b in zip(seconds, found["plain"], strict=True)]
-    plain = statistics.median(times["plain"])
+    turns = [threading.Semaphore(int(i == 0)) for i in range(len(KINDS))]
+    batons = [Baton(turns, i) for i in range(len(KINDS))]
+    threads = []
+    for kind, baton in zip(KINDS, batons, strict=True):
+        trainer = build_trainer(kind, shape, settings, prompted, folder)
+        trainer.add_callback(baton)
+        threads.append(threading.Thread(target=trainer.train))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = {kind: baton.steps[1:] for kind, baton in zip(KINDS, batons, strict=True)}
+    ratios = {
+        kind: statistics.median(a / b for a, b in zip(seconds[kind], seconds["plain"], strict=True)) for kind in KINDS
+    }
     return {
         "shape": shape,
         "documents": "prompts, a quarter predicted" if prompted else "packed text",
-        "plain_ms": 1000 * plain,
-        "throughput_ratio": 1 / statistics.median(ratios["next_token"]),
-        "distill_step_ratio": statistics.median(ratios["distill"]),
-        "steps": len(times["plain"]),
+        "plain_ms": 1000 * statistics.median(seconds["plain"]),
+        "throughput_ratio": 1 / ratios["next_token"],
+        "distill_step_ratio": ratios["distill"],
+        "steps": len(seconds["plain"]),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--shapes", default="demo,wide")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -182,7 +189,7 @@ def main() -> None:
         for shape in options.shapes.split(","):
             for prompted in (False, True):
                 place = Path(folder) / f"{shape}{prompted}"
-                row = measure(shape, prompted, options.turns, options.steps, place)
+                row = measure(shape, prompted, options.steps, place)
                 rows.append(row)
                 show(
                     f"| {shape} | {row['documents']} | {row['throughput_ratio']:.2f} x | "
