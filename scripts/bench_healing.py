@@ -2,8 +2,8 @@
 
 Three trainers, each in a thread of its own, take turns step by step: only one runs at a time. A step lasts from its
 begin to the next one's, data included; the first is not counted. Reported are medians of the ratios between
-neighbouring steps: only ratios carry over to other machines. On CPU the time is the thread's own CPU time with one torch thread, so
-that other programs on the machine count as little as can be.
+neighbouring steps: only ratios carry over to other machines. On CPU the time is the thread's own CPU time with one
+torch thread, so that other programs on the machine count as little as can be.
 
     python scripts/bench_healing.py [--steps 12] [--shapes demo,wide] [--json]
 """
