@@ -24,6 +24,7 @@ from prune.files import sha256_json, sha256_tree, write_json
 from prune.heal_stages import HealStages, candidate_plan, read_self_generated, round_depths
 from prune.model.loading import load_model, load_tokenizer
 from prune.packaging.saving import HEALING
+from prune.planning.registry import get_criterion, get_strategy
 from prune.recipe import EMBEDDED, Recipe, SuiteRecipe, dump_recipe
 from prune.run_directory import RunDirectory
 from prune.verdict import CandidateKey, Choice, DraftTrial, choose, recommend
@@ -83,6 +84,8 @@ class Pipeline:
         self.resume = resume
         self.progress = progress
         self.source = model_directory(recipe.model)
+        # A name that does not exist should not wait for the analysis to be found out.
+        get_criterion(recipe.plan.criterion), get_strategy(recipe.plan.strategy)
 
     # What several stages share, loaded when first needed.
 
@@ -184,6 +187,9 @@ class Pipeline:
         for layer in self.recipe.plan.protect:
             if not 0 <= layer < depth:
                 raise UsageError(f"plan.protect: layer {layer} is outside 0..{depth - 1} of {self.recipe.model}")
+        kept, least = len(set(self.recipe.plan.protect)), min(self.recipe.plan.depths)
+        if kept > least:
+            raise UsageError(f"plan.protect keeps {kept} layers, plan.depths asks for {least}: change one of them")
 
     def run(self) -> RunResult:
         """Every stage, then the report.

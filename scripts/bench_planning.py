@@ -241,9 +241,13 @@ def main() -> None:
     parser.add_argument("--max_subsets", type=int, default=200, help="of the evolutionary search for a quarter")
     parser.add_argument("--cache", type=Path, default=None, help="keeps every score for the next run")
     parser.add_argument("--work", default=".", help="folder for the held-out documents")
+    parser.add_argument("--skip_embedded", action="store_true", help="only the models of --also")
     parser.add_argument("--also", nargs=3, action="append", default=[], metavar=("NAME", "MODEL_DIR", "STORIES"))
     options = parser.parse_args()
-    benches = [embedded(options), *(other(*arguments, options) for arguments in options.also)]
+    benches = [
+        *([] if options.skip_embedded else [embedded(options)]),
+        *(other(*arguments, options) for arguments in options.also),
+    ]
     for bench in benches:
         if "oracle" in options.tables:
             columns = ["model", "removed", "strategy (criterion)", "subsets scored", "layers", "ΔNLL", "regret"]

@@ -63,6 +63,21 @@ def test_every_promised_file_is_there(finished):
     assert result.choice.key is not None
 
 
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"criterion": "dnl"}, "did you mean 'dnll'"),
+        ({"strategy": "gredy"}, "did you mean 'greedy'"),
+        ({"protect": list(range(15))}, "plan.protect keeps 15 layers, plan.depths asks for 14"),
+        ({"protect": [16]}, "plan.protect: layer 16"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_before_anything_is_measured(tmp_path, plan, message):
+    with pytest.raises(UsageError, match=message):
+        prune.run(small_recipe(tmp_path, plan=plan), tmp_path / "run", dry_run=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_planning_again_scores_nothing(finished, tmp_path):
     from prune.pipeline import Pipeline
     from prune.recipe import load_recipe
