@@ -79,10 +79,13 @@ class Bench:
         for name, path in self.recipe.heal.domains.items():
             rows = Path(path).read_text(encoding="utf8").splitlines()
             parts = {
-                "questions": ([r for r in rows if "prompt" in json.loads(r)], {"max_new_tokens": 24}),
+                "questions": (
+                    [r for r in rows if "prompt" in json.loads(r)],
+                    {"max_new_tokens": 24, "num_prompts": 2500},
+                ),
                 "texts": (
                     [r for r in rows if "text" in json.loads(r)],
-                    {"do_sample": True, "max_new_tokens": self.recipe.data.seq_length - 16, "num_prompts": 800},
+                    {"do_sample": True, "max_new_tokens": self.recipe.data.seq_length - 16, "num_prompts": 400},
                 ),
             }
             found = []
