@@ -8,6 +8,8 @@ or complete. Leftovers of a killed run carry the suffix `.partial` and are remov
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -16,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prune.errors import UsageError
+from prune.errors import PruneError, UsageError
 
 CHUNK = 1 << 20
+BUSY = "{}: another process is writing it; wait for it, or give -o another directory"
 
 
 def sha256_file(path: Path) -> str:
@@ -71,15 +74,23 @@ def refuse_non_empty(target: Path, flag: str = "-o") -> None:
 def staged_directory(target: Path) -> Iterator[Path]:
     """Yield a hidden sibling directory; on success it becomes `target` in one rename, on failure it is removed.
 
+    The staging directory is locked while it is in use, so that two processes never write one target.
+
     Raises:
         UsageError: the target exists and is not an empty directory.
+        PruneError: another process is writing the same target.
     """
     refuse_non_empty(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{target.name}.partial")
     if staging.exists():
+        os.close(_claim(staging, target))  # left by a killed run, unless it is locked
         shutil.rmtree(staging)
-    staging.mkdir()
+    try:
+        staging.mkdir()
+    except FileExistsError:
+        raise PruneError(BUSY.format(target)) from None
+    lock = _claim(staging, target)
     try:
         yield staging
         _sync(staging)
@@ -90,6 +101,19 @@ def staged_directory(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+    finally:
+        os.close(lock)
+
+
+def _claim(staging: Path, target: Path) -> int:
+    """An open, locked descriptor of the staging directory; the lock ends with the process."""
+    descriptor = os.open(staging, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise PruneError(BUSY.format(target)) from None
+    return descriptor
 
 
 def _sync(directory: Path) -> None:
@@ -103,6 +127,10 @@ def _sync(directory: Path) -> None:
 
 def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
-    with contextlib.suppress(OSError):  # some file systems refuse to sync a directory
+    try:
         os.fsync(descriptor)
-    os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems cannot sync a directory
+            raise
+    finally:
+        os.close(descriptor)

@@ -22,11 +22,12 @@ from prune.draft_stage import draft_facts, try_drafts
 from prune.errors import GateFailed, UsageError
 from prune.files import sha256_json, sha256_tree, write_json
 from prune.heal_stages import HealStages, candidate_plan, read_self_generated, round_depths
-from prune.model.loading import load_model, load_tokenizer
+from prune.model.loading import load_model, load_tokenizer, model_directory
 from prune.packaging.saving import HEALING
 from prune.planning.registry import get_criterion, get_strategy
-from prune.recipe import EMBEDDED, Recipe, SuiteRecipe, dump_recipe
+from prune.recipe import Recipe, SuiteRecipe, dump_recipe
 from prune.run_directory import RunDirectory
+from prune.secrets import Redacting
 from prune.verdict import CandidateKey, Choice, DraftTrial, choose, recommend
 from prune.versions import library_versions
 
@@ -514,18 +515,6 @@ def checkpoint(key: CandidateKey) -> str:
     return f"{key.stage}/{key.num_layers}"
 
 
-def model_directory(model: str) -> str:
-    """The directory or hub id behind a recipe's `model`, which may be `embedded`."""
-    from prune.model.loading import check_local
-
-    if model == EMBEDDED:
-        from prune.embedded import MODEL
-
-        return str(MODEL)
-    check_local(model)
-    return model
-
-
 def resolve_suites(recipe: Recipe) -> list[Suite]:
     """The recipe's suites: built-in ones by name, the user's own as they stand."""
     from evals.suite import load_suite, make_suite
@@ -566,7 +555,7 @@ def changed_fields(old: str, new: str) -> Iterator[str]:
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(Redacting("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     previous = log.level
     log.setLevel(logging.INFO)

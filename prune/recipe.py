@@ -14,12 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from prune.errors import UsageError, nearest
 from prune.healing.settings import GenerateSettings, HealSettings
+from prune.model.loading import EMBEDDED
 
 if TYPE_CHECKING:
     from prune.planning.registry import Tuning
-
-EMBEDDED = "embedded"
-"""The name that stands for the demo model, in `model:`."""
 
 
 class _Section(BaseModel):

@@ -22,6 +22,8 @@ from prune.errors import PruneError, UsageError
 from prune.files import sha256_file, sha256_json, sha256_tree, staged_directory, write_json, write_text
 
 log = logging.getLogger("prune")
+FIRST_FILES = (".lock", ".state.json.partial")
+"""What a run killed before its first state leaves; a directory with nothing else is as good as empty."""
 
 
 class RunDirectory:
@@ -43,7 +45,7 @@ class RunDirectory:
         self.root = root
         self.redone: list[str] = []
         self.kept: list[str] = []
-        existing = root.is_dir() and any(root.iterdir())
+        existing = root.is_dir() and any(path.name not in FIRST_FILES for path in root.iterdir())
         if root.is_file():
             raise UsageError(f"{root} is a file: give -o a directory")
         if existing and not (root / "state.json").is_file():
@@ -95,7 +97,8 @@ class RunDirectory:
             self.kept.append(name)
             log.info("%s: kept", name)
             return str(known["output"])
-        log.info("%s: started", name)
+        fields = {field: sha256_json(value) for field, value in inputs.items()}
+        log.info("%s: started%s", name, _why(known, key, fields))
         began = time.monotonic()
         self.state["stages"].pop(name, None)
         write_json(self._state_path, self.state)
@@ -110,7 +113,7 @@ class RunDirectory:
             with staged_directory(target) as staging:
                 work(staging)
         seconds = round(time.monotonic() - began, 2)
-        record = {"inputs": key, "output": hash_path(target), "path": output, "seconds": seconds}
+        record = {"inputs": key, "fields": fields, "output": hash_path(target), "path": output, "seconds": seconds}
         self.state["stages"][name] = record
         write_json(self._state_path, self.state)
         self.redone.append(name)
@@ -124,6 +127,17 @@ class RunDirectory:
     def write(self, name: str, text: str) -> None:
         """Write a small file of the run atomically."""
         write_text(self.root / name, text)
+
+
+def _why(known: dict[str, Any] | None, key: str, fields: dict[str, str]) -> str:
+    """What made an earlier result stale, for the log."""
+    if not known:
+        return ""
+    if known["inputs"] == key:
+        return " again: its earlier result is gone or was altered"
+    old = known.get("fields", {})
+    changed = sorted(name for name in fields.keys() | old.keys() if fields.get(name) != old.get(name))
+    return f" again: changed since the last run: {', '.join(changed)}"
 
 
 def hash_path(path: Path) -> str:

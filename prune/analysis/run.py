@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prune.analysis.batch_size import BatchSize
 from prune.analysis.clean_pass import CleanPass, Rules
 from prune.analysis.difficulty import difficulty_report
 from prune.analysis.phases import phase_changes
@@ -64,7 +65,17 @@ def run_analysis(
     chosen = select(options.measures)
     _check(domains, options)
     tracer = SublayerTracer(find_anatomy(model))
-    records = collect(model, tracer, domains, chosen, options, progress, processes)
+    fitting = BatchSize(options.batch_size)
+    records: dict[str, Records] = {}
+
+    def run(size: int) -> None:
+        smaller = dataclasses.replace(options, batch_size=size)
+        records.update(collect(model, tracer, domains, chosen, smaller, progress, processes))
+
+    if processes.count > 1:  # one process alone cannot start again with a smaller batch
+        run(options.batch_size)
+    else:
+        fitting.until_it_fits(run, "calibration")
     parts = list(records.values())
     measurements = figures(parts, chosen, options)
     for name, part in records.items():
@@ -86,6 +97,7 @@ def run_analysis(
         "seed": options.seed,
         "options": {
             **dataclasses.asdict(options),
+            "batch_size_used": fitting.value,
             "measures": list(chosen),
             "swap_distances": list(options.swap_distances),
             "dtype": str(model.dtype),
@@ -192,6 +204,9 @@ def _without_prompts(domains: Mapping[str, Domain], first_token: str) -> list[st
 
 def _warnings(tracer: SublayerTracer, domains: Mapping[str, Domain], info: Mapping[str, Any]) -> list[str]:
     found = []
+    asked, used = info["options"]["batch_size"], info["options"]["batch_size_used"]
+    if used < asked:
+        found.append(f"out of memory at batch size {asked}: measured with {used}")
     for name, domain in domains.items():
         if domain.excluded:
             found.append(f"{name}: {domain.excluded} documents were shorter than two tokens and were left out")

@@ -4,17 +4,23 @@ Each function checks its input before anything slow is imported, calls one room 
 room returns. No mathematics here.
 """
 
-from prune.api._analyze import analyze
-from prune.api._compensate import compensate
-from prune.api._cut import cut
-from prune.api._eval import eval
-from prune.api._export import export
-from prune.api._generate import generate
-from prune.api._heal import heal
-from prune.api._plan import plan
-from prune.api._report import report
-from prune.api._run import demo, run
-from prune.api._verify import verify
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prune.api._analyze import analyze
+    from prune.api._compensate import compensate
+    from prune.api._cut import cut
+    from prune.api._eval import eval
+    from prune.api._export import export
+    from prune.api._generate import generate
+    from prune.api._heal import heal
+    from prune.api._plan import plan
+    from prune.api._report import report
+    from prune.api._run import demo, run
+    from prune.api._verify import verify
 
 __all__ = [
     "analyze",
@@ -30,3 +36,13 @@ __all__ = [
     "run",
     "verify",
 ]
+
+SHARED = {"demo": "_run"}
+"""Functions that live in another's module; every other one is in `_NAME.py`."""
+
+
+def __getattr__(name: str) -> Any:
+    # A cut needs neither pydantic nor the other commands' rooms: each module is imported when first used.
+    if name in __all__:
+        return getattr(importlib.import_module(f"prune.api.{SHARED.get(name, '_' + name)}"), name)
+    raise AttributeError(f"module 'prune.api' has no attribute {name!r}")

@@ -47,7 +47,8 @@ def analyze(
     Raises:
         UsageError, PruneError: bad input; nothing is written.
     """
-    from prune.pipeline import model_directory, run_analysis
+    from prune.model.loading import model_directory
+    from prune.pipeline import run_analysis
 
     target = Path(output)
     refuse_non_empty(target)

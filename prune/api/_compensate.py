@@ -44,7 +44,7 @@ def compensate(
     Raises:
         UsageError, PruneError: bad input; nothing is written.
     """
-    from prune.pipeline import model_directory
+    from prune.model.loading import model_directory
     from prune.planning.plan import Plan
     from prune.surgery.compensation import METHODS
     from prune.surgery.cut import resolve_source

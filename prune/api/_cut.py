@@ -24,7 +24,7 @@ def cut(
     dry_run: bool = False,
 ) -> CutResult:
     """Remove layers from a checkpoint on disk, exactly; see `prune.surgery.cut.cut`."""
-    from prune.pipeline import model_directory
+    from prune.model.loading import model_directory
     from prune.surgery import cut as surgery
 
     return surgery.cut(

@@ -74,8 +74,7 @@ def eval(
     from evals.suite import load_suite
     from evals.suite_choice import check_tasks, choose_suites, with_measured_chance
     from prune.files import staged_directory
-    from prune.model.loading import load_model, load_tokenizer
-    from prune.pipeline import model_directory
+    from prune.model.loading import load_model, load_tokenizer, model_directory
 
     target = Path(output)
     refuse_non_empty(target)

@@ -49,8 +49,7 @@ def generate(
         UsageError, PruneError: bad input; the output does not exist then.
     """
     from prune.healing.prompts import read_prompts
-    from prune.model.loading import load_model, load_tokenizer
-    from prune.pipeline import model_directory
+    from prune.model.loading import load_model, load_tokenizer, model_directory
     from prune.versions import library_versions
 
     target = Path(output)

@@ -67,9 +67,8 @@ def heal(
 
     from prune.files import staged_directory, write_json
     from prune.healing.heal import heal as train
-    from prune.model.loading import load_model, load_tokenizer
+    from prune.model.loading import load_model, load_tokenizer, model_directory
     from prune.packaging.saving import HEALING, save_like
-    from prune.pipeline import model_directory
 
     tokenizer = load_tokenizer(model)
     domains = load_domains(data, tokenizer, seq_length, None, chosen.seed)

@@ -117,7 +117,7 @@ def _inputs(found: Analysis, directory: Path, cache: Path) -> Inputs:
     fetched: dict[str, Any] = {}
 
     def source() -> str:
-        from prune.pipeline import model_directory
+        from prune.model.loading import model_directory
 
         return model_directory(found.info["model"])
 

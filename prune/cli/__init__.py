@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -9,6 +10,14 @@ import warnings
 from typing import NoReturn
 
 INTERRUPTED = 130
+OF_THE_PLACE = {
+    errno.ENOSPC: "free space there, or choose another -o",
+    errno.EDQUOT: "free space there, or choose another -o",
+    errno.EROFS: "choose another -o",
+    errno.EACCES: "mend its permissions, or choose another -o",
+    errno.EPERM: "mend its permissions, or choose another -o",
+}
+"""Failures of the disk or the directory that a user can mend, with the cure; any other OSError is a bug."""
 
 
 def main() -> NoReturn:
@@ -42,18 +51,27 @@ def _run() -> int:
 
     try:
         code = build(sys.argv[1:])(standalone_mode=False)
+        if code == INTERRUPTED:  # Typer turns a KeyboardInterrupt into its exit code
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except Abort:
-        return _say("interrupted", INTERRUPTED)
-    except KeyboardInterrupt:
+    except (Abort, KeyboardInterrupt):
         return _say("interrupted; a run goes on with --resume", INTERRUPTED)
     except ClickException as error:
         return _say(error.format_message(), error.exit_code)
     except (PruneError, EvalError) as error:
         return _say(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in OF_THE_PLACE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(f"{where}{error.strerror}; {OF_THE_PLACE[error.errno]}", 1)
+    except MemoryError:
+        return _say("out of memory: use a smaller --batch_size or --seq_length, or a machine with more", 1)
 
 
 def _say(message: str, code: int) -> int:
+    from prune.secrets import without_secrets
+
     if _speaks():
-        print(f"prune: {' '.join(message.split())}", file=sys.stderr)
+        print(f"prune: {without_secrets(' '.join(message.split()))}", file=sys.stderr)
     return code

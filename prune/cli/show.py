@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from prune.secrets import without_secrets
+
 
 def emit(value: dict[str, Any], lines: Sequence[str], *, as_json: bool, quiet: bool) -> None:
     """Print a result in the form that was asked for."""
@@ -45,7 +47,11 @@ class _Clock(logging.Handler):
         self.began = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"[{time.monotonic() - self.began:6.1f} s] {record.getMessage()}", file=sys.stderr, flush=True)
+        print(
+            f"[{time.monotonic() - self.began:6.1f} s] {without_secrets(record.getMessage())}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def follow(quiet: bool) -> None:

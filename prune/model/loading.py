@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError, UsageError
+from prune.model.chat_template import check_chat_template
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+EMBEDDED = "embedded"
+"""The name that stands for the demo model."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -34,6 +37,20 @@ def check_local(model: str) -> None:
         raise UsageError(f"{model}: is a file; give the directory of a transformers checkpoint")
     elif path.is_absolute() or model.startswith(".") or model.count("/") != 1 or path.parent.is_dir():
         raise UsageError(f"{model}: no such model directory")
+
+
+def model_directory(model: str) -> str:
+    """The directory or hub id behind a model as users name it, which may be `embedded`, the demo model.
+
+    Raises:
+        UsageError: see `check_local`.
+    """
+    if model == EMBEDDED:
+        from prune.embedded import MODEL
+
+        return str(MODEL)
+    check_local(model)
+    return model
 
 
 def resolve_dtype(dtype: str) -> torch.dtype | str:
@@ -106,11 +123,13 @@ def load_tokenizer(model: str, *, revision: str | None = None, trust_remote_code
     """The checkpoint's tokenizer.
 
     Raises:
-        PruneError: it has none, or it cannot be read.
+        PruneError: it has none, it cannot be read, or its chat template does not come to an end.
     """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise PruneError(f"{model}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
+    check_chat_template(tokenizer, model)
+    return tokenizer

@@ -11,6 +11,7 @@ from typing import Any
 
 from prune.errors import PruneError, UsageError
 from prune.files import sha256_file
+from prune.secrets import without_secrets
 from prune.versions import library_versions
 
 MANIFEST = "prune_manifest.json"
@@ -27,14 +28,14 @@ def file_hashes(directory: Path) -> dict[str, str]:
 
 
 def without_paths(value: Any) -> Any:
-    """A copy of a JSON value in which every absolute path that exists here is reduced to its last name."""
+    """A copy of a JSON value without tokens, and with every absolute path that exists here reduced to its last name."""
     if isinstance(value, dict):
         return {key: without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_paths(item) for item in value]
     if isinstance(value, str) and value.startswith("/") and len(value) < 1024 and Path(value).exists():
         return Path(value).name
-    return value
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def build_manifest(directory: Path, facts: dict[str, Any], replay: dict[str, Any]) -> dict[str, Any]:

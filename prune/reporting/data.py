@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from prune.errors import UsageError
 from prune.files import write_json
-from prune.reporting.text import without_secrets
+from prune.secrets import without_secrets
 
 if TYPE_CHECKING:
     from prune.analysis.result import Analysis

@@ -10,7 +10,8 @@ import re
 from prune.reporting import captions, tables
 from prune.reporting.data import ReportData
 from prune.reporting.tables import Table
-from prune.reporting.text import Text, without_secrets
+from prune.reporting.text import Text
+from prune.secrets import without_secrets
 
 SPACES = re.compile(r"[^\S\u00a0]+")  # line breaks too, but not the one between a figure and its unit
 SPECIAL = re.compile(r"([\\`*_\[\]|#~])")

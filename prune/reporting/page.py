@@ -18,7 +18,8 @@ from prune.reporting import captions, figures, tables
 from prune.reporting.data import AnalysisView, Candidate, ReportData, finite
 from prune.reporting.markdown import render_markdown
 from prune.reporting.panels import Panel, analysis_panels, evidence_panels
-from prune.reporting.text import Text, duration, interval, money, percent, quantity, scaled, times, without_secrets
+from prune.reporting.text import Text, duration, interval, money, percent, quantity, scaled, times
+from prune.secrets import without_secrets
 
 if TYPE_CHECKING:
     from prune.analysis.depth_map import DepthMap

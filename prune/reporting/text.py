@@ -7,7 +7,6 @@ with the same placeholders (a test checks it); what is unknown is written as an 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,6 @@ from prune.errors import UsageError, nearest
 
 UNKNOWN = "–"
 NBSP = "\N{NO-BREAK SPACE}"  # a figure and its unit stay on one line
-SECRETS = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[A-Z0-9]{16})")
-
-
-def without_secrets(text: str) -> str:
-    """The text with anything shaped like an access token replaced; recipes and log lines can carry them."""
-    return SECRETS.sub("[removed]", text)
 
 
 @functools.cache

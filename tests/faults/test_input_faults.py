@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +18,13 @@ from prune.files import sha256_tree
 from prune.surgery.checkpoint import INDEX, SINGLE, read_checkpoint
 from prune.surgery.cut import cut
 from prune.surgery.headers import parse_header, read_header
-
-CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4}
-
-
-def tensor_file(path: Path, names: list[str], dtype: str = "F32") -> None:
-    """Write a safetensors file of one-element tensors by hand."""
-    size = {"F32": 4, "BF16": 2}[dtype]
-    table = {n: {"dtype": dtype, "shape": [1], "data_offsets": [size * i, size * (i + 1)]} for i, n in enumerate(names)}
-    raw = json.dumps(table).encode()
-    path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(range(size * len(names))))
+from tests.faults.checkpoints import CONFIG, four_layers, tensor_file
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Iterator[Path]:
-    """A four-layer checkpoint in two shards; each test changes it, and must leave it as changed."""
-    root = tmp_path / "source"
-    root.mkdir()
-    (root / "config.json").write_text(json.dumps(CONFIG))
-    shards = {"a.safetensors": [0, 1], "b.safetensors": [2, 3]}
-    weight_map = {}
-    for file, layers in shards.items():
-        names = [f"model.layers.{i}.w" for i in layers] + [f"model.{file[0]}"]
-        tensor_file(root / file, names)
-        weight_map |= dict.fromkeys(names, file)
-    (root / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    return root
+def source(tmp_path: Path) -> Path:
+    """A four-layer checkpoint; each test changes it, and must leave it as changed."""
+    return four_layers(tmp_path / "source")
 
 
 def edit_index(root: Path, **changes: Any) -> None:

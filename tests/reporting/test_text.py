@@ -5,7 +5,8 @@ from string import Formatter
 import pytest
 
 from prune.errors import UsageError
-from prune.reporting.text import Text, duration, interval, languages, percent, quantity, runs, scaled, without_secrets
+from prune.reporting.text import Text, duration, interval, languages, percent, quantity, runs, scaled
+from prune.secrets import without_secrets
 
 
 def plain(value: str) -> str:
