@@ -11,10 +11,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prune.api import analyze, compensate, cut, demo, eval, export, generate, heal, plan, report, run, verify
+    from prune.api import (
+        analyze,
+        compare,
+        compensate,
+        cut,
+        demo,
+        eval,
+        export,
+        generate,
+        heal,
+        plan,
+        report,
+        run,
+        verify,
+    )
 
 __all__ = [
     "analyze",
+    "compare",
     "compensate",
     "cut",
     "demo",

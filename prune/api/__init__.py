@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prune.api._analyze import analyze
+    from prune.api._compare import compare
     from prune.api._compensate import compensate
     from prune.api._cut import cut
     from prune.api._eval import eval
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "analyze",
+    "compare",
     "compensate",
     "cut",
     "demo",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from prune.analysis.depth_map import DepthMap
+    from prune.comparison import Comparison
 
 SERIES = tuple(f"var(--series-{index})" for index in range(1, 7))
 BANDS = tuple(f"var(--band-{index})" for index in range(1, 7))
@@ -323,6 +324,45 @@ def depth_map(found: DepthMap, names: tuple[str, str], text: Text) -> go.Figure:
     )  # fmt: skip
     axes = [text("axis_depth_in", name=_plain(name)) for name in names]
     return _layout(figure, axes[1], axes[0], height=430, x={"dtick": _tick(depths_b)}, y={"dtick": _tick(depths_a)})
+
+
+def quality_by_cost(found: Comparison, text: Text) -> go.Figure | None:
+    """Mean retention against decode milliseconds per token; the Pareto front filled and joined."""
+    import plotly.graph_objects as go
+
+    known = [m for m in found.models if m.quality is not None and m.decode_tokens_per_s]
+    if len(known) < 2:
+        return None
+    points = sorted((1000 / (m.decode_tokens_per_s or 1), m.quality, m) for m in known)
+    figure = go.Figure()
+    front = [(x, y) for x, y, m in points if m.pareto]
+    figure.add_scatter(
+        x=[x for x, _ in front], y=[y for _, y in front], mode="lines", hoverinfo="skip", showlegend=False,
+        line={"color": "var(--axis)", "width": 1, "dash": "dash"},
+    )  # fmt: skip
+    for index, (x, y, m) in enumerate(points):
+        figure.add_scatter(
+            x=[x], y=[y], mode="markers", name=_plain(m.name), text=[_plain(m.name)],
+            marker={"color": SERIES[index % 6], "size": 11, "symbol": "circle" if m.pareto else "circle-open"},
+            hovertemplate=text("hover_compare") + "<extra></extra>",
+        )  # fmt: skip
+    return _layout(figure, text("axis_decode_ms"), text("axis_retention"), y={"tickformat": ".0%"})
+
+
+def contribution_by_relative_depth(found: Comparison, text: Text) -> go.Figure | None:
+    """Relative contribution of every layer of every model, over l / (L - 1)."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for index, m in enumerate(m for m in found.models if m.relative_contribution):
+        row = m.relative_contribution or []
+        figure.add_scatter(
+            x=[layer / max(1, len(row) - 1) for layer in range(len(row))], y=row, mode="lines+markers",
+            name=_plain(m.name), line={"color": SERIES[index % len(SERIES)], "width": 2}, marker={"size": 5},
+        )  # fmt: skip
+    if not figure.data:
+        return None
+    return _layout(figure, text("axis_relative_depth"), text("axis_contribution"), y={"type": "log", "dtick": 1})
 
 
 def effect_map(view: AnalysisView, key: str, text: Text) -> go.Figure | None:

@@ -46,7 +46,7 @@ def render_html(data: ReportData, path: Path, lang: str = "en") -> None:
     Raises:
         UsageError: `lang` is neither `en` nor `ja`.
     """
-    write_text(path, _page("report.html.jinja", _report_context(data, Text(lang))))
+    write_text(path, fill_page("report.html.jinja", _report_context(data, Text(lang))))
 
 
 def render_analysis_html(analysis: Analysis, path: Path, lang: str = "en", title: str = "") -> None:
@@ -69,7 +69,7 @@ def render_analysis_html(analysis: Analysis, path: Path, lang: str = "en", title
         "stability": tables.stability_lines(view, text), "warnings": view.warnings,
         "layer_table": tables.layer_table(view, text), "provenance": tables.pairs(finite(info)),
     }  # fmt: skip
-    write_text(path, _page("analysis.html.jinja", {**context, "panels_shown": context["analysis"]}))
+    write_text(path, fill_page("analysis.html.jinja", {**context, "panels_shown": context["analysis"]}))
 
 
 def render_depth_map_html(found: DepthMap, names: tuple[str, str], path: Path, lang: str = "en") -> None:
@@ -94,11 +94,11 @@ def render_depth_map_html(found: DepthMap, names: tuple[str, str], path: Path, l
         "headline": text("title_depth_map"), "analysis": [panel], "phases": [], "stability": [], "warnings": [],
         "layer_table": tables.Table([]), "provenance": tables.pairs(finite(details)), "panels_shown": [panel],
     }  # fmt: skip
-    write_text(path, _page("analysis.html.jinja", context))
+    write_text(path, fill_page("analysis.html.jinja", context))
 
 
-def _page(template: str, context: dict[str, Any]) -> str:
-    """Fill a template, then put the scripts in: they are ours, and far too long to pass through a template."""
+def fill_page(template: str, context: dict[str, Any]) -> str:
+    """A page from a template. The scripts go in last: they are ours, and far too long to pass through Jinja."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs

@@ -1,0 +1,231 @@
+"""`prune.compare`: several checkpoints side by side."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune.api._inputs import Data, check_files, load_domains, pad_token
+from prune.errors import UsageError
+from prune.files import refuse_non_empty, staged_directory, write_json
+
+if TYPE_CHECKING:
+    from evals.evidence import Evidence
+    from evals.suite import Suite
+    from prune.calibration import Domain
+    from prune.comparison import Comparison
+
+
+def compare(
+    models: Sequence[str],
+    output: str | Path,
+    *,
+    suite: Sequence[str] = (),
+    size: str = "quick",
+    limit: int | None = None,
+    include_path: Sequence[str] = (),
+    local_data: str | None = None,
+    data: Data = (),
+    depth_map: bool = False,
+    seq_length: int = 512,
+    calib_num_samples: int | None = None,
+    batch_size: int = 8,
+    cost_batch_size: int = 1,
+    prompt_tokens: int = 128,
+    new_tokens: int = 32,
+    repeats: int = 3,
+    bootstrap: int = 200,
+    alpha: float = 0.05,
+    seed: int = 0,
+    dtype: str = "float32",
+    progress: bool = False,
+    dry_run: bool = False,
+) -> Comparison | dict[str, Any]:
+    """Quality, cost, depth use and residual width of two or more checkpoints, and which lie on the Pareto front.
+
+    Args:
+        models: directories or hub ids; the first is the reference.
+        output: new directory for compare.json, compare.html and, with `depth_map`, depth_map.html and its JSON.
+        suite: built-in suite names or YAML files; no quality without.
+        data: documents by domain; no depth use and no depth map without.
+        depth_map: best linear map from each depth of the first model to each of the second.
+        cost_batch_size, prompt_tokens, new_tokens, repeats: of the speed measurement, all models in turn.
+
+    Raises:
+        UsageError, PruneError, evals.errors.EvalError: bad input, or a tokenizer that makes the tests different.
+    """
+    from prune.pipeline import model_directory
+
+    target = Path(output)
+    refuse_non_empty(target)
+    names = _names(models)
+    if depth_map and (not data or len(models) != 2):
+        raise UsageError("--depth_map takes exactly two models and documents (--data NAME=PATH)")
+    directories = {name: model_directory(model) for name, model in zip(names, models, strict=True)}
+    if data:
+        check_files(data)
+    suites = _suites(suite, size, include_path, local_data)
+    if dry_run:
+        return {"models": names, "suites": [s.name for s in suites], "depth_map": depth_map}
+    from prune.comparison import Comparison, mark_pareto
+    from prune.model.loading import load_model, load_tokenizer
+
+    loaded = {name: load_model(directory, dtype=dtype) for name, directory in directories.items()}
+    tokenizers = {name: load_tokenizer(directory) for name, directory in directories.items()}
+    evidence = _quality(
+        loaded, tokenizers, suites, include_path=include_path, local_data=local_data, limit=limit, alpha=alpha,
+        seed=seed, batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    shape = {"batch_size": cost_batch_size, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
+    rows, setting = _cost(loaded, directories, shape, repeats)
+    domains = {
+        name: load_domains(data, tokenizers[name], seq_length, calib_num_samples, seed) if data else {}
+        for name in names
+    }
+    for name, row in rows.items():
+        row["suites"] = _figures(name, names[0], evidence)
+        if domains[name]:
+            row |= _depth(loaded[name], domains[name], pad_token(tokenizers[name]), batch_size, bootstrap, seed)
+    from prune.comparison import Compared
+
+    result = Comparison(models=[Compared(name=name, **row) for name, row in rows.items()], setting=setting)
+    mark_pareto(result.models)
+    found_map = None
+    if depth_map:
+        from prune.analysis.depth_map import depth_map as fit_map
+
+        first, second = names
+        _same_tokens(domains[first], domains[second])
+        found_map = fit_map(
+            loaded[first], loaded[second], domains[first], batch_size=batch_size,
+            pad_token_id=pad_token(tokenizers[first]), seed=seed,
+        )  # fmt: skip
+        result.depth_map = found_map.as_dict()
+    from prune.reporting.compared import render_comparison_html
+    from prune.reporting.page import render_depth_map_html
+
+    with staged_directory(target) as staging:
+        result.save(staging / "compare.json")
+        render_comparison_html(result, staging / "compare.html")
+        for name, found in evidence.items():
+            found.save(staging / "evidence" / name)
+        if found_map is not None:
+            write_json(staging / "depth_map.json", found_map.as_dict())
+            render_depth_map_html(found_map, (names[0], names[1]), staging / "depth_map.html")
+    return result
+
+
+def _names(models: Sequence[str]) -> list[str]:
+    """Short names, made distinct."""
+    if len(models) < 2:
+        raise UsageError("compare: give two or more models")
+    if len(set(models)) < len(models):
+        raise UsageError("compare: a model is named twice")
+    short = [Path(model).name if Path(model).is_dir() else model for model in models]
+    if len(set(short)) == len(short):
+        return short
+    longer = ["/".join(Path(model).parts[-2:]) for model in models]
+    return longer if len(set(longer)) == len(longer) else list(models)
+
+
+def _suites(suite: Sequence[str], size: str, include_path: Sequence[str], local_data: str | None) -> list[Suite]:
+    from evals.suite import load_suite
+    from evals.suite_choice import check_tasks
+
+    if size not in {"quick", "full"}:
+        raise UsageError(f"--size {size!r}: use quick or full")
+    suites = [load_suite(name).sized(size) for name in suite]  # type: ignore[arg-type]
+    if suites:
+        check_tasks(suites, [Path(p) for p in include_path], Path(local_data) if local_data else None)
+    return suites
+
+
+def _quality(
+    loaded: dict[str, Any], tokenizers: dict[str, Any], suites: list[Suite], *, include_path: Sequence[str],
+    local_data: str | None, limit: int | None, alpha: float, seed: int, batch_size: int, progress: bool,
+) -> dict[str, Evidence]:  # fmt: skip
+    """Evidence of every model but the first, against the first; empty without suites."""
+    if not suites:
+        return {}
+    from evals.gate import judge
+    from evals.harness import run_tasks
+    from evals.suite_choice import with_measured_chance
+
+    results = {
+        name: run_tasks(
+            model,
+            tokenizers[name],
+            [task for s in suites for task in s.tasks],
+            include_path=[Path(p) for p in include_path],
+            local_data=Path(local_data) if local_data else None,
+            limit=limit,
+            batch_size=batch_size,
+            seed=seed,
+            progress=progress,
+        )
+        for name, model in loaded.items()
+    }
+    reference, *others = loaded
+    found = {}
+    for name in others:
+        evidence = judge(
+            results[reference], results[name], with_measured_chance(suites, results[reference]), alpha=alpha, seed=seed
+        )
+        evidence.original_model, evidence.candidate_model = reference, name
+        found[name] = evidence
+    return found
+
+
+def _figures(name: str, reference: str, evidence: dict[str, Evidence]) -> dict[str, Any]:
+    from prune.comparison import suite_figures
+
+    own = None if name == reference else evidence.get(name)
+    return dict(suite_figures(own, next(iter(evidence.values()), None)))
+
+
+def _cost(
+    loaded: dict[str, Any], directories: dict[str, str], shape: dict[str, int], repeats: int
+) -> tuple[dict[str, dict[str, Any]], str]:
+    from evals.cost import footprint
+    from evals.throughput import measure_side_by_side
+
+    speeds = measure_side_by_side(loaded, **shape, repeats=repeats)
+    rows: dict[str, dict[str, Any]] = {}
+    for name, model in loaded.items():
+        size = footprint(model)
+        files = list(Path(directories[name]).glob("*.safetensors"))
+        rows[name] = {
+            "num_layers": size.layers,
+            "parameters": size.parameters,
+            "bytes": sum(f.stat().st_size for f in files) or size.bytes,
+            "kv_bytes_per_token": size.kv_bytes_per_token,
+            "prefill_tokens_per_s": speeds[name].prefill_tokens_per_s,
+            "decode_tokens_per_s": speeds[name].decode_tokens_per_s,
+        }
+    first = next(iter(speeds.values()))
+    words = f"batch {first.batch_size}, {first.prompt_tokens} prompt and {first.new_tokens} new tokens"
+    return rows, f"{words}, {first.device}, {first.dtype}"
+
+
+def _depth(
+    model: Any, domains: dict[str, Domain], pad: int, batch_size: int, bootstrap: int, seed: int
+) -> dict[str, Any]:
+    from prune.analysis import analyze
+    from prune.comparison import depth_use
+
+    analysis = analyze(
+        model, domains, measures=("contributions", "width"), batch_size=batch_size, bootstrap=bootstrap, seed=seed,
+        pad_token_id=pad,
+    )  # fmt: skip
+    return depth_use(analysis, int(model.get_input_embeddings().weight.shape[1]))
+
+
+def _same_tokens(first: dict[str, Domain], second: dict[str, Domain]) -> None:
+    for (name, a), b in zip(first.items(), second.values(), strict=True):
+        pairs = itertools.zip_longest(a.documents, b.documents)
+        if any(x is None or y is None or x.input_ids != y.input_ids for x, y in pairs):
+            raise UsageError(
+                f"--depth_map: the two models' tokenizers split {name} differently, so their positions do not match"
+            )

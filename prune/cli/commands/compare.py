@@ -1,0 +1,80 @@
+"""`prune compare`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from prune.cli.commands.eval import Alpha, Include, Limit, LocalData, Suites
+from prune.cli.flags import DATA_HELP, DryRun, Dtype, Json, Output, Quiet, Seed, split_names
+from prune.cli.show import emit, number, table
+
+
+def command(
+    models: Annotated[list[str], typer.Argument(metavar="A B ...", help="Two or more; the first is the reference.")],
+    output: Output,
+    suite: Suites = "",
+    size: Annotated[str, typer.Option("--size", help="`quick` or `full`, as each suite defines them.")] = "quick",
+    limit: Limit = None,
+    include_path: Include = None,
+    local_data: LocalData = None,
+    data: Annotated[list[str] | None, typer.Option("--data", help=f"For depth use. {DATA_HELP}")] = None,
+    depth_map: Annotated[
+        bool, typer.Option("--depth_map", help="Best linear map from each depth of A to each of B (two models).")
+    ] = False,
+    seq_length: Annotated[int, typer.Option("--seq_length", min=2, help="Longer documents are cut, in tokens.")] = 512,
+    calib_num_samples: Annotated[
+        int | None, typer.Option("--calib_num_samples", min=1, help="Documents per domain; all if absent.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Documents or prompts at a time.")] = 8,
+    seed: Seed = 0,
+    dtype: Dtype = "float32",
+    alpha: Alpha = 0.05,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Quality, cost, depth use and width of several checkpoints, with the Pareto front."""
+    from prune import api
+
+    result = api.compare(
+        models,
+        output,
+        suite=split_names(suite) or (),
+        size=size,
+        limit=limit,
+        include_path=include_path or (),
+        local_data=local_data,
+        data=data or (),
+        depth_map=depth_map,
+        seq_length=seq_length,
+        calib_num_samples=calib_num_samples,
+        batch_size=batch_size,
+        seed=seed,
+        dtype=dtype,
+        alpha=alpha,
+        progress=not quiet and sys.stderr.isatty(),
+        dry_run=dry_run,
+    )
+    if isinstance(result, dict):
+        emit(result, [f"would compare {', '.join(result['models'])}"], as_json=as_json, quiet=quiet)
+        return
+    if as_json:
+        emit(result.model_dump(mode="json"), [], as_json=True, quiet=quiet)
+        return
+    suites = list(result.models[0].suites)
+    columns = ["model", "layers", *suites, "parameters", "decode tokens/s", "depth score", "width used", "Pareto"]
+    rows = []
+    for m in result.models:
+        scores = [f"{m.suites[s].score:.3f} {m.suites[s].verdict or ''}".strip() for s in suites]
+        pareto = {True: "yes", False: "no", None: "-"}[m.pareto]
+        speed = f"{m.decode_tokens_per_s:.0f}" if m.decode_tokens_per_s else "-"
+        use = [number(m.depth_score), number(m.width_used)]
+        rows.append([m.name, m.num_layers, *scores, f"{m.parameters:,}", speed, *use, pareto])
+    table("Comparison", columns, rows, quiet=quiet)
+    lines = [f"speed: {result.setting}", f"written: {output} (open compare.html)"]
+    if result.depth_map:
+        lines.insert(0, f"depth map: {result.depth_map['sentence']}")
+    emit({}, lines, as_json=False, quiet=quiet)

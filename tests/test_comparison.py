@@ -1,0 +1,107 @@
+"""Comparing checkpoints: the front, depth use by its formula, and the command on real models."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+import prune
+from prune.analysis.result import Analysis
+from prune.comparison import Compared, SuiteFigure, depth_use, mark_pareto
+from prune.embedded import HERE
+from prune.errors import UsageError
+
+STORIES = str(HERE / "data/calibration/stories.jsonl")
+
+
+def row(name: str, retention: float | None, speed: float | None, verdict: str | None = "PASS") -> Compared:
+    suites = {"math": SuiteFigure(score=0.5, retention=retention, verdict=verdict)}
+    return Compared(
+        name=name, num_layers=4, parameters=10, bytes=20, kv_bytes_per_token=2, decode_tokens_per_s=speed, suites=suites
+    )
+
+
+def test_the_pareto_front_keeps_what_nothing_beats():
+    original, good, slow, poor = (
+        row("original", None, 100, None),  # retention 1 by definition
+        row("good", 0.9, 150),
+        row("slow", 0.9, 140),
+        row("poor", 0.5, 200),
+    )
+    unknown = row("unknown", None, 120, "INCONCLUSIVE")
+    mark_pareto([original, good, slow, poor, unknown])
+    assert [m.pareto for m in (original, good, slow, poor, unknown)] == [True, True, False, True, None]
+
+
+def test_equal_checkpoints_share_the_front():
+    twins = [row("a", 0.9, 100), row("b", 0.9, 100)]
+    mark_pareto(twins)
+    assert [m.pareto for m in twins] == [True, True]
+
+
+def test_depth_use_is_the_weighted_mean_layer():
+    contribution = np.array([1.0, 2.0, 1.0, 4.0], dtype=np.float32)
+    arrays = {
+        "relative_contribution/layer": contribution,
+        "block_influence": contribution / 10,
+        "width/participation_ratio": np.array([2.0, 8.0, 4.0, 3.0, 1.0]),
+    }
+    found = depth_use(Analysis({"num_layers": 4}, arrays), width=32)
+    assert found["depth_score"] == pytest.approx((0 * 1 + 1 * 2 + 2 * 1 + 3 * 4) / 8 / 3)
+    assert found["width_used"] == 0.25
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    root = tmp_path_factory.mktemp("compare")
+    prune.cut("embedded", root / "cut", drop_layers="9-11", verify=False)
+    suite = {"name": "math", "tasks": [{"task": "demo_arithmetic_2da"}]}
+    (root / "math.yaml").write_text(yaml.safe_dump(suite))
+    found = prune.compare(
+        ["embedded", str(root / "cut")], root / "out", suite=[str(root / "math.yaml")], limit=8,
+        include_path=[str(HERE / "tasks")], data={"stories": STORIES}, depth_map=True, calib_num_samples=8,
+        bootstrap=10, prompt_tokens=8, new_tokens=4, repeats=1,
+    )  # fmt: skip
+    return root, found
+
+
+def test_compare_measures_quality_cost_depth_and_width(compared):
+    root, found = compared
+    original, cut = found.models
+    assert (original.num_layers, cut.num_layers) == (16, 13)
+    assert cut.parameters < original.parameters
+    assert original.suites["math"].verdict is None
+    assert cut.suites["math"].verdict in ("PASS", "FAIL", "INCONCLUSIVE")
+    assert 0 < original.depth_score < 1
+    assert 0 < original.width_used <= 1
+    assert len(cut.relative_contribution) == 13
+    assert np.array(found.depth_map["error"]).shape == (17, 14)
+    assert json.loads((root / "out/compare.json").read_text()) == found.model_dump(mode="json")
+
+
+def test_the_pages_name_the_models(compared):
+    root, _ = compared
+    page = (root / "out/compare.html").read_text(encoding="utf8")
+    assert "embedded · cut" in page
+    assert "Pareto front" in page
+    assert "unexplained" in (root / "out/depth_map.html").read_text(encoding="utf8")
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "message"),
+    [
+        (["embedded"], {}, "two or more"),
+        (["embedded", "embedded"], {}, "named twice"),
+        (["embedded", "no_such_dir"], {}, "no_such_dir"),
+        (["embedded", "cut"], {"depth_map": True}, "--depth_map takes exactly two"),
+        (["embedded", "cut"], {"size": "huge"}, "--size 'huge'"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, compared, models, options, message):
+    models = [str(compared[0] / m) if m == "cut" else m for m in models]
+    with pytest.raises(UsageError, match=message):
+        prune.compare(models, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
