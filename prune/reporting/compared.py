@@ -23,7 +23,7 @@ def render_comparison_html(found: Comparison, path: Path, lang: str = "en") -> N
     """
     text = Text(lang)
     drawn = [
-        ("quality-cost", figures.quality_by_cost(found, text), text("caption_pareto")),
+        ("quality-cost", figures.quality_by_cost(found, text), f"{text('caption_pareto')} ({found.setting})"),
         ("depth-use", figures.contribution_by_relative_depth(found, text), text("caption_depth_use")),
     ]
     panels = [
@@ -36,7 +36,7 @@ def render_comparison_html(found: Comparison, path: Path, lang: str = "en") -> N
     names = " · ".join(m.name for m in found.models)
     context = {
         "text": text, "title": names, "page_title": f"{text('title_compare')}: {names}", "headline": headline,
-        "analysis": panels, "phases": [], "stability": [], "warnings": [found.setting] if found.setting else [],
+        "analysis": panels, "phases": [], "stability": [], "warnings": [],
         "layer_table": comparison_table(found, text), "provenance": [], "panels_shown": panels,
     }  # fmt: skip
     write_text(path, fill_page("analysis.html.jinja", context))
