@@ -103,3 +103,56 @@ def break_even_tokens(healing: float, original_per_million: float, candidate_per
     """
     saving = original_per_million - candidate_per_million
     return None if saving <= 0 else healing / saving * MILLION
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What break-even does when one assumption moves and the others stay.
+
+    Attributes:
+        name: `healing_tokens`, `training_price` or `speedup`.
+        low, high: the assumption's two values: factors of what was assumed, for `speedup` the ratio itself.
+        at_low, at_high: break-even there, in served tokens; None: healing never pays.
+    """
+
+    name: str
+    low: float
+    high: float
+    at_low: float | None
+    at_high: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def break_even_sensitivity(
+    healing: float, original_per_million: float, speedup: float, speedup_ends: tuple[float, float] | None, factor: float
+) -> list[Sensitivity]:
+    """Break-even with the healing budget and the training price divided and multiplied by `factor`, and at both ends
+    of the measured speed-up.
+
+    Args:
+        healing: money that healing cost.
+        original_per_million: money for a million tokens of the original.
+        speedup: decode speed of the candidate over the original's.
+        speedup_ends: smallest and largest measured speed-up; left out when None.
+        factor: above 1.
+
+    Raises:
+        EvalUsageError: a factor of 1 or less, or a speed-up that is not positive.
+    """
+    if factor <= 1 or min([speedup, *(speedup_ends or ())]) <= 0:
+        raise EvalUsageError(f"factor {factor} must be above 1 and speed-ups {speedup}, {speedup_ends} above 0")
+
+    def at(cost: float, ratio: float) -> float | None:
+        return break_even_tokens(cost, original_per_million, original_per_million / ratio)
+
+    rows = [
+        Sensitivity(name, 1 / factor, factor, at(healing / factor, speedup), at(healing * factor, speedup))
+        for name in ("healing_tokens", "training_price")
+    ]
+    if speedup_ends:
+        low, high = speedup_ends
+        rows.append(Sensitivity("speedup", low, high, at(healing, low), at(healing, high)))
+    return rows

@@ -8,9 +8,11 @@ from __future__ import annotations
 import datetime
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prune.costing import cost_summary, heal_figures, put_price, read_speeds
 from prune.draft_stage import read_drafts
 from prune.errors import UsageError
 from prune.heal_stages import candidate_plan
@@ -20,7 +22,6 @@ from prune.recipe import Recipe, load_recipe
 from prune.reporting.data import (
     AnalysisView,
     Candidate,
-    Cost,
     Draft,
     Exported,
     PlanSummary,
@@ -41,13 +42,20 @@ NOT_MEASURED = [
 ]
 
 
-def assemble(root: Path, *, choice: Choice | None = None, redone: list[str] | None = None) -> ReportData:
+def assemble(
+    root: Path,
+    *,
+    choice: Choice | None = None,
+    redone: list[str] | None = None,
+    vllm_bench: Mapping[str, str] | None = None,
+) -> ReportData:
     """Everything the report says about a run.
 
     Args:
         root: a run directory whose stages are done.
         choice: what was exported; read from the evidence again when None.
         redone: stages that worked in this process, for the provenance.
+        vllm_bench: files of vLLM's benchmark; the recipe's if None or empty.
 
     Raises:
         UsageError: the directory holds no finished run.
@@ -59,6 +67,8 @@ def assemble(root: Path, *, choice: Choice | None = None, redone: list[str] | No
         if not (root / name).exists():
             raise UsageError(f"{root}: no {name} there; give the directory of a finished `prune run`")
     recipe = load_recipe(root / "recipe.yaml")
+    if vllm_bench:
+        recipe = recipe.model_copy(update={"cost": recipe.cost.model_copy(update={"vllm_bench": dict(vllm_bench)})})
     analysis = Analysis.load(root / "analysis")
     plans = {depth: Plan.load(root / "plans" / f"{depth}.json") for depth in recipe.plan.depths}
     judged = read_judged(root)
@@ -66,11 +76,12 @@ def assemble(root: Path, *, choice: Choice | None = None, redone: list[str] | No
         options = recipe.export
         choice = choose(judged, require=options.require, fallback=options.fallback, depth=analysis.num_layers)
     drafts = read_drafts(root, list(suites_of(judged)))
-    cost = _read(root / "evidence" / "cost.json")
-    candidates = [_original(root, judged, analysis.num_layers, cost)]
-    candidates += [_candidate(root, key, judged[key], candidate_plan(root, recipe, key), cost) for key in judged]
+    speeds = read_speeds(root, recipe)
+    candidates = [_original(root, judged, analysis.num_layers)]
+    candidates += [_candidate(root, key, judged[key], candidate_plan(root, recipe, key)) for key in judged]
     for candidate in candidates:
-        _price(candidate, recipe)
+        put_price(candidate, speeds, recipe)
+    shown = next((c for c in candidates if choice.key and c.key == f"{choice.key.num_layers}-{choice.key.stage}"), None)
     return ReportData(
         title=f"Depth pruning of {Path(recipe.model).name}",
         generated_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -91,10 +102,10 @@ def assemble(root: Path, *, choice: Choice | None = None, redone: list[str] | No
             )
             for depth, plan in sorted(plans.items(), reverse=True)
         ],
-        cost=_cost(recipe, choice, candidates, cost),
+        cost=cost_summary(shown, speeds, recipe),
         drafts=[_draft(suite, trial) for suite, trial in drafts.items()],
         warnings=[str(line) for line in analysis.info.get("warnings", [])],
-        not_measured=[*NOT_MEASURED, *_untried(recipe, judged, drafts)],
+        not_measured=[*NOT_MEASURED, *speeds.not_measured, *_untried(recipe, judged, drafts)],
         recipe=(root / "recipe.yaml").read_text(encoding="utf8"),
         provenance={
             "model": recipe.model,
@@ -124,7 +135,7 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf8"))
 
 
-def _original(root: Path, judged: dict[CandidateKey, Evidence], depth: int, cost: dict[str, Any]) -> Candidate:
+def _original(root: Path, judged: dict[CandidateKey, Evidence], depth: int) -> Candidate:
     evidence = next(iter(judged.values()))  # every candidate was judged against the same original
     return Candidate(
         num_layers=depth,
@@ -133,12 +144,10 @@ def _original(root: Path, judged: dict[CandidateKey, Evidence], depth: int, cost
         suites={s.name: _suite_score(s, "original") for s in evidence.suites if _is_accuracy(s)},
         tasks={t.name: _task_score(t, "original") for s in evidence.suites for t in s.tasks},
         **_language(root / "evidence" / "original"),
-        **_speed(cost, "original"),
     )
 
 
-def _candidate(root: Path, key: CandidateKey, evidence: Evidence, plan: Plan, cost: dict[str, Any]) -> Candidate:
-    healing = root / key.stage / str(key.num_layers) / HEALING
+def _candidate(root: Path, key: CandidateKey, evidence: Evidence, plan: Plan) -> Candidate:
     return Candidate(
         num_layers=key.num_layers,
         stage=key.stage,
@@ -146,9 +155,8 @@ def _candidate(root: Path, key: CandidateKey, evidence: Evidence, plan: Plan, co
         drop=plan.drop,
         suites={s.name: _suite_score(s, "candidate") for s in evidence.suites if _is_accuracy(s)},
         tasks={t.name: _task_score(t, "candidate") for s in evidence.suites for t in s.tasks},
-        heal_seconds=_read(healing)["seconds"] if healing.is_file() else None,
+        **heal_figures(root / key.stage / str(key.num_layers) / HEALING),
         **_language(root / "evidence" / str(key)),
-        **_speed(cost, str(key.num_layers)),
     )
 
 
@@ -189,18 +197,6 @@ def _language(directory: Path) -> dict[str, Any]:
     return {
         "perplexity": {r.name: r.value for r in results if r.aggregation == "perplexity"},
         "bits_per_byte": {r.name: r.value for r in results if r.aggregation == "bits_per_byte"},
-    }
-
-
-def _speed(cost: dict[str, Any], name: str) -> dict[str, Any]:
-    row, original = cost[name], cost["original"]
-    return {
-        "parameters": row["parameters"],
-        "bytes": row["bytes"],
-        "kv_bytes_per_token": row["kv_bytes_per_token"],
-        "prefill_tokens_per_s": row["throughput"]["prefill_tokens_per_s"],
-        "decode_tokens_per_s": row["throughput"]["decode_tokens_per_s"],
-        "decode_speedup": row["throughput"]["decode_tokens_per_s"] / original["throughput"]["decode_tokens_per_s"],
     }
 
 
@@ -267,34 +263,3 @@ def _exported(choice: Choice, root: Path) -> Exported | None:
         label=choice.label,
         overrides=manifest["overrides"],
     )
-
-
-def _price(candidate: Candidate, recipe: Recipe) -> None:
-    from evals.cost import cost_per_million_tokens
-
-    if recipe.cost.price_per_hour and candidate.decode_tokens_per_s:
-        candidate.cost_per_million_tokens = cost_per_million_tokens(
-            recipe.cost.price_per_hour, candidate.decode_tokens_per_s
-        )
-
-
-def _cost(recipe: Recipe, choice: Choice, candidates: list[Candidate], cost: dict[str, Any]) -> Cost:
-    from evals.cost import break_even_tokens
-
-    speed = cost["original"]["throughput"]
-    setting = (
-        f"batch {speed['batch_size']}, {speed['prompt_tokens']} prompt and {speed['new_tokens']} new tokens, "
-        f"{speed['device']}, {speed['dtype']}"
-    )
-    result = Cost(price_per_gpu_hour=recipe.cost.price_per_hour, setting=setting)
-    shown = next((c for c in candidates if choice.key and c.key == f"{choice.key.num_layers}-{choice.key.stage}"), None)
-    if shown is None or shown.heal_seconds is None:
-        return result
-    result.healing_seconds = shown.heal_seconds
-    original = next(c for c in candidates if c.stage == "original")
-    if recipe.cost.price_per_hour and original.cost_per_million_tokens and shown.cost_per_million_tokens:
-        result.healing_cost = shown.heal_seconds / 3600 * recipe.cost.price_per_hour
-        result.break_even_tokens = break_even_tokens(
-            result.healing_cost, original.cost_per_million_tokens, shown.cost_per_million_tokens
-        )
-    return result

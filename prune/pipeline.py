@@ -442,7 +442,7 @@ class Pipeline:
         inputs = {
             "model": self.source_hash,
             "checkpoints": {str(k): v for k, v in checkpoints.items() if k.stage == "pruned"},
-            "options": options.model_dump(exclude={"price_per_hour"}),
+            "options": options.model_dump(include={"batch_size", "prompt_tokens", "new_tokens", "repeats"}),
             "versions": versions,
         }
         run.stage("cost", "evidence/cost.json", inputs, work)
@@ -506,8 +506,9 @@ class Pipeline:
 
         data = assemble(self.root, choice=choice, redone=run.redone)
         data.save(self.root / "report.json")
-        run.write("report.md", render_markdown(data))
-        render_html(data, self.root / "report.html")
+        lang = self.recipe.report.lang
+        run.write("report.md", render_markdown(data, lang))
+        render_html(data, self.root / "report.html", lang)
 
 
 def checkpoint(key: CandidateKey) -> str:

@@ -146,6 +146,21 @@ class CostRecipe(_Section):
     price_per_hour: float | None = Field(
         None, gt=0, description="of the machine that serves, for cost per million tokens"
     )
+    currency: str = Field("USD", description="of every price")
+    price_note: str = Field("", description="where the price comes from; stands beside every amount")
+    healing_price_per_hour: float | None = Field(
+        None, gt=0, description="of the machine that trains; price_per_hour if absent"
+    )
+    healing_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="planned training tokens, priced at the measured training speed; the run's own if absent",
+    )
+    vllm_bench: dict[str, str] = Field(
+        {},
+        description="`original` or a number of layers -> JSON of `vllm bench serve --save-result`; these speeds are "
+        "then the ones that are priced",
+    )
 
 
 class ExportRecipe(_Section):
@@ -155,6 +170,12 @@ class ExportRecipe(_Section):
     fallback: bool = Field(True, description="export the shallowest candidate that passes a part, under that label")
     override: str | None = Field(None, description="export in spite of a failed gate; the reason is recorded")
     max_shard_size: str = "5GB"
+
+
+class ReportRecipe(_Section):
+    """How the report is written."""
+
+    lang: Literal["en", "ja"] = Field("en", description="language of report.html and report.md")
 
 
 class Recipe(_Section):
@@ -173,6 +194,7 @@ class Recipe(_Section):
     draft: DraftRecipe = DraftRecipe()
     cost: CostRecipe = CostRecipe()
     export: ExportRecipe = ExportRecipe()
+    report: ReportRecipe = ReportRecipe()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Recipe:
@@ -260,5 +282,6 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
             "local_data": resolve(recipe.eval.local_data) if recipe.eval.local_data else None,
         }
     )
+    cost = recipe.cost.model_copy(update={"vllm_bench": files(recipe.cost.vllm_bench)})
     model = recipe.model if recipe.model == EMBEDDED else resolve(recipe.model)
-    return recipe.model_copy(update={"model": model, "data": data, "heal": heal, "eval": tests})
+    return recipe.model_copy(update={"model": model, "data": data, "heal": heal, "eval": tests, "cost": cost})

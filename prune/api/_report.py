@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
-def report(run: str | Path, *, lang: str = "en") -> dict[str, str]:
-    """Write report.html, report.md and report.json of a finished run again; returns their paths."""
+def report(
+    run: str | Path, *, lang: str | None = None, vllm_bench: Mapping[str, str | Path] | None = None
+) -> dict[str, str]:
+    """Write report.html, report.md and report.json of a finished run again; returns their paths.
+
+    Args:
+        run: the run directory.
+        lang: `en` or `ja`; the recipe's if None.
+        vllm_bench: `original` or a number of layers -> JSON of `vllm bench serve --save-result`; these speeds are then
+            shown and priced instead of the run's own.
+
+    Raises:
+        UsageError, evals.errors.EvalUsageError: no finished run, an unknown language, or unusable benchmark files.
+    """
     from prune.assemble import assemble
     from prune.files import write_text
+    from prune.recipe import load_recipe
     from prune.reporting.page import render_html, render_markdown
+    from prune.reporting.text import Text
 
     root = Path(run)
-    data = assemble(root)
+    data = assemble(root, vllm_bench={name: str(path) for name, path in (vllm_bench or {}).items()})
+    language = Text(lang or load_recipe(root / "recipe.yaml").report.lang).lang
     data.save(root / "report.json")
-    write_text(root / "report.md", render_markdown(data, lang))
-    render_html(data, root / "report.html", lang)
+    write_text(root / "report.md", render_markdown(data, language))
+    render_html(data, root / "report.html", language)
     return {kind: str(root / f"report.{kind}") for kind in ("html", "md", "json")}

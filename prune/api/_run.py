@@ -16,6 +16,7 @@ def run(
     resume: bool = False,
     progress: bool = False,
     dry_run: bool = False,
+    lang: str | None = None,
 ) -> RunResult | dict[str, Any]:
     """The whole path of a recipe: analyze, plan, cut, heal, eval, gate, export, report.
 
@@ -24,24 +25,34 @@ def run(
         output: run directory; `runs/<recipe name>` if None.
         resume: go on in a directory that holds a run; stages whose inputs did not change are kept.
         dry_run: check everything that can be checked and return what would be done.
+        lang: language of the report, `en` or `ja`; the recipe's if None.
 
     Raises:
         GateFailed: nothing may ship; the report says why.
         UsageError, PruneError, evals.errors.EvalError: bad input.
     """
     from prune.pipeline import Pipeline
-    from prune.recipe import load_recipe
+    from prune.recipe import ReportRecipe, load_recipe
+    from prune.reporting.text import Text
 
     path = Path(recipe)
     root = Path(output) if output is not None else Path("runs") / path.stem
-    pipeline = Pipeline(load_recipe(path), root, resume=resume, progress=progress)
+    found = load_recipe(path)
+    if lang is not None:
+        found = found.model_copy(update={"report": ReportRecipe(lang=Text(lang).lang)})  # type: ignore[arg-type]
+    pipeline = Pipeline(found, root, resume=resume, progress=progress)
     return pipeline.check() if dry_run else pipeline.run()
 
 
 def demo(
-    output: str | Path = "runs/demo", *, resume: bool = False, progress: bool = False, dry_run: bool = False
+    output: str | Path = "runs/demo",
+    *,
+    resume: bool = False,
+    progress: bool = False,
+    dry_run: bool = False,
+    lang: str | None = None,
 ) -> RunResult | dict[str, Any]:
     """`run` on the embedded model and recipe."""
     from prune.embedded import RECIPE
 
-    return run(RECIPE, output, resume=resume, progress=progress, dry_run=dry_run)
+    return run(RECIPE, output, resume=resume, progress=progress, dry_run=dry_run, lang=lang)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
-from prune.reporting.data import AnalysisView, Candidate, ReportData, Stage
+from prune.reporting.data import AnalysisView, Candidate, ReportData, Sensitivity, Stage, SuiteVerdict
 from prune.reporting.figures import DEPTH_SCORE
 from prune.reporting.text import Text, money, percent, quantity, scaled, times
 
@@ -71,6 +71,13 @@ def accuracy(data: ReportData, suite: str, text: Text) -> str:
     return text("caption_accuracy", healed=words[0], pruned=words[1])
 
 
+def reason(data: ReportData, row: SuiteVerdict, text: Text) -> str:
+    """The figures behind one verdict: what the run wrote in English, else what the candidates' scores say."""
+    if row.reason and text.lang == "en":
+        return row.reason
+    return accuracy(data, row.suite, text) if row.reason else ""
+
+
 def cost(data: ReportData, text: Text) -> str:
     """What the shown candidate gains in decode speed."""
     shown = data.shown
@@ -91,6 +98,28 @@ def break_even(data: ReportData, text: Text) -> str:
         saved=money(original.cost_per_million_tokens - shown.cost_per_million_tokens, prices.currency),
         tokens=scaled(prices.break_even_tokens),
     )  # fmt: skip
+
+
+def sensitivity(data: ReportData, text: Text) -> str:
+    """Which assumption moves the break-even most."""
+    if data.cost is None or not data.cost.sensitivity or not data.cost.break_even_tokens:
+        return ""
+    widest = max(data.cost.sensitivity, key=lambda row: _spread(row.at_low, row.at_high))
+    said = text("caption_sensitivity", tokens=scaled(data.cost.break_even_tokens), widest=assumption(widest, text))
+    if any(row.at_low is None or row.at_high is None for row in data.cost.sensitivity):
+        said += text("sentence_space") + text("caption_sensitivity_never")
+    return said
+
+
+def _spread(one: float | None, other: float | None) -> float:
+    if one is None or other is None:
+        return float("inf")
+    return max(one, other) / max(min(one, other), 1.0)
+
+
+def assumption(row: Sensitivity, text: Text) -> str:
+    """'price of training 0.50× to 2.00×' in the report's language."""
+    return text(f"sensitivity_{row.name}", low=times(row.low), high=times(row.high))
 
 
 def _extremes(row: Sequence[float | None]) -> tuple[int, int]:

@@ -80,7 +80,10 @@ class Candidate(_Part):
         perplexity, bits_per_byte: by domain or text.
         kv_bytes_per_token: of the key-value cache, all layers together.
         decode_speedup: decode tokens/s over the original's, 1.0 for the original.
-        cost_per_million_tokens: in the currency of `Cost`.
+        peak_memory_bytes: on the accelerator while decoding, weights included; None on CPU.
+        cost_per_million_tokens, healing_cost: in the currency of `Cost`.
+        heal_tokens: real tokens trained on.
+        break_even_tokens: served tokens after which healing has paid for itself; None: never, or not known.
     """
 
     num_layers: int
@@ -98,7 +101,11 @@ class Candidate(_Part):
     decode_tokens_per_s: float | None = None
     decode_speedup: float | None = None
     cost_per_million_tokens: float | None = None
+    peak_memory_bytes: int | None = None
     heal_seconds: float | None = None
+    heal_tokens: int | None = None
+    healing_cost: float | None = None
+    break_even_tokens: float | None = None
 
     @property
     def key(self) -> str:
@@ -152,6 +159,16 @@ class PlanSummary(_Part):
     scores: dict[str, Any] = {}
 
 
+class Sensitivity(_Part):
+    """Break-even with one assumption at its low and its high value; None where healing then never pays."""
+
+    name: Literal["healing_tokens", "training_price", "speedup"]
+    low: float
+    high: float
+    at_low: float | None
+    at_high: float | None
+
+
 class Cost(_Part):
     """Money and time; every field is optional because not every run knows its prices.
 
@@ -159,6 +176,9 @@ class Cost(_Part):
         price_per_gpu_hour: in `currency`.
         healing_seconds, healing_cost: of the exported candidate.
         break_even_tokens: served tokens after which what was saved has paid for healing.
+        price_note: where the price comes from.
+        planned_tokens: the training budget that is priced where it is not the run's own.
+        sensitivity: break-even when one assumption moves; rows of `evals.cost.Sensitivity`.
         setting: batch, context, device and dtype of the throughput figures, in words.
     """
 
@@ -167,6 +187,9 @@ class Cost(_Part):
     healing_seconds: float | None = None
     healing_cost: float | None = None
     break_even_tokens: float | None = None
+    price_note: str = ""
+    planned_tokens: int | None = None
+    sensitivity: list[Sensitivity] = []
     setting: str = ""
 
 

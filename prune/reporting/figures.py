@@ -7,10 +7,11 @@ Assumptions: arrays are nested lists with None where nothing was measured; an in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from prune.reporting.data import AnalysisView, ReportData, Stage
+from prune.reporting.data import AnalysisView, ReportData, Sensitivity, Stage
 from prune.reporting.text import Text, runs
 
 if TYPE_CHECKING:
@@ -253,6 +254,36 @@ def break_even(data: ReportData, text: Text) -> go.Figure | None:
     figure.add_vline(x=cost.break_even_tokens / 1e6, line={"color": "var(--ink-2)", "width": 1, "dash": "dash"})
     y_title = text("axis_money", currency=_plain(cost.currency))
     return _layout(figure, text("axis_million_tokens"), y_title, height=320, y={"rangemode": "tozero"})
+
+
+def sensitivity(data: ReportData, text: Text, name: Callable[[Sensitivity, Text], str]) -> go.Figure | None:
+    """Break-even when one assumption moves: a bar from its value at the low to its value at the high end.
+
+    Where healing never pays the bar runs to the right edge, a decade beyond every finite end.
+
+    Args:
+        name: the words for one row.
+    """
+    import plotly.graph_objects as go
+
+    cost = data.cost
+    if cost is None or not cost.sensitivity or not cost.break_even_tokens:
+        return None
+    ends = [end for row in cost.sensitivity for end in (row.at_low, row.at_high) if end]
+    ends.append(cost.break_even_tokens)
+    edge = 10 * max(ends)
+    figure = go.Figure()
+    for row in cost.sensitivity:
+        low, high = sorted(edge if end is None else end for end in (row.at_low, row.at_high))
+        figure.add_bar(
+            y=[name(row, text)], x=[high - low], base=[low], orientation="h", showlegend=False,
+            marker={"color": SERIES[0]}, hovertext=f"{low:,.0f} – {text('never') if high == edge else f'{high:,.0f}'}",
+            hoverinfo="text",
+        )  # fmt: skip
+    figure.add_vline(x=cost.break_even_tokens, line={"color": "var(--ink-2)", "width": 1, "dash": "dash"})
+    right = edge if len(ends) <= 2 * len(cost.sensitivity) else 2 * max(ends)
+    x = {"type": "log", "range": [math.log10(min(ends) / 2), math.log10(right)], "dtick": 1}
+    return _layout(figure, text("axis_break_even"), "", height=260, x=x)
 
 
 def _label(num_layers: int, stage: Stage, text: Text) -> str:

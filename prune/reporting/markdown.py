@@ -56,7 +56,8 @@ def render_markdown(data: ReportData, lang: str = "en") -> str:
     if data.exported and data.exported.overrides:
         section(text("overrides"), _list(data.exported.overrides))
     if data.verdicts:
-        reasons = [f"{row.title or row.suite}: {row.reason}" for row in data.verdicts if row.reason]
+        said_of = [(row, captions.reason(data, row, text)) for row in data.verdicts]
+        reasons = [f"{row.title or row.suite}: {said}" for row, said in said_of if said]
         section(text("verdicts"), _table(tables.verdict_table(data, text)), _list(reasons))
     notes = [captions.accuracy(data, suite, text) for suite in data.suites]
     notes = [f"{data.suite_title(suite)}: {note}" for suite, note in zip(data.suites, notes, strict=True) if note]

@@ -141,7 +141,8 @@ def _report_context(data: ReportData, text: Text) -> dict[str, Any]:
         "scale": max([1.0, *ends]), "place": _place, "width": _width, "percent": percent, "interval": interval,
         "layers_stage": lambda layers, stage: text("layers_stage", layers=layers, stage=text(f"stage_{stage}")),
         "ordered_suites": lambda c: [(suite, c.suites[suite]) for suite in data.suites if suite in c.suites],
-        "floor_accuracy": data.floor_accuracy, "facts": partial(tables.facts, data=data, text=text),
+        "reason": partial(captions.reason, data, text=text), "floor_accuracy": data.floor_accuracy,
+        "facts": partial(tables.facts, data=data, text=text),
         "evidence": evidence, "analysis": analysis, "panels_shown": evidence + analysis,
         "phases": tables.phase_lines(data.analysis, text), "stability": tables.stability_lines(data.analysis, text),
         "warnings": data.warnings + (data.analysis.warnings if data.analysis else []),
@@ -200,6 +201,15 @@ def _healing_tile(data: ReportData, shown: Candidate, text: Text) -> list[Tile]:
     if cost is None or cost.break_even_tokens is None:
         if seconds is None:
             return []
+        if shown.decode_speedup is not None and shown.decode_speedup <= 1:
+            return [Tile(name, text("pays_slower_detail", time=duration(seconds)), text("pays_slower"))]
         return [Tile(name, text("pays_time_detail"), text("pays_time_value", time=duration(seconds)))]
-    detail = text("pays_detail", time=duration(seconds), cost=money(cost.healing_cost, cost.currency))
+    if cost.healing_cost is None:
+        detail = text("pays_detail_time", time=duration(seconds))
+    else:
+        detail = text("pays_detail", time=duration(seconds), cost=money(cost.healing_cost, cost.currency))
+    if cost.planned_tokens:
+        detail = text("pays_planned", tokens=scaled(cost.planned_tokens))
+    if cost.price_note:
+        detail += f"; {cost.price_note}"
     return [Tile(name, detail, text("pays_value", tokens=scaled(cost.break_even_tokens)))]

@@ -59,6 +59,7 @@ def facts(candidate: Candidate, data: ReportData, text: Text) -> list[tuple[str,
         (text("parameters"), scaled(candidate.parameters)),
         (text("bytes"), scaled(candidate.bytes, "B")),
         (text("kv"), scaled(candidate.kv_bytes_per_token, "B")),
+        (text("peak_memory"), scaled(candidate.peak_memory_bytes, "B")),
         (text("decode"), rate(candidate.decode_tokens_per_s)),
         (text("speedup"), times(candidate.decode_speedup)),
         (text("prefill"), rate(candidate.prefill_tokens_per_s)),
@@ -66,8 +67,21 @@ def facts(candidate: Candidate, data: ReportData, text: Text) -> list[tuple[str,
         (text("perplexity"), _by_domain(candidate.perplexity)),
         (text("bits_per_byte"), _by_domain(candidate.bits_per_byte)),
         (text("healing"), duration(candidate.heal_seconds)),
+        (text("heal_tokens"), _tokens(candidate.heal_tokens, "heal_tokens_value", text)),
+        (text("healing_cost"), money(candidate.healing_cost, currency)),
+        (text("break_even"), _break_even(candidate, text)),
     ]
     return [(name, value) for name, value in rows if value != UNKNOWN]
+
+
+def _tokens(count: float | None, key: str, text: Text) -> str:
+    return UNKNOWN if count is None else text(key, tokens=scaled(count))
+
+
+def _break_even(candidate: Candidate, text: Text) -> str:
+    if candidate.heal_seconds and candidate.decode_speedup is not None and candidate.decode_speedup <= 1:
+        return text("break_even_never")
+    return _tokens(candidate.break_even_tokens, "break_even_value", text)
 
 
 def candidate_table(data: ReportData, text: Text) -> Table:

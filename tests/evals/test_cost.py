@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evals.cost import (
+    break_even_sensitivity,
     break_even_tokens,
     cost_per_million_tokens,
     footprint,
@@ -86,3 +87,19 @@ def test_money_by_hand() -> None:
 def test_impossible_prices_and_speeds_are_refused(price: float, speed: float) -> None:
     with pytest.raises(EvalUsageError, match="must be positive"):
         cost_per_million_tokens(price, speed)
+
+
+def test_break_even_moves_with_each_assumption_as_by_hand() -> None:
+    # 10 to heal; a million tokens cost 0.5 and then 0.5 / 1.25 = 0.4: 100 million tokens pay it back.
+    rows = {row.name: row for row in break_even_sensitivity(10.0, 0.5, 1.25, (1.0, 2.0), 2.0)}
+    assert rows["healing_tokens"].at_low == pytest.approx(50e6)
+    assert rows["training_price"].at_high == pytest.approx(200e6)
+    assert rows["speedup"].at_low is None  # as slow as the original: never
+    assert rows["speedup"].at_high == pytest.approx(40e6)
+    assert "speedup" not in {row.name for row in break_even_sensitivity(10.0, 0.5, 1.25, None, 2.0)}
+
+
+@pytest.mark.parametrize(("speedup", "ends", "factor"), [(1.2, None, 1.0), (0.0, None, 2.0), (1.2, (0.0, 1.3), 2.0)])
+def test_impossible_assumptions_are_refused(speedup: float, ends: Any, factor: float) -> None:
+    with pytest.raises(EvalUsageError, match="must be above"):
+        break_even_sensitivity(10.0, 0.5, speedup, ends, factor)

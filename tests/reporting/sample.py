@@ -18,6 +18,7 @@ from prune.reporting.data import (
     Exported,
     PlanSummary,
     ReportData,
+    Sensitivity,
     Stage,
     SuiteScore,
     SuiteVerdict,
@@ -85,6 +86,9 @@ def sample_candidates() -> list[Candidate]:
                 decode_speedup=speed / 410.0,
                 cost_per_million_tokens=0.34 * 410.0 / speed,
                 heal_seconds=74.0 if stage == "healed" else None,
+                heal_tokens=61_000 if stage == "healed" else None,
+                healing_cost=0.0103 if stage == "healed" else None,
+                break_even_tokens=138_000 if stage == "healed" else None,
             )
         )
     return candidates
@@ -182,6 +186,11 @@ def sample_report(title: str = "demo/counting-16") -> ReportData:
         ],
         cost=Cost(
             price_per_gpu_hour=0.50, healing_seconds=74.0, healing_cost=0.0103, break_even_tokens=138_000,
+            price_note="example price, not a quotation", sensitivity=[
+                Sensitivity(name="healing_tokens", low=0.5, high=2, at_low=69_000, at_high=276_000),
+                Sensitivity(name="training_price", low=0.5, high=2, at_low=69_000, at_high=276_000),
+                Sensitivity(name="speedup", low=0.98, high=1.4, at_low=None, at_high=121_000),
+            ],
             setting="CPU, float32, batch 1, context 64",
         ),
         drafts=[

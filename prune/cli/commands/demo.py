@@ -20,6 +20,7 @@ def command(
     output: Annotated[str, typer.Option("--output", "-o", help="Run directory.")] = "runs/demo",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; keep what still holds.")] = False,
     show_recipe: Annotated[bool, typer.Option("--show_recipe", help="Print the demo's recipe and stop.")] = False,
+    lang: Annotated[str | None, typer.Option("--lang", help="Language of the report, en or ja [the recipe's].")] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -34,4 +35,4 @@ def command(
 
     follow(quiet)
     progress = not quiet and sys.stderr.isatty()
-    finish(api.demo(output, resume=resume, progress=progress, dry_run=dry_run), as_json, quiet)
+    finish(api.demo(output, resume=resume, progress=progress, dry_run=dry_run, lang=lang), as_json, quiet)

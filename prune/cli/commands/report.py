@@ -11,16 +11,31 @@ from prune.cli.flags import (
     Quiet,
 )
 from prune.cli.show import emit
+from prune.errors import UsageError
 
 
 def command(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run directory.")],
-    lang: Annotated[str, typer.Option("--lang", help="en or ja.")] = "en",
+    lang: Annotated[str | None, typer.Option("--lang", help="en or ja [the recipe's].")] = None,
+    vllm_bench: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vllm_bench",
+            metavar="NAME=FILE",
+            help="Speeds from `vllm bench serve --save-result`; NAME is `original` or a number of layers.",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write the report of a finished run again."""
     from prune import api
 
-    result = api.report(run, lang=lang)
+    benches = {}
+    for pair in vllm_bench or []:
+        name, equals, path = pair.partition("=")
+        if not equals or not name or not path:
+            raise UsageError(f"--vllm_bench {pair!r}: write NAME=FILE, NAME being `original` or a number of layers")
+        benches[name] = path
+    result = api.report(run, lang=lang, vllm_bench=benches)
     emit(result, [f"written: {result['html']}"], as_json=as_json, quiet=quiet)

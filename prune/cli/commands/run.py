@@ -19,6 +19,7 @@ def command(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file; `prune demo --show_recipe` prints one.")],
     output: Annotated[str | None, typer.Option("--output", "-o", help="Run directory [runs/<recipe>].")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; keep what still holds.")] = False,
+    lang: Annotated[str | None, typer.Option("--lang", help="Language of the report, en or ja [the recipe's].")] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -28,7 +29,7 @@ def command(
 
     follow(quiet)
     progress = not quiet and sys.stderr.isatty()
-    finish(api.run(recipe, output, resume=resume, progress=progress, dry_run=dry_run), as_json, quiet)
+    finish(api.run(recipe, output, resume=resume, progress=progress, dry_run=dry_run, lang=lang), as_json, quiet)
 
 
 def finish(result: Any, as_json: bool, quiet: bool) -> None:
