@@ -13,7 +13,7 @@ from evals.catalogue import definition_of
 from evals.errors import EvalUsageError
 from evals.harness import run_tasks
 from evals.local_data import serve
-from evals.suite import TaskSpec
+from evals.suite import TaskSpec, load_suite
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not beside this checkout")
@@ -217,7 +217,13 @@ def test_every_shared_set_is_served_whole_and_what_cannot_be_says_why(tmp_path: 
     assert "the passage that the stock prompt starts with is not in it" in served.failures["boolq"]
     assert "<unk>" in served.notes["wikitext"]
     manager = TaskManager(include_path=str(served.folder), include_defaults=False)
-    assert {name: len(manager.load(name)["tasks"][name].eval_docs) for name in counts} == counts
+    tasks = {name: manager.load(name)["tasks"][name] for name in counts}
+    assert {name: len(task.eval_docs) for name, task in tasks.items()} == counts
+    for suite in ("general", "knowledge", "japanese"):
+        for spec in load_suite(suite).tasks:
+            if (task := tasks.get(spec.task)) and task.OUTPUT_TYPE == "multiple_choice":
+                chances = [1 / len(task.doc_to_choice(task.eval_docs[i])) for i in range(100)]
+                assert sum(chances) / len(chances) == pytest.approx(spec.chance, abs=0.005), spec.task
 
 
 def test_a_copy_of_the_hub_data_set_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
