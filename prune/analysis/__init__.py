@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from prune.analysis.processes import Processes
     from prune.analysis.result import Analysis
+    from prune.analysis.streamed import Streaming
     from prune.calibration import Domain
 
 DEFAULT_MEASURES = ("default",)
@@ -37,6 +38,7 @@ def analyze(
     source: str = "",
     progress: Callable[[int, int], None] | None = None,
     processes: Processes | None = None,
+    streaming: Streaming | None = None,
 ) -> Analysis:
     """Measure a model on documents of one or more domains.
 
@@ -54,6 +56,7 @@ def analyze(
         progress: called with (documents done, documents in all).
         processes: from `prune.analysis.processes.join`: batches are dealt out among them and each returns the result
             of all; one process if None.
+        streaming: walk `streaming.model` (whose `model` must be `model`) layer by layer; in memory if None.
 
     Returns:
         Arrays under the keys and in the shapes of DESIGN section 9, with intervals, overall and per domain.
@@ -75,4 +78,6 @@ def analyze(
         bootstrap=bootstrap,
         pad_token_id=pad_token_id,
     )
-    return run_analysis(model, domains, options, source=source, progress=progress, processes=processes or ALONE)
+    return run_analysis(
+        model, domains, options, source=source, progress=progress, processes=processes or ALONE, streaming=streaming
+    )

@@ -66,8 +66,12 @@ class CleanPass:
         tracer: SublayerTracer | None,
         rules: Rules,
         keep_parts: bool = False,
+        walk: Walk | None = None,
     ) -> None:
-        """Run the model once; `keep_parts` also keeps what attention and MLP add (2 x L x [N, d] float32)."""
+        """Run the model once; `keep_parts` also keeps what attention and MLP add (2 x L x [N, d] float32).
+
+        With a `walk` the model is not run: the layers are run by the caller, with `reader` watching (streaming).
+        """
         batch = batch.to(anatomy.embedding.weight.device)
         self.mask = batch.attention_mask.bool()
         self.index = batch.index
@@ -76,6 +80,9 @@ class CleanPass:
         self.nll_recorded = False
         self.row = self.mask.nonzero()[:, 0]
         self.reader = LayerReader(self.mask, keep_parts) if tracer is not None else None
+        if walk is not None:
+            self.walk = walk
+            return
         with contextlib.ExitStack() as stack:
             if tracer is not None and self.reader is not None:
                 stack.enter_context(tracer.observing(self.reader, self.mask))

@@ -76,6 +76,12 @@ GROUPS = {
 }
 """Names that stand for several measures."""
 
+STREAMED = GROUPS["default"]
+"""What `--stream` offers: all of the clean pass, and leaving out single layers, carried along as L further streams.
+
+The others restart from the middle of the stack many times and would read the weights as often.
+"""
+
 
 def select(names: Sequence[str]) -> dict[str, Measure]:
     """The measures of these names or groups, in the registry's order.

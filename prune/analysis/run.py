@@ -24,6 +24,7 @@ from prune.analysis.registry import ON_PROMPTS, Measure, modules, select
 from prune.analysis.result import Analysis
 from prune.analysis.stability import stability
 from prune.analysis.statistics import Records, resampling, summarise
+from prune.analysis.streamed import Streaming, collect_streamed
 from prune.calibration import Batch, Domain, batches
 from prune.errors import UsageError, nearest
 from prune.files import sha256_json
@@ -60,6 +61,7 @@ def run_analysis(
     source: str = "",
     progress: Progress | None = None,
     processes: Processes = ALONE,
+    streaming: Streaming | None = None,
 ) -> Analysis:
     """Measure, summarise and describe; see `prune.analysis.analyze`."""
     chosen = select(options.measures)
@@ -70,7 +72,7 @@ def run_analysis(
 
     def run(size: int) -> None:
         smaller = dataclasses.replace(options, batch_size=size)
-        records.update(collect(model, tracer, domains, chosen, smaller, progress, processes))
+        records.update(collect(model, tracer, domains, chosen, smaller, progress, processes, streaming))
 
     if processes.count > 1:  # one process alone cannot start again with a smaller batch
         run(options.batch_size)
@@ -121,10 +123,12 @@ def collect(
     options: Options,
     progress: Progress | None = None,
     processes: Processes = ALONE,
+    streaming: Streaming | None = None,
 ) -> dict[str, Records]:
     """Run every batch of every domain and keep per-document sums: domain -> records.
 
-    Several processes deal the batches out among themselves; each returns the records of all.
+    Several processes deal the batches out among themselves; each returns the records of all. With `streaming` all
+    batches go through one layer after the other.
     """
     functions = [module.measure for module in modules(chosen)]
     needed = tracer if any(measure.sublayers for measure in chosen.values()) else None
@@ -146,6 +150,9 @@ def collect(
         for name, domain in domains.items()
         for batch in batches(domain.documents, options.batch_size, options.pad_token_id)
     ]
+    if streaming is not None:
+        collect_streamed(streaming, tracer, queue, chosen, rules, records, progress)
+        return records
     if processes.count > 1 and needed is not None:  # all decide each layer's layout on the batch that one would use
         processes.together(lambda: CleanPass(model, tracer.anatomy, queue[0][1], needed, rules))
     for own, shared in processes.deal(queue):

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.api._inputs import Data, check_files, load_domains, pad_token
+from prune.errors import UsageError
 from prune.files import refuse_non_empty
 
 if TYPE_CHECKING:
+    from prune.analysis.processes import Processes
     from prune.analysis.result import Analysis
+    from prune.analysis.streamed import Streaming
 
 
 def analyze(
@@ -28,6 +31,8 @@ def analyze(
     first_token: str = "drop",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    stream: bool = False,
+    stream_memory: float = 4.0,
     dry_run: bool = False,
 ) -> Analysis | dict[str, Any]:
     """Measure how a model uses its depth, and write the result into a new directory.
@@ -42,6 +47,10 @@ def analyze(
         seq_length: longer documents are cut, in tokens.
         calib_num_samples: documents per domain; all if None.
         first_token: `drop` removes a layer at every position, `keep` never at position 0 (the paper's rule).
+        stream: walk the model layer by layer, every weight read once for all documents: for models larger than memory.
+            Measures: `prune.analysis.registry.STREAMED`.
+        stream_memory: GiB of activations held in memory when streaming; the others lie in a hidden directory beside
+            `output` until the end.
         dry_run: check the input and return what would be done.
 
     Raises:
@@ -62,8 +71,13 @@ def analyze(
     if dry_run:
         return {"model": model, "output": str(target), "data": {n: d.describe() for n, d in domains.items()}}
     processes = join()
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    loaded = processes.together(lambda: load_model(source, dtype=dtype, device=processes.device, **options))
+    options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+    streaming = None
+    if stream:
+        streaming = _streaming(source, target, measure, stream_memory, processes, options)
+        loaded = streaming.model.model
+    else:
+        loaded = processes.together(lambda: load_model(source, device=processes.device, **options))
     analysis = run_analysis(
         loaded,
         domains,
@@ -75,6 +89,7 @@ def analyze(
         pad_token_id=pad_token(tokenizer),
         source=model,
         processes=processes,
+        streaming=streaming,
     )
     processes.leave()
     analysis.info["calibration"] = {
@@ -94,3 +109,24 @@ def analyze(
     render_analysis_html(analysis, target / "analysis.html")
     write_analysis_pngs(analysis, target / "figures")
     return analysis
+
+
+def _streaming(
+    source: str,
+    target: Path,
+    measure: Sequence[str] | None,
+    memory: float,
+    processes: Processes,
+    options: dict[str, Any],
+) -> Streaming:
+    """The model with its layers on disk; a measure that streaming does not offer is refused before anything is read."""
+    from prune.analysis import DEFAULT_MEASURES
+    from prune.analysis.registry import select
+    from prune.analysis.streamed import GIB, Streaming, check_offered
+    from prune.model.streaming import StreamedModel
+
+    check_offered(select(measure or DEFAULT_MEASURES))
+    if processes.count > 1:
+        raise UsageError("--stream runs in one process: start it without torchrun or accelerate launch")
+    spill = next(parent for parent in target.absolute().parents if parent.is_dir())
+    return Streaming(StreamedModel(source, **options), int(memory * GIB), spill)

@@ -10,7 +10,7 @@ Assumption: one call of each sub-layer per layer call.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -104,15 +104,21 @@ class SublayerTracer:
         self.attention_removable: bool | None = None
 
     @contextlib.contextmanager
-    def observing(self, observer: Callable[[Contribution], None], mask: torch.Tensor | None = None) -> Iterator[None]:
+    def observing(
+        self,
+        observer: Callable[[Contribution], None],
+        mask: torch.Tensor | None = None,
+        layers: Iterable[int] | None = None,
+    ) -> Iterator[None]:
         """Install the hooks.
 
         Args:
             observer: called once per layer call, in order.
             mask: [B, T] bool, the real tokens, used to decide layouts; all if None.
+            layers: those to watch; all if None.
         """
         with contextlib.ExitStack() as stack:
-            for index in range(self.anatomy.num_layers):
+            for index in range(self.anatomy.num_layers) if layers is None else layers:
                 self._watch(index, observer, mask, stack)
             yield
 

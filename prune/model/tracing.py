@@ -30,15 +30,29 @@ def stream_of(output: Any) -> torch.Tensor:
     return output[0] if isinstance(output, tuple | list) else output
 
 
-def model_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
+def split_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, Call]:
+    """The stream that a layer was called with, and the call without it."""
+    kept = {key: value for key, value in kwargs.items() if key != "hidden_states"}
+    if "hidden_states" in kwargs:
+        return kwargs["hidden_states"], ((None, *args[1:]) if args else (), {**kept, "hidden_states": None})
+    return args[0], ((None, *args[1:]), kept)
+
+
+def model_inputs(model: nn.Module, batch: Batch, *, one_logit: bool = False) -> dict[str, Any]:
     """Keyword arguments of a plain forward pass over a batch.
 
     Position ids are given only for left-padded rows, where the model's own default (0, 1, ...) would count padding.
+
+    Args:
+        one_logit: predictions are not wanted: at the last position only, where the model can do that.
     """
+    parameters = inspect.signature(model.forward).parameters
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
     left_padded = not bool(batch.attention_mask[:, 0].all())
-    if left_padded and "position_ids" in inspect.signature(model.forward).parameters:
+    if left_padded and "position_ids" in parameters:
         inputs["position_ids"] = (batch.attention_mask.cumsum(-1) - 1).clamp(min=0)  # [B, T]
+    if one_logit and "logits_to_keep" in parameters:
+        inputs["logits_to_keep"] = 1
     return inputs
 
 
@@ -64,10 +78,9 @@ class Walk:
         self.resid_pre: list[torch.Tensor] = []
         self.layer_calls = 0
         self._calls: list[Call] = []
-        self._stub = _Stub(anatomy.layers[0])
+        self._stub = LayersStub(anatomy.layers[0])
         with torch.no_grad(), self._recording():
-            options = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-            model(**model_inputs(model, self.batch), **options)
+            model(**model_inputs(model, self.batch, one_logit=True))
         if len(self._calls) != anatomy.num_layers:
             raise PruneError(
                 f"{type(model).__name__} called {len(self._calls)} layers in one pass where {anatomy.layers_path} "
@@ -99,10 +112,14 @@ class Walk:
         args, kwargs = self._calls[index]
         if copies > 1:
             args, kwargs = self._repeat(args, copies), self._repeat(kwargs, copies)
-        device = self.resid_pre[index].device
+        device = self.device_of(index)
         if "hidden_states" in kwargs:
             return self.anatomy.layers[index](*args, **{**kwargs, "hidden_states": hidden.to(device)})
         return self.anatomy.layers[index](hidden.to(device), *args[1:], **kwargs)
+
+    def device_of(self, index: int) -> torch.device:
+        """Where layer `index` runs."""
+        return self.resid_pre[index].device
 
     @torch.no_grad()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -191,11 +208,9 @@ class Walk:
     @contextlib.contextmanager
     def _recording(self) -> Iterator[None]:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.resid_pre.append((kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]).detach())
-            kept = {key: value for key, value in kwargs.items() if key != "hidden_states"}
-            if "hidden_states" in kwargs:
-                kept["hidden_states"] = None
-            self._calls.append(((None, *args[1:]) if args else (), kept))
+            hidden, call = split_call(args, kwargs)
+            self.resid_pre.append(hidden.detach())
+            self._calls.append(call)
             self.layer_calls += 1
 
         def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -221,7 +236,7 @@ class Walk:
         return value
 
 
-class _Stub(nn.Module):
+class LayersStub(nn.Module):
     """Stands in for the whole layer list: returns a given stream; everything else is asked of a real layer."""
 
     def __init__(self, real: nn.Module) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prune.analysis.registry import GROUPS, MEASURES
+from prune.analysis.registry import GROUPS, MEASURES, STREAMED
 from prune.cli.flags import (
     DataFlag,
     DryRun,
@@ -26,6 +26,15 @@ MEASURE_HELP = (
     f"Names or groups, with commas. Names: {', '.join(MEASURES)}. Groups: "
     + "; ".join(f"{name} = {', '.join(names)}" for name, names in GROUPS.items() if name != "all")
     + "; all. Absent: default, which costs half a pass a layer; see prune/analysis/README.md."
+)
+STREAM_HELP = (
+    "Walk a model larger than memory layer by layer: every weight is read once for all documents, and one layer, the "
+    f"embeddings and the activations are in memory. Offers {', '.join(STREAMED)}; refuses the other measures, which "
+    "would read the weights many times. Same figures as without it."
+)
+STREAM_MEMORY_HELP = (
+    "GiB of activations that --stream holds in memory; those beyond it lie in a hidden directory beside the output "
+    "until the end (8 x layers x width bytes a token in float32, half as much again with dnll)."
 )
 
 
@@ -48,6 +57,8 @@ def command(
     ] = "drop",
     revision: Revision = None,
     trust_remote_code: RemoteCode = False,
+    stream: Annotated[bool, typer.Option("--stream", help=STREAM_HELP)] = False,
+    stream_memory: Annotated[float, typer.Option("--stream_memory", min=0.0, help=STREAM_MEMORY_HELP)] = 4.0,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -69,6 +80,8 @@ def command(
         first_token=first_token,
         revision=revision,
         trust_remote_code=trust_remote_code,
+        stream=stream,
+        stream_memory=stream_memory,
         dry_run=dry_run,
     )
     if isinstance(result, dict):
