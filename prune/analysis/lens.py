@@ -23,7 +23,9 @@ TOP = 5
 def measure(clean: CleanPass, records: Records) -> None:
     """Add `lens/kl` (KL(lens ‖ final), nats) and `lens/top5` (share of the five likeliest in common), each [L+1].
 
-    Depth 0 is the embedding, L the final stream (0 and 1). Source: nostalgebraist 2020; arXiv 2505.13898, fig. 6.
+    Depth 0 is the embedding, L the final stream (0 and 1). Also the scalars `lens/sampled_share`, of the tokens looked
+    at, and `lens/relative_cost`, the head's multiplications over those of one pass of all layers.
+    Sources: nostalgebraist 2020; arXiv 2505.13898, fig. 6.
     """
     token = torch.from_numpy(sampled(clean)).to(clean.row.device)  # [n]
     place = clean.mask.nonzero()[token]  # [n, 2] batch row and column
@@ -39,6 +41,15 @@ def measure(clean: CleanPass, records: Records) -> None:
     for key, parts in (("lens/kl", kl), ("lens/top5", top)):
         sums = clean.by_document(torch.cat(parts), documents) * (weights / counts)[:, None]  # [B, L+1]
         records.add(key, clean.index, sums, weights)
+    records.add("lens/sampled_share", clean.index, counts.astype(np.float64), weights)
+    records.add("lens/relative_cost", clean.index, counts * _cost_of_a_token(clean), weights)
+
+
+def _cost_of_a_token(clean: CleanPass) -> float:
+    """The head at every depth against the layers, in weights multiplied (all experts of a mixture counted)."""
+    anatomy = clean.walk.anatomy
+    layers = sum(parameter.numel() for parameter in anatomy.layers.parameters())
+    return (clean.num_layers + 1) * anatomy.head.weight.numel() / max(1, layers)
 
 
 def sampled(clean: CleanPass) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 from prune.analysis.batch_size import BatchSize
 from prune.analysis.clean_pass import CleanPass, Rules
 from prune.analysis.difficulty import difficulty_report
+from prune.analysis.documents import check_documents
 from prune.analysis.phases import phase_changes
 from prune.analysis.processes import ALONE, Processes
 from prune.analysis.prompts import SEGMENTS, takes_part
@@ -67,6 +68,7 @@ def run_analysis(
     chosen = select(options.measures)
     _check(domains, options)
     tracer = SublayerTracer(find_anatomy(model))
+    check_documents(model, tracer.anatomy.embedding, domains)
     fitting = BatchSize(options.batch_size)
     records: dict[str, Records] = {}
 

@@ -1,6 +1,8 @@
 """Every figure of the default analysis equals a naive reading of its formula: one document at a time, plain hooks."""
 
+import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ import torch
 
 import prune.analysis.run
 from prune.analysis import analyze
+from prune.analysis.registry import GROUPS, MEASURES, select
 from prune.analysis.result import Analysis
-from prune.calibration import Document, Domain, batches
+from prune.calibration import Document, Domain, batches, load_domain
 from prune.errors import PruneError, UsageError
 
 from .tiny import FAMILIES, domains, left_padded, stories, tiny
@@ -270,6 +273,67 @@ def test_bad_input_is_an_error_that_names_the_cure() -> None:
     model.model.layers[2].mlp.up_proj.weight.data[:] = float("inf")
     with pytest.raises(PruneError, match="non-finite"):
         analyze(model, data)
+    del model.model.layers
+    model.model.layers = torch.nn.ModuleList()
+    with pytest.raises(PruneError, match="no stack of decoder layers"):
+        analyze(model, data)
+
+
+@pytest.mark.parametrize(
+    ("family", "document", "message"),
+    [
+        ("llama", Document((5,)), "document 1 has fewer than two tokens"),
+        ("llama", Document((5, 6, 7), answer_start=3), "answer_start is 3: use 1 to 2"),
+        ("llama", Document((5, 97)), "token id 97, the model knows 0 to 96"),
+        ("llama", Document((5, -1)), "token id -1"),
+        ("gpt_neo", Document((5,) * 65), "65 tokens, the model 64 positions: use --seq_length"),
+    ],
+)
+def test_documents_that_the_model_cannot_read_are_refused_before_the_first_pass(
+    family: str, document: Document, message: str
+) -> None:
+    data = {"odd": Domain("odd", (Document((3, 4, 5)), document), "made here", "hash")}
+    with pytest.raises(UsageError, match=re.escape("--data odd: document 1")) as error:
+        analyze(tiny(family), data)
+    assert message in str(error.value)
+
+
+def test_every_valid_name_and_group_is_known_and_unknown_ones_name_the_nearest() -> None:
+    assert list(select(["default"])) == ["contributions", "angular", "lens", "width", "dnll"]
+    assert set(select(["effects", "angular"])) == {*GROUPS["effects"], "angular"}
+    assert set(select(["all"])).isdisjoint(select(["prompts"]))
+    assert set(select(["all", "prompts"])) == set(MEASURES)
+    with pytest.raises(UsageError, match="did you mean 'future'"):
+        select(["futures"])
+
+
+def test_the_lens_says_how_many_tokens_it_saw_and_what_it_cost() -> None:
+    model = tiny("llama")
+    data = {"long": Domain("long", (Document((5, 6) * 25), Document((7, 8) * 5)), "made here", "hash")}
+    scalars = analyze(model, data, measures=["lens"], bootstrap=0).info["scalars"]
+    assert scalars["lens/sampled_share"] == pytest.approx((32 + 10) / 60)
+    layers = sum(parameter.numel() for parameter in model.model.layers.parameters())
+    assert scalars["lens/relative_cost"] == pytest.approx(42 / 60 * 7 * model.lm_head.weight.numel() / layers)
+
+
+def test_text_gets_bos_exactly_as_its_tokenizer_adds_it_and_ids_stay_as_they_are(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<s>": 1, "one": 4, "two": 5, "[UNK]": 3}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>")
+    rows = [{"text": "one two"}, {"prompt": "one ", "completion": "two"}, {"input_ids": [4, 5, 4]}]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    loaded = load_domain("mixed", str(tmp_path / "data.jsonl"), tokenizer).documents
+    assert [document.input_ids for document in loaded] == [(1, 4, 5), (1, 4, 5), (4, 5, 4)]
+    assert loaded[1].answer_start == 2
+    seen: list[torch.Tensor] = []
+    model = tiny("llama")
+    model.model.embed_tokens.register_forward_hook(lambda _, args, output: seen.append(args[0]))
+    analyze(model, {"mixed": Domain("mixed", loaded, "made here", "hash")}, measures=["angular"], bootstrap=0)
+    assert seen[0].tolist() == [[1, 4, 5], [1, 4, 5], [4, 5, 4]]
 
 
 def test_excluded_documents_are_counted_in_the_warnings() -> None:
