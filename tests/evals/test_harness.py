@@ -108,6 +108,42 @@ def test_the_cache_answers_only_the_model_that_filled_it(
     assert len(runs) == 3
 
 
+@pytest.mark.parametrize("multiturn", [True, False])
+def test_chat_template_turns_and_system_text_give_lm_evals_prompts(
+    model: Any, tokenizer: Any, task_dir: Path, multiturn: bool
+) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant] "
+    options: dict[str, Any] = {
+        "apply_chat_template": True, "fewshot_as_multiturn": multiturn, "system_instruction": "Be short.", "limit": 4,
+    }  # fmt: skip
+    seeds = dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed"), 5)
+    theirs = simple_evaluate(
+        HFLM(pretrained=model, tokenizer=chatty, batch_size=4),
+        tasks=["tiny_generate"],
+        num_fewshot=2,
+        gen_kwargs={"max_gen_toks": 5},
+        task_manager=TaskManager(include_path=str(task_dir), include_defaults=False),
+        bootstrap_iters=0,
+        **options,
+        **seeds,
+    )
+    assert theirs is not None
+    spec = TaskSpec(task="tiny_generate", metric="exact_match", filter="raw", num_fewshot=2)
+    settings: dict[str, Any] = {"include_path": [task_dir], "batch_size": 4, "seed": 5, "log_samples": True}
+    ours = run_tasks(model, chatty, [spec], gen_kwargs={"max_gen_toks": 5}, **options, **settings)["tiny_generate"]
+    rows = [row for row in theirs["samples"]["tiny_generate"] if row["filter"] == "raw"]
+    assert [r.prompt_hash for r in ours.records] == [row["prompt_hash"] for row in rows]
+    assert [r.extra["response"] for r in ours.records] == [row["resps"][0][0] for row in rows]
+    prompt = ours.records[0].extra["arguments"][0][0]
+    assert prompt.startswith("[system] Be short.")
+    assert prompt.count("[user]") == (3 if multiturn else 1)
+
+
 def test_one_changed_weight_changes_the_fingerprint(model: Any, tokenizer: Any) -> None:
     changed = copy.deepcopy(model)
     assert fingerprint(changed, tokenizer) == fingerprint(model, tokenizer)
@@ -223,6 +259,7 @@ def test_nan_scores_are_an_error_not_a_figure(model: Any, tokenizer: Any, task_d
         ([TaskSpec(task="a"), TaskSpec(task="a", metric="acc_norm")], {}, "two results under one name"),
         ([TaskSpec(task="a")], {"limit": 0}, "at least one item"),
         ([TaskSpec(task="a")], {"apply_chat_template": True}, "no chat template"),
+        ([TaskSpec(task="a")], {"fewshot_as_multiturn": True}, "turns need a chat template"),
         ([TaskSpec(task="tiny_choice", metric="exact_match")], {}, "it has acc,none, acc_norm,none"),
     ],
 )
