@@ -1,40 +1,145 @@
-"""`prune.cut`: remove layers from a checkpoint on disk."""
+"""`prune.cut`: remove layers from a checkpoint on disk, or from a loaded model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
+
+from prune.errors import UsageError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from prune.planning.plan import Plan
     from prune.surgery.cut import CutResult
 
+Layers = str | Sequence[int]
 
+
+@overload
 def cut(
     model: str,
     output: str | Path,
     *,
     plan: str | Path | Plan | None = None,
-    drop_layers: str | Sequence[int] | None = None,
-    keep_layers: str | Sequence[int] | None = None,
+    drop_layers: Layers | None = None,
+    keep_layers: Layers | None = None,
+    drop_attn: Layers | None = None,
+    drop_mlp: Layers | None = None,
     max_shard_size: str = "5GB",
     link: bool = False,
     verify: bool = True,
     dry_run: bool = False,
-) -> CutResult:
-    """Remove layers from a checkpoint on disk, exactly; see `prune.surgery.cut.cut`."""
+) -> CutResult: ...
+
+
+@overload
+def cut(
+    model: PreTrainedModel,
+    output: None = None,
+    *,
+    plan: str | Path | Plan | None = None,
+    drop_layers: Layers | None = None,
+    keep_layers: Layers | None = None,
+    drop_attn: Layers | None = None,
+    drop_mlp: Layers | None = None,
+) -> PreTrainedModel: ...
+
+
+def cut(
+    model: str | PreTrainedModel,
+    output: str | Path | None = None,
+    *,
+    plan: str | Path | Plan | None = None,
+    drop_layers: Layers | None = None,
+    keep_layers: Layers | None = None,
+    drop_attn: Layers | None = None,
+    drop_mlp: Layers | None = None,
+    max_shard_size: str = "5GB",
+    link: bool = False,
+    verify: bool = True,
+    dry_run: bool = False,
+) -> CutResult | PreTrainedModel:
+    """Remove layers, exactly: on disk (see `prune.surgery.cut.cut`), or in place from a loaded model.
+
+    Args:
+        model: directory or hub id; or a loaded model, which is changed and returned.
+        output: directory to create; not given for a loaded model.
+        plan: a Plan, or the path of a plan.json.
+        drop_layers: layers to remove, as indices or text such as `20,21,24-27` (both ends included).
+        keep_layers: layers to keep, likewise.
+        drop_attn: layers of which only the attention goes: in a loaded model its output projection becomes zero; on
+            disk only where that amounts to whole layers.
+        drop_mlp: layers of which only the MLP goes, likewise.
+        max_shard_size: payload of an output shard at most; on disk only, as are the rest.
+        link: hard-link source shards in which nothing changes.
+        verify: prove the result before it gets its name.
+        dry_run: check and plan everything, write nothing.
+
+    Raises:
+        UsageError: no or contradictory layers, no output for a directory, or an output for a loaded model.
+        PruneError: the family cannot be cut like this (field named), or the proof fails.
+    """
+    attn, mlp = _indices(drop_attn), _indices(drop_mlp)
+    plan = Path(plan) if isinstance(plan, str) else plan
+    if not isinstance(model, str | Path):
+        if output is not None:
+            raise UsageError("output: a loaded model is cut in place; write it with save_pretrained")
+        return _in_memory(model, drop_layers=drop_layers, keep_layers=keep_layers, plan=plan, attn=attn, mlp=mlp)
+    if output is None:
+        raise UsageError("-o/--output: name the directory to create")
     from prune.model.loading import model_directory
     from prune.surgery import cut as surgery
 
+    directory = model_directory(str(model))
+    if attn or mlp:
+        if plan is not None or keep_layers is not None:
+            raise UsageError("--drop_attn and --drop_mlp go with --drop_layers only")
+        from prune.surgery.checkpoint import CONFIG, read_json
+        from prune.surgery.sublayers import as_layers
+
+        whole = as_layers(read_json(surgery.resolve_source(directory) / CONFIG), attn, mlp)
+        drop_layers = sorted({*whole, *_indices(drop_layers)})
     return surgery.cut(
-        model_directory(model),
+        directory,
         output,
-        drop_layers=drop_layers,  # type: ignore[arg-type]
-        keep_layers=keep_layers,  # type: ignore[arg-type]
-        plan=Path(plan) if isinstance(plan, str) else plan,
+        drop_layers=drop_layers,
+        keep_layers=keep_layers,
+        plan=plan,
         max_shard_size=max_shard_size,
         link=link,
         verify=verify,
         dry_run=dry_run,
     )
+
+
+def _indices(layers: Layers | None) -> list[int]:
+    from prune.surgery.layers import parse_layers
+
+    return parse_layers(layers) if isinstance(layers, str) else sorted(layers or [])
+
+
+def _in_memory(
+    model: PreTrainedModel,
+    *,
+    drop_layers: Layers | None,
+    keep_layers: Layers | None,
+    plan: Path | Plan | None,
+    attn: list[int],
+    mlp: list[int],
+) -> PreTrainedModel:
+    """Sub-layers first (their numbers are the original's), then whole layers."""
+    from prune.model.layer_list import find_layer_list
+    from prune.surgery.cut import choose_layers
+    from prune.surgery.memory import drop_layers as remove
+    from prune.surgery.sublayers import drop_sublayers
+
+    whole = not (drop_layers is None and keep_layers is None and plan is None)
+    drop: list[int] = []
+    if whole or not (attn or mlp):
+        depth = len(find_layer_list(model)[1])
+        _, drop = choose_layers(depth, drop_layers=drop_layers, keep_layers=keep_layers, plan=plan)
+    if attn or mlp:
+        drop_sublayers(model, attn=attn, mlp=mlp)
+    return remove(model, drop) if drop else model

@@ -8,12 +8,12 @@ pattern that the shallower model would derive differently is written out as an e
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from prune.errors import PruneError
-from prune.surgery.derived import Lists, Resolver, from_class, resolver_for
+from prune.surgery.derived import Lists, Resolver, fixed_lists, follows_depth, from_class, resolver_for
+from prune.surgery.families import NEVER, edit_family, refuse_removal
 from prune.surgery.quantization import edit_quantization
 
 DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks")
@@ -36,13 +36,10 @@ INDEX_LISTS = frozenset(
 PREFIX_COUNTS = ("first_k_dense_replace", "num_dense_layers", "num_hash_layers")
 SUFFIX_COUNTS = ("num_kv_shared_layers",)
 MTP_COUNTS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
-SPARSE_STEP = ("qwen2_moe", "qwen3_moe", "qwen3_next", "flint")
-REFUSED = {
-    "inkling2_text": "attn_queries: disk indices are offset by one and depend on n_layers_per_attn_res_block",
-    "hrm_text": "num_layers_per_stack: two recurrent stacks share one depth",
-    "beam": "residual_add_idx: the residual is scaled by 1/sqrt(2(layer_idx+1)), so a cut is not a skip",
-}
-ATTENTION = frozenset(("full_attention", "sliding_attention", "chunked_attention", "attention", "hybrid"))
+LENGTHS = ("layers_block_type", "hybrid_override_pattern", "layer_types")
+"""Per-layer fields whose length is the depth of a config that states no number."""
+RECURRENT = frozenset(("linear_attention", "recurrent", "mamba", "mamba2", "conv", "moe", "mlp"))
+"""Kinds of layer that keep no key-value cache, so that a hybrid of them alone has no cache length."""
 
 
 def text_part(config: dict[str, Any]) -> dict[str, Any]:
@@ -66,20 +63,25 @@ def depth_of(config: dict[str, Any]) -> int:
             if type(value) is not int or value < 1:
                 raise PruneError(f"config.json: {name} is {value!r}; it must be a positive integer")
             return value
+    for name in LENGTHS:
+        if isinstance(text.get(name), list | str) and text[name]:
+            return len(text[name])
     raise PruneError(f"config.json: no depth field ({', '.join(DEPTH)}) for model_type {config.get('model_type')!r}")
 
 
 def check_causal(config: dict[str, Any]) -> None:
-    """Refuse what is not a decoder-only language model.
+    """Refuse what is not a decoder-only language model, or is one that no cut can express.
 
     Raises:
-        PruneError: encoder-decoder, no model_type, or a head that is not causal.
+        PruneError: encoder-decoder, no model_type, a head that is not causal, or a family without stock depth.
     """
     kind, heads = config.get("model_type"), config.get("architectures") or []
     if not isinstance(kind, str) or not isinstance(heads, list):
         raise PruneError("config.json: model_type is missing; only transformers checkpoints can be cut")
     if config.get("is_encoder_decoder"):
         raise PruneError(f"config.json: is_encoder_decoder: {kind} is an encoder-decoder; only decoders can be cut")
+    if (name := str(text_part(config).get("model_type") or kind)) in NEVER:
+        raise PruneError(f"config.json: {name} cannot be cut: {NEVER[name]}")
     wrong = ("MaskedLM", "Classification", "QuestionAnswering", "PreTraining", "Seq2SeqLM", "CTC", "Embedding")
     for head in heads:
         if any(mark in str(head) for mark in wrong):
@@ -101,49 +103,22 @@ def edit_config(config: dict[str, Any], keep: Sequence[int], *, resolve: Resolve
     text = text_part(edited)
     n, kind = depth_of(edited), str(text.get("model_type") or edited.get("model_type"))
     new_index = {old: new for new, old in enumerate(keep)}
-    _refuse_family(text, kind, n, keep)
     resolve = resolve or resolver_for(kind)
-    before = resolve(copy.deepcopy(text), n)
+    before = _resolved(text, n, resolve)
+    fixed = fixed_lists(text) if resolve is from_class else {}
+    types = next((v for v in map((before | fixed).get, ("layer_types", "layers_block_type")) if v), [])
+    refuse_removal(text, kind, n, keep, types)
+    _keep_one_attention(types, keep)
     _set_depth(text, n, len(keep))
     _edit_fields(text, n, keep, new_index)
-    _edit_family(text, kind, n, keep, new_index)
+    edit_family(text, kind, n, keep, new_index)
     _make_explicit(text, kind, n, keep, new_index, before, resolve)
-    _keep_one_attention(
-        before | {"layer_types": text.get("layer_types") or before.get("layer_types", [])}, before, keep
-    )
+    if fixed:
+        _check_fixed(text, kind, keep, fixed)
     for part in {id(edited): edited, id(text): text}.values():
         if isinstance(part.get("quantization_config"), dict):
             edit_quantization(part["quantization_config"], n, new_index)
     return edited
-
-
-def _refuse_family(text: dict[str, Any], kind: str, n: int, keep: Sequence[int]) -> None:
-    """Families in which some or all removals have no stock representation."""
-    moved = any(old != new for new, old in enumerate(keep))
-    if kind in REFUSED:
-        raise PruneError(f"config.json: {kind} cannot be cut: {REFUSED[kind]}")
-    if kind == "diffllama" and moved:
-        raise PruneError("config.json: diffllama: lambda_init depends on the layer number; only last layers can go")
-    if text.get("scale_attn_by_inverse_layer_idx") and moved:
-        raise PruneError("config.json: scale_attn_by_inverse_layer_idx: only last layers can go")
-    if kind in ("rwkv", "modernbert-decoder") and 0 not in keep:
-        raise PruneError(f"config.json: {kind}: layer 0 holds the input normalisation (layer_idx 0) and must stay")
-    if kind in ("gemma3n_text", "gemma4_text") and text.get("hidden_size_per_layer_input"):
-        raise PruneError(
-            "config.json: hidden_size_per_layer_input: the embedding table packs all layers into one tensor; slicing it"
-            " is not supported"
-        )
-    shared = text.get("num_kv_shared_layers") or 0
-    types = text.get("layer_types")
-    if shared and isinstance(types, list) and len(types) == n:
-        own = types[: n - shared]
-        sources = {max(i for i, t in enumerate(own) if t == name) for name in set(types[n - shared :]) & set(own)}
-        gone = sorted(sources - set(keep))
-        if gone:
-            raise PruneError(f"config.json: num_kv_shared_layers: later layers read layer {gone[0]}'s keys; keep it")
-    ple = text.get("ple_layer_ids")
-    if ple and [i for i in ple if i - 1 not in keep]:
-        raise PruneError("config.json: ple_layer_ids: a per-layer-embedding layer cannot go")
 
 
 def _set_depth(text: dict[str, Any], n: int, n_new: int) -> None:
@@ -151,8 +126,6 @@ def _set_depth(text: dict[str, Any], n: int, n_new: int) -> None:
     for name in DEPTH:
         if text.get(name) == n:
             text[name] = n_new
-    if text.get("model_type") == "longcat_flash" and text.get("num_hidden_layers") == 2 * n:
-        text["num_hidden_layers"] = 2 * n_new
 
 
 def _edit_fields(text: dict[str, Any], n: int, keep: Sequence[int], new_index: dict[int, int]) -> None:
@@ -166,7 +139,9 @@ def _edit_fields(text: dict[str, Any], n: int, keep: Sequence[int], new_index: d
                 raise PruneError(f"config.json: {name} has {len(value)} characters for {n} layers")
             text[name] = _filter(name, value, n, mtp, keep)
         elif isinstance(value, list) and len(value) == n and n > 2 and name not in NOT_PER_LAYER and _varied(value):
-            raise PruneError(f"config.json: {name} has one entry per layer, but its meaning is unknown: refused")
+            if not follows_depth(text, name, n):
+                raise PruneError(f"config.json: {name} has one entry per layer, but its meaning is unknown: refused")
+            text[name] = [value[i] for i in keep]
     for name in PREFIX_COUNTS:
         if type(text.get(name)) is int:
             text[name] = sum(old < text[name] for old in keep)
@@ -211,76 +186,6 @@ def _varied(value: list[Any]) -> bool:
     return all(isinstance(item, str | int | float | bool) for item in value)
 
 
-def _edit_family(text: dict[str, Any], kind: str, n: int, keep: Sequence[int], new_index: dict[int, int]) -> None:
-    """Periods, groups and constants that only one family has."""
-    if kind in SPARSE_STEP:
-        _sparse_step(text, n, keep, new_index)
-    elif kind == "jamba":
-        for part, default in (("attn_layer", (8, 4)), ("expert_layer", (2, 1))):
-            _solve_period(text, part, default, n, keep)
-    elif kind == "ernie4_5_moe":
-        _solve_interval(text, n, keep)
-    elif kind == "gpt_neo":
-        groups = text.get("attention_types") or [[["global", "local"], 12]]
-        flat = [name for names, times in groups for _ in range(times) for name in names]
-        if len(flat) != n:
-            raise PruneError(f"config.json: attention_types describes {len(flat)} layers, not {n}")
-        text["attention_types"] = [[[flat[i]], 1] for i in keep]
-    elif kind == "recurrent_gemma":
-        cycle = text.get("block_types") or ["recurrent", "recurrent", "attention"]
-        text["block_types"] = [cycle[i % len(cycle)] for i in keep]
-    elif kind == "minicpm3":
-        # the residual is scaled by scale_depth / sqrt(depth)
-        text["scale_depth"] = text.get("scale_depth", 1.4) * math.sqrt(len(keep) / n)
-
-
-def _sparse_step(text: dict[str, Any], n: int, keep: Sequence[int], new_index: dict[int, int]) -> None:
-    """`decoder_sparse_step` as an explicit list of dense layers: always expressible."""
-    step, experts = text.get("decoder_sparse_step", 1), text.get("num_experts", 1)
-    dense = set(text.get("mlp_only_layers") or [])  # already renumbered
-    if experts and step != 1:
-        dense |= {new_index[i] for i in keep if (i + 1) % step != 0}
-        text["decoder_sparse_step"] = 1
-        text["mlp_only_layers"] = sorted(dense)
-
-
-def _solve_period(text: dict[str, Any], part: str, default: tuple[int, int], n: int, keep: Sequence[int]) -> None:
-    """Jamba states its pattern only as (period, offset): find one that gives the kept layers, or refuse."""
-    period_name, offset_name = f"{part}_period", f"{part}_offset"
-    period, offset = text.get(period_name, default[0]), text.get(offset_name, default[1])
-    wanted = [i % period == offset for i in keep]
-    if [i % period == offset for i in range(len(keep))] == wanted:
-        return
-    for trial in range(1, len(keep) + 2):
-        for start in range(trial):
-            if [i % trial == start for i in range(len(keep))] == wanted:
-                text[period_name], text[offset_name] = trial, start
-                return
-    raise PruneError(f"config.json: {period_name}: the kept layers follow no (period, offset); drop whole periods")
-
-
-def _solve_interval(text: dict[str, Any], n: int, keep: Sequence[int]) -> None:
-    """Ernie 4.5 MoE states (start, end, interval): find values that give the kept layers, or refuse."""
-    names = ("moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval")
-    start, end, interval = (text.get(name, default) for name, default in zip(names, (1, -1, 1), strict=True))
-    end = n - 1 if end == -1 else end
-
-    def pattern(depth: int, first: int, last: int, every: int) -> list[bool]:
-        return [(i + 1) % every == 0 and first <= i <= last for i in range(depth)]
-
-    old = pattern(n, start, end, interval)
-    wanted = [old[i] for i in keep]
-    depth = len(keep)
-    for every in (interval, *range(1, depth + 1)):
-        for first in (start, *range(depth)):
-            for last in (depth - 1, *range(depth)):
-                if pattern(depth, first, last, every) == wanted:
-                    for name, value in zip(names, (first, last, every), strict=True):
-                        text[name] = value
-                    return
-    raise PruneError("config.json: moe_layer_interval: the kept layers follow no (start, end, interval)")
-
-
 def _make_explicit(
     text: dict[str, Any],
     kind: str,
@@ -314,10 +219,16 @@ def _resolved(text: dict[str, Any], n: int, resolve: Resolver) -> Lists:
     return derived if resolve is from_class else derived | explicit
 
 
-def _keep_one_attention(after: Lists, before: Lists, keep: Sequence[int]) -> None:
+def _check_fixed(text: dict[str, Any], kind: str, keep: Sequence[int], fixed: Lists) -> None:
+    """Lists that a config class computes and that no field can state must come out as the kept layers' entries."""
+    after = fixed_lists(text)
+    for name, value in fixed.items():
+        if name in after and after[name] != [value[i] for i in keep]:
+            raise PruneError(f"config.json: {name}: {kind} would derive {after[name]} for the kept layers {list(keep)}")
+
+
+def _keep_one_attention(types: Sequence[str], keep: Sequence[int]) -> None:
     """A hybrid without any attention layer has no cache length: generation would fail."""
-    types = before.get("layer_types") or before.get("layers_block_type") or []
-    if not any(kind in ATTENTION for kind in types):
-        return
-    if not any(types[i] in ATTENTION for i in keep if i < len(types)):
-        raise PruneError("config.json: layer_types: no attention layer would be left; keep at least one")
+    mixing = [i for i, kind in enumerate(types) if kind not in RECURRENT]
+    if mixing and not set(mixing) & set(keep):
+        raise PruneError(f"config.json: layer_types: no attention layer would be left; keep one of {mixing}")

@@ -7,14 +7,16 @@ silent in many families (masks are chosen by `config.layer_types[i]`).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError
 from prune.model.layer_list import find_layer_list, text_config
 from prune.surgery.config_fields import edit_config
-from prune.surgery.derived import from_class
+from prune.surgery.derived import config_object, from_class
 from prune.surgery.layers import complement
+from prune.surgery.signature import check_signatures, skeleton
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,29 +38,39 @@ def drop_layers(model: PreTrainedModel, drop: Sequence[int]) -> PreTrainedModel:
     """
     path, layers = find_layer_list(model)
     keep = complement(list(drop), len(layers), "drop")
-    config = text_config(model)
-    edits = _config_edits(config, len(layers), keep)
+    values = _edited_values(model, len(layers), keep)
     kept = [layers[old] for old in keep]
     for new, (old, layer) in enumerate(zip(keep, kept, strict=True)):
         _renumber(layer, old, new)
     parent = model.get_submodule(path.rpartition(".")[0])
     setattr(parent, path.rpartition(".")[2], type(layers)(kept))
-    for name, value in edits.items():
-        setattr(config, name, value)
+    vars(text_config(model)).update(values)
     return model
 
 
-def _config_edits(config: Any, depth: int, keep: list[int]) -> dict[str, Any]:
-    """The fields of the config object that change, with their new values."""
+def _edited_values(model: PreTrainedModel, depth: int, keep: list[int]) -> dict[str, Any]:
+    """The attributes of the text config that change, as its own class derives them, checked on a model without weights.
+
+    Raises:
+        PruneError: the family cannot be cut like this, or a kept layer would be built differently.
+    """
+    config = text_config(model)
     before = config.to_dict()
     before.pop("quantization_config", None)  # names in it only matter to a loader
     after = edit_config(before, keep, resolve=from_class)
-    changed = {name: value for name, value in after.items() if value != before.get(name)}
+    old, new = (vars(config_object(copy.deepcopy(fields))) for fields in (before, after))
+    changed = {name: value for name, value in new.items() if name not in old or _differs(old[name], value)}
     if not changed:
         raise PruneError(f"config of {type(config).__name__}: no field states its depth of {depth}")
-    if "attention_types" in changed:  # gpt_neo reads the expanded form
-        changed["attention_layers"] = [name for (names, times) in after["attention_types"] for name in names * times]
+    shallow = copy.deepcopy(model.config)
+    vars(shallow.get_text_config(decoder=True)).update(copy.deepcopy(changed))
+    check_signatures(skeleton(type(model), model.config), skeleton(type(model), shallow), keep)
     return changed
+
+
+def _differs(old: Any, new: Any) -> bool:
+    """Inequality of config values, sub-configs by their content."""
+    return (old.to_dict() != new.to_dict()) if hasattr(old, "to_dict") and hasattr(new, "to_dict") else old != new
 
 
 def _renumber(layer: nn.Module, old: int, new: int) -> None:

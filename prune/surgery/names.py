@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from prune.errors import PruneError
 
 FIRST_NUMBER = re.compile(r"^(?P<prefix>(?:[^.\d][^.]*\.)*)(?P<index>\d+)(?P<rest>\..+)$")
-FOREIGN = ("vision", "visual", "audio", "image", "encoder.", "speech", "tower", "mtp.", "qformer")
+FOREIGN = ("vision", "visual", "audio", "image", "speech", "tower", "mtp.", "qformer")
+SIDE = ("encoder.",)
+"""Marks of a stack beside the decoder, unless it is the only one (CPM-Ant's decoder is called encoder)."""
 
 
 def find_prefix(names: Iterable[str], n: int) -> str:
@@ -28,6 +30,7 @@ def find_prefix(names: Iterable[str], n: int) -> str:
             numbers.setdefault(match["prefix"], set()).add(int(match["index"]))
     own = {p: s for p, s in numbers.items() if not any(mark in p for mark in FOREIGN)}
     full = [prefix for prefix, found in own.items() if found >= set(range(n))]
+    full = [prefix for prefix in full if not any(mark in prefix for mark in SIDE)] or full
     if not full:
         best = max(own.items(), key=lambda item: len(item[1]), default=("", set()))
         raise PruneError(

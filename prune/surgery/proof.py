@@ -1,9 +1,9 @@
 """The proof that a checkpoint is whole, and that a cut kept its layers: by loading, not by trusting our own tables.
 
-Two independent checks. Signature: the source's and the result's models are built without weights, and every kept
-layer must agree in scalar attributes, parameter shapes and computed buffers; this guards families nobody has seen
-yet. Reload: the stock loader must find nothing missing, unexpected or mismatched, and all weights finite. Remote code
-is never run.
+Three independent checks. Signature (`prune.surgery.signature`): what the two configs build must agree layer by layer.
+Reload: the stock loader must find nothing missing, unexpected or mismatched, and all weights finite. Replay
+(`prune.surgery.replay`), for families that were never tried: the logits are those of the original with the removed
+layers passed through. Remote code is never run.
 `python -m prune.surgery.proof SOURCE RESULT 0,1,2` runs both and reports one JSON object on standard output.
 """
 
@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError
 from prune.surgery.checkpoint import CONFIG, read_checkpoint, read_json
-from prune.surgery.config_fields import INDEX_LISTS, NOT_PER_LAYER, PER_LAYER, check_causal, depth_of
+from prune.surgery.config_fields import check_causal, depth_of, text_part
+from prune.surgery.families import PROVEN
 from prune.surgery.names import find_prefix
+from prune.surgery.replay import check_replay
+from prune.surgery.signature import check_directories, model_class
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
-
-NUMBERING = frozenset("layer_idx layer_id layer_number training num_hidden_layers num_layers n_layer".split())
 
 
 def prove_in_child(source: Path, result: Path, keep: Sequence[int]) -> None:
@@ -72,16 +73,6 @@ def verify_checkpoint(directory: Path, *, deep: bool = True) -> dict[str, Any]:
     return report
 
 
-def model_class(config: dict[str, Any]) -> Any:
-    """The transformers class that a config names, else the automatic one."""
-    import transformers
-
-    for name in config.get("architectures") or []:
-        if hasattr(transformers, str(name)):
-            return getattr(transformers, str(name))
-    return transformers.AutoModelForCausalLM
-
-
 def reload(directory: Path) -> PreTrainedModel:
     """Load with the stock loader, every tensor accounted for.
 
@@ -102,89 +93,6 @@ def reload(directory: Path) -> PreTrainedModel:
     return model
 
 
-def check_signatures(source: Path, result: Path, keep: Sequence[int]) -> None:
-    """Compare every kept layer of the two models, built without weights from their configs.
-
-    Raises:
-        PruneError: the first attribute, shape or buffer that differs (layer and name given).
-    """
-    from prune.model.layer_list import find_layer_list
-
-    old_model, new_model = (_skeleton(read_json(directory / CONFIG)) for directory in (source, result))
-    _, old_layers = find_layer_list(old_model)
-    _, new_layers = find_layer_list(new_model)
-    if len(new_layers) != len(keep):
-        raise PruneError(f"the result builds {len(new_layers)} layers, not {len(keep)}")
-    for new, old in enumerate(keep):
-        before, after = _signature(old_layers[old]), _signature(new_layers[new])
-        for name in sorted(set(before) | set(after)):
-            if not _same(before.get(name), after.get(name)):
-                change = f"{name} was {before.get(name)}, would be {after.get(name)}"
-                raise PruneError(f"layer {old} as layer {new}: {change}")
-    _check_lists(old_model, new_model, keep)
-
-
-def _skeleton(config: dict[str, Any]) -> PreTrainedModel:
-    """The model without weights, but with its computed buffers."""
-    import accelerate
-    from transformers import AutoConfig
-
-    fields = {name: value for name, value in config.items() if name not in ("quantization_config", "model_type")}
-    try:
-        built = AutoConfig.for_model(config["model_type"], **fields)
-        kind = model_class(config)
-        with accelerate.init_empty_weights(include_buffers=False):
-            return kind(built) if not hasattr(kind, "from_config") else kind.from_config(built)
-    except Exception as error:  # any failure to build is the finding
-        reason = " ".join(str(error).split())[:300]
-        raise PruneError(f"config.json does not build a model: {type(error).__name__}: {reason}") from error
-
-
-def _signature(layer: nn.Module) -> dict[str, Any]:
-    """Everything of a layer that its position could have changed, by dotted name."""
-    found: dict[str, Any] = {}
-    for path, module in layer.named_modules():
-        found[f"{path}/class"] = type(module).__name__
-        for name, value in vars(module).items():
-            if name.startswith("_") or name in NUMBERING:
-                continue
-            if value is None or isinstance(value, bool | int | float | str):
-                found[f"{path}.{name}"] = value
-        for name, parameter in module._parameters.items():
-            found[f"{path}.{name}/shape"] = None if parameter is None else tuple(parameter.shape)
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                persistent = name not in module._non_persistent_buffers_set
-                found[f"{path}.{name}/buffer"] = tuple(buffer.shape) if persistent else buffer
-    return found
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Equality of signature values; buffers and floats up to rounding noise."""
-    import torch
-
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        if a.shape != b.shape or a.device.type == "meta" or b.device.type == "meta":
-            return a.shape == b.shape
-        return torch.allclose(a.float(), b.float(), rtol=1e-5, atol=1e-7, equal_nan=True)
-    if isinstance(a, float) and isinstance(b, float):
-        return abs(a - b) <= 1e-9 * max(1.0, abs(a))
-    return a is b or (not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor) and a == b)
-
-
-def _check_lists(old_model: nn.Module, new_model: nn.Module, keep: Sequence[int]) -> None:
-    """Each per-layer list that the source's config ends up with must reappear, filtered by index."""
-    from prune.model.layer_list import text_config
-
-    old, new = (text_config(model).to_dict() for model in (old_model, new_model))
-    depth = max(keep) + 1
-    for name, value in old.items():
-        if name not in PER_LAYER or name in INDEX_LISTS | NOT_PER_LAYER or not isinstance(value, list):
-            continue
-        if len(value) >= depth and isinstance(new.get(name), list) and [value[i] for i in keep] != new[name]:
-            raise PruneError(f"{name} becomes {new[name]}, not the kept layers' entries")
-
-
 def _require_finite(model: nn.Module) -> None:
     import torch
 
@@ -193,13 +101,26 @@ def _require_finite(model: nn.Module) -> None:
             raise PruneError(f"tensor {name!r} holds NaN or infinite values")
 
 
+def prove(source: Path, result: Path, keep: Sequence[int]) -> dict[str, Any]:
+    """All checks, in this process; what `verify_checkpoint` reports.
+
+    Raises:
+        PruneError: the first thing that is wrong.
+    """
+    check_directories(source, result, keep)
+    report = verify_checkpoint(result)
+    if str(text_part(read_json(source / CONFIG)).get("model_type")) not in PROVEN:
+        check_replay(source, result, keep)
+        report["replayed"] = True
+    return report
+
+
 def main(arguments: list[str]) -> int:
     """Prove SOURCE -> RESULT for KEEP; one JSON object on standard output."""
     source, result, keep = Path(arguments[0]), Path(arguments[1]), [int(i) for i in arguments[2].split(",")]
     report: dict[str, Any] = {"ok": True}
     try:
-        check_signatures(source, result, keep)
-        report |= verify_checkpoint(result)
+        report |= prove(source, result, keep)
     except PruneError as error:
         report = {"ok": False, "error": str(error)}
     print("\n" + json.dumps(report))

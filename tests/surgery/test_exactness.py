@@ -14,7 +14,8 @@ import transformers
 from prune.model.layer_list import find_layer_list
 from prune.surgery.cut import cut
 from prune.surgery.memory import drop_layers
-from prune.surgery.proof import check_signatures, reload
+from prune.surgery.proof import reload
+from prune.surgery.signature import check_directories
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 8, "num_attention_heads": 4,
@@ -60,7 +61,7 @@ def test_disk_equals_memory_equals_skipping(kind: str, tmp_path: Path) -> None:
         for number, drop in enumerate([*DROPS.get(kind, []), [3, 4]]):
             output = tmp_path / f"out{number}"
             result = cut(str(tmp_path / "source"), output, drop_layers=drop, verify=False)
-            check_signatures(tmp_path / "source", output, result.keep)
+            check_directories(tmp_path / "source", output, result.keep)
             disk = reload(output).eval()
             disk.set_attn_implementation("eager")
             memory = drop_layers(copy.deepcopy(model), drop)
@@ -93,4 +94,4 @@ def test_the_proof_refuses_a_result_whose_pattern_shifted(tmp_path: Path) -> Non
     config["layer_types"] = config["layer_types"][::-1]
     path.write_text(json.dumps(config))
     with pytest.raises(Exception, match="layer"):
-        check_signatures(tmp_path / "source", tmp_path / "out", result.keep)
+        check_directories(tmp_path / "source", tmp_path / "out", result.keep)
