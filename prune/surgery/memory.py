@@ -16,13 +16,11 @@ from prune.model.layer_list import find_layer_list, text_config
 from prune.surgery.config_fields import edit_config
 from prune.surgery.derived import config_object, from_class
 from prune.surgery.layers import complement
-from prune.surgery.signature import check_signatures, skeleton
+from prune.surgery.signature import NUMBERING, check_signatures, skeleton
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
-
-INDEX_ATTRIBUTES = ("layer_idx", "layer_id", "layer_number")
 
 
 def drop_layers(model: PreTrainedModel, drop: Sequence[int]) -> PreTrainedModel:
@@ -38,18 +36,16 @@ def drop_layers(model: PreTrainedModel, drop: Sequence[int]) -> PreTrainedModel:
     """
     path, layers = find_layer_list(model)
     keep = complement(list(drop), len(layers), "drop")
-    values = _edited_values(model, len(layers), keep)
-    kept = [layers[old] for old in keep]
-    for new, (old, layer) in enumerate(zip(keep, kept, strict=True)):
-        _renumber(layer, old, new)
+    values, pattern = _checked(model, len(layers), keep)
     parent = model.get_submodule(path.rpartition(".")[0])
-    setattr(parent, path.rpartition(".")[2], type(layers)(kept))
+    setattr(parent, path.rpartition(".")[2], type(layers)(layers[old] for old in keep))
     vars(text_config(model)).update(values)
+    _take_numbers(model, pattern)
     return model
 
 
-def _edited_values(model: PreTrainedModel, depth: int, keep: list[int]) -> dict[str, Any]:
-    """The attributes of the text config that change, as its own class derives them, checked on a model without weights.
+def _checked(model: PreTrainedModel, depth: int, keep: list[int]) -> tuple[dict[str, Any], PreTrainedModel]:
+    """The text config's attributes that change, as its class derives them, and a model without weights built from them.
 
     Raises:
         PruneError: the family cannot be cut like this, or a kept layer would be built differently.
@@ -64,8 +60,9 @@ def _edited_values(model: PreTrainedModel, depth: int, keep: list[int]) -> dict[
         raise PruneError(f"config of {type(config).__name__}: no field states its depth of {depth}")
     shallow = copy.deepcopy(model.config)
     vars(shallow.get_text_config(decoder=True)).update(copy.deepcopy(changed))
-    check_signatures(skeleton(type(model), model.config), skeleton(type(model), shallow), keep)
-    return changed
+    pattern = skeleton(type(model), shallow)
+    check_signatures(skeleton(type(model), model.config), pattern, keep)
+    return changed, pattern
 
 
 def _differs(old: Any, new: Any) -> bool:
@@ -73,14 +70,19 @@ def _differs(old: Any, new: Any) -> bool:
     return (old.to_dict() != new.to_dict()) if hasattr(old, "to_dict") and hasattr(new, "to_dict") else old != new
 
 
-def _renumber(layer: nn.Module, old: int, new: int) -> None:
-    """Rewrite the layer number wherever a sub-module keeps it (two numbers a layer where a layer has two caches)."""
-    for module in layer.modules():
-        for name in INDEX_ATTRIBUTES:
-            value = vars(module).get(name)
-            if type(value) is not int:
-                continue
-            if type(layer).__name__.startswith("LongcatFlash") and module is not layer:
-                setattr(module, name, 2 * new + value % 2)
-            elif value == old:
-                setattr(module, name, new)
+def _take_numbers(model: nn.Module, pattern: nn.Module) -> None:
+    """Set every layer number, and every table by layer number, to what a fresh model of this depth has there.
+
+    The signature check has shown that nothing else differs. Modules that only one of the two has (adapters, quantised
+    layers' insides) hold no layer numbers.
+    """
+    own = dict(model.named_modules())
+    for path, part in pattern.named_modules():
+        for name, value in vars(part).items():
+            if path in own and name in vars(own[path]) and (name in NUMBERING or _counts(value)):
+                setattr(own[path], name, copy.copy(value))
+
+
+def _counts(value: Any) -> bool:
+    """A list of integers or a table by integers."""
+    return isinstance(value, list | tuple | dict) and bool(value) and all(type(item) is int for item in value)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4
 """Largest logit difference that passes, in standard deviations of the logits; rounding is near 1e-6."""
+CACHE_TOLERANCE = 1e-2
+"""Likewise with a cache: scans in chunks round differently from step by step (1e-3 seen); a wrong cache is off by 1."""
 LENGTH, NEW_TOKENS = 24, 3
 
 
@@ -41,7 +43,7 @@ def check_replay(source: Path, result: Path, keep: Sequence[int]) -> None:
     depth = len(find_layer_list(original)[1])
     try:
         expected = logits(original, ids, [index for index in range(depth) if index not in set(keep)])
-        had_cache = cache_error(original, ids) <= TOLERANCE
+        had_cache = cache_error(original, ids) <= CACHE_TOLERANCE
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise PruneError(f"{source.name}: an untried family whose logits cannot be replayed: {error}") from error
     del original
@@ -50,7 +52,7 @@ def check_replay(source: Path, result: Path, keep: Sequence[int]) -> None:
     gap = difference(logits(cut, ids), expected)
     if not gap <= TOLERANCE:
         raise PruneError(f"logits differ by {gap:.1e} standard deviations from the original with these layers skipped")
-    if had_cache and not cache_error(cut, ids) <= TOLERANCE:
+    if had_cache and not cache_error(cut, ids) <= CACHE_TOLERANCE:
         raise PruneError("generation with a cache differs from recomputation; the original's does not")
 
 

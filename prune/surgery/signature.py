@@ -110,6 +110,9 @@ def check_signatures(old_model: nn.Module, new_model: nn.Module, keep: Sequence[
         _compare(f"layer {old} as layer {new}", before, after, new_index)
     models = zip((old_model, new_model), depths, strict=True)
     before, after = (signature(model, depth, edited, f"{old_path}.") for model, depth in models)
+    for name in list(before):
+        if _is_position(name, before[name], after.get(name), keep) or _lost_a_kind(name, before[name], after.get(name)):
+            before.pop(name), after.pop(name, None)
     _compare("outside the layers", before, after, new_index)
     _check_lists(old_model, new_model, depths, keep)
 
@@ -186,6 +189,20 @@ def _compare(where: str, before: dict[str, Any], after: dict[str, Any], new_inde
         if not _same(old, new) and not _same(_renumbered(old, new_index), new):
             change = f"{name.lstrip('./')} was {_show(old)}, would be {_show(new)}"
             raise PruneError(f"{where}: {change}; no config can express this")
+
+
+def _is_position(name: str, old: Any, new: Any, keep: Sequence[int]) -> bool:
+    """Whether a number outside the layers is a place between two layers, and still the same place."""
+    return "layer" in name and type(old) is int and type(new) is int and new == sum(index < old for index in keep)
+
+
+def _lost_a_kind(name: str, old: Any, new: Any) -> bool:
+    """Whether rotary embeddings lack what belongs to a kind of layer that is gone, and nothing else changed."""
+    if "rotary" not in name or new is None:
+        return "rotary" in name
+    if isinstance(old, dict) and isinstance(new, dict):
+        return new.items() <= old.items()
+    return isinstance(old, list | tuple) and isinstance(new, list | tuple) and set(map(str, new)) <= set(map(str, old))
 
 
 def _renumbered(value: Any, new_index: dict[int, int]) -> Any:

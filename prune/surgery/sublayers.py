@@ -63,15 +63,13 @@ def as_layers(config: dict[str, Any], attn: Collection[int], mlp: Collection[int
         part = "attention" if half[0] in attn else "MLP"
         raise PruneError(
             f"layer {half[0]}: no stock architecture leaves out only the {part} of a layer; drop both"
-            f" (--drop_attn {half[0]} --drop_mlp {half[0]}) or the whole layer, or use prune.drop_sublayers on a loaded"
-            " model, which keeps the architecture and saves no time"
+            f" (--drop_attn {half[0]} --drop_mlp {half[0]}) or the whole layer, or use prune.cut(loaded_model,"
+            " drop_attn=..., drop_mlp=...), which keeps the architecture and saves no time"
         )
     return sorted(attn)
 
 
-def drop_sublayers(
-    model: PreTrainedModel, *, attn: Sequence[int] = (), mlp: Sequence[int] = ()
-) -> PreTrainedModel:
+def drop_sublayers(model: PreTrainedModel, *, attn: Sequence[int] = (), mlp: Sequence[int] = ()) -> PreTrainedModel:
     """Make sub-layers add nothing, in place; returns the same object.
 
     Args:
@@ -133,13 +131,15 @@ def _projections(anatomy: Anatomy, part: str, index: int) -> list[nn.Parameter]:
     """Weights and biases of the output projections of one sub-layer."""
     if not 0 <= index < anatomy.num_layers:
         raise UsageError(f"{part}: layer {index} does not exist; the model has layers 0-{anatomy.num_layers - 1}")
-    module = (anatomy.attention if part == "attn" else anatomy.mlp)[index]
-    if module is None:
-        raise PruneError(f"layer {index}: no {part} found in {type(anatomy.layers[index]).__name__}")
-    siblings = module if next(module.children(), None) is not None else anatomy.layers[index]
-    found = [parameter for name, parameter in siblings.named_parameters() if OUTPUT.search(name)]
+    layer, attention = anatomy.layers[index], anatomy.attention[index]
+    if (attention if part == "attn" else anatomy.mlp[index]) is None:
+        raise PruneError(f"layer {index}: no {part} found in {type(layer).__name__}")
+    inside = {id(parameter) for parameter in (attention.parameters() if attention is not None else ())}
+    # an MLP may be several modules (shared expert, fc1 and fc2), so it is all that is not attention
+    named = [(name, p) for name, p in layer.named_parameters() if (id(p) in inside) == (part == "attn")]
+    found = [parameter for name, parameter in named if OUTPUT.search(name)]
     if not found:
-        raise PruneError(f"layer {index}: no output projection found in {type(module).__name__}")
+        raise PruneError(f"layer {index}: no output projection of its {part} found in {type(layer).__name__}")
     return found
 
 
@@ -148,21 +148,33 @@ def _check_nothing_added(model: Any, anatomy: Anatomy, attn: Sequence[int], mlp:
     import torch
 
     from prune.model.sublayers import Contribution, SublayerTracer
+    from prune.model.tracing import stream_of
 
     left: list[str] = []
+    silent: set[int] = set()
 
     def look(seen: Contribution) -> None:
-        both = seen.layer in attn and seen.layer in mlp
-        if both and not torch.equal(seen.resid_pre, seen.resid_post):
-            left.append(f"layer {seen.layer}")
+        if seen.layer in attn and seen.layer in mlp:
+            if not torch.equal(seen.resid_pre, seen.resid_post):
+                left.append(f"layer {seen.layer}")
+            return
         for part, chosen, added in (("attn", attn, seen.attn), ("mlp", mlp, seen.mlp)):
-            if seen.layer in chosen and not both and (added is None or bool((added != 0).any())):
+            # side by side, contributions are fitted to the outputs, and nothing can be fitted to an output of zeros
+            gone = seen.parallel and seen.layer in silent
+            if seen.layer in chosen and not gone and (added is None or bool((added != 0).any())):
                 left.append(f"layer {seen.layer}'s {part}")
+
+    def listen(index: int) -> Any:
+        return lambda module, given, out: silent.add(index) if not bool(stream_of(out).any()) else None
 
     device = anatomy.embedding.weight.device
     ids = torch.arange(4, 12, device=device).reshape(1, 8) % anatomy.embedding.weight.shape[0]  # [1, 8]
-    with torch.no_grad(), SublayerTracer(anatomy).observing(look):
+    with torch.no_grad(), contextlib.ExitStack() as stack:
+        for chosen, modules in ((attn, anatomy.attention), (mlp, anatomy.mlp)):
+            for index in chosen:
+                if (module := modules[index]) is not None:
+                    stack.callback(module.register_forward_hook(listen(index)).remove)
+        stack.enter_context(SublayerTracer(anatomy).observing(look))
         model(input_ids=ids, use_cache=False)
     if left:
-        kind = type(model).__name__
-        raise PruneError(f"{kind}: {left[0]} would still add to the stream; it cannot be removed by its output projection")
+        raise PruneError(f"{type(model).__name__}: {left[0]} would still add to the stream (a bias or norm behind it?)")

@@ -23,13 +23,12 @@ from prune.errors import PruneError
 from prune.surgery.cut import cut
 from prune.surgery.memory import drop_layers
 from prune.surgery.proof import prove
-from prune.surgery.replay import cache_error, difference, load_float32, logits
+from prune.surgery.replay import CACHE_TOLERANCE, cache_error, difference, load_float32, logits
 from zoo.build import tiny_model
 from zoo.families import DEPTH, VOCABULARY
 
 DROPS: tuple[tuple[int, ...], ...] = ((3, 4), (0,), (DEPTH - 1,), (1, 2, 6))
 TOLERANCE = 1e-5
-CACHE_TOLERANCE = 1e-3
 
 
 @dataclass

@@ -22,6 +22,10 @@ def command(
     plan: Annotated[str | None, typer.Option("--plan", help="plan.json of `prune plan`.")] = None,
     drop_layers: Annotated[str | None, typer.Option("--drop_layers", help="20,21,24-27; both ends included.")] = None,
     keep_layers: Annotated[str | None, typer.Option("--keep_layers", help="The layers that stay, same form.")] = None,
+    drop_attn: Annotated[
+        str | None, typer.Option("--drop_attn", help="Layers whose attention goes; with --drop_mlp.")
+    ] = None,
+    drop_mlp: Annotated[str | None, typer.Option("--drop_mlp", help="Layers whose MLP goes; with --drop_attn.")] = None,
     max_shard_size: Annotated[str, typer.Option("--max_shard_size", help="Largest weight file.")] = "5GB",
     link: Annotated[bool, typer.Option("--link", help="Hard-link weight files that stay as they are.")] = False,
     no_verify: Annotated[bool, typer.Option("--no_verify", help="Skip the proof that the result loads.")] = False,
@@ -38,6 +42,8 @@ def command(
         plan=plan,
         drop_layers=drop_layers,
         keep_layers=keep_layers,
+        drop_attn=drop_attn,
+        drop_mlp=drop_mlp,
         max_shard_size=max_shard_size,
         link=link,
         verify=not no_verify,
