@@ -17,6 +17,7 @@ from prune.surgery.families import NEVER, edit_family, refuse_removal
 from prune.surgery.quantization import edit_quantization
 
 DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks")
+MOST_LAYERS = 10_000  # a bound against configs that would fill the memory with numbers
 NESTED = ("text_config", "llm_config", "language_config")
 PER_LAYER = frozenset(
     "layer_types mlp_layer_types layers_block_type attention_layers no_rope_layers activation_sparsity_pattern"
@@ -60,8 +61,10 @@ def depth_of(config: dict[str, Any]) -> int:
     for name in DEPTH:
         value = text.get(name)
         if value is not None:
-            if type(value) is not int or value < 1:
-                raise PruneError(f"config.json: {name} is {value!r}; it must be a positive integer")
+            if type(value) is not int or not 1 <= value <= MOST_LAYERS:
+                raise PruneError(
+                    f"config.json: {name} is {str(value)[:40]}; it must be an integer from 1 to {MOST_LAYERS}"
+                )
             return value
     for name in LENGTHS:
         if isinstance(text.get(name), list | str) and text[name]:

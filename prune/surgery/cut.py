@@ -8,6 +8,7 @@ a known rule are decided by the proof and cannot be cut without it.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError, UsageError
-from prune.files import refuse_non_empty, staged_directory, write_json
+from prune.files import refuse_non_empty, staged_directory, write_text
 from prune.surgery.checkpoint import CONFIG, Checkpoint, read_checkpoint
 from prune.surgery.config_fields import MTP_COUNTS, check_causal, depth_of, edit_config, text_part
 from prune.surgery.derived import KNOWN
@@ -206,5 +207,6 @@ def _write(checkpoint: Checkpoint, shards: list[Shard], config: dict[str, Any], 
     files = write_shards(shards, checkpoint, staging)
     for name, path in checkpoint.companions.items():
         shutil.copyfile(path, staging / name)
-    write_json(staging / CONFIG, config)
+    # Some families state Infinity in their config (Mamba 2: time_step_limit), which strict JSON does not know.
+    write_text(staging / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     return sorted([*files, *checkpoint.companions, CONFIG])

@@ -201,6 +201,18 @@ def test_f28_target_inside_the_source(source: Path, where: str) -> None:
     refused(source, "inside", output=source / where)
 
 
+def test_infinity_in_a_config_is_carried(source: Path) -> None:
+    (source / "config.json").write_text(json.dumps(CONFIG | {"time_step_limit": [0.0, float("inf")]}))
+    cut(str(source), source.parent / "out", drop_layers=[1], verify=False)
+    assert json.loads((source.parent / "out/config.json").read_text())["time_step_limit"] == [0.0, float("inf")]
+
+
+@pytest.mark.parametrize("depth", [2**31, 10**30, 0, -1, "4", True])
+def test_an_absurd_depth_is_refused_at_once(source: Path, depth: Any) -> None:
+    (source / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": depth}))
+    refused(source, "num_hidden_layers")
+
+
 @pytest.mark.parametrize("layers", [[], [4], [-1], [0, 1, 2, 3], "3-1", "a", ""])
 def test_layers_that_do_not_fit_are_usage_errors(source: Path, layers: Any) -> None:
     with pytest.raises(UsageError):
