@@ -8,8 +8,9 @@ al. 2025), fitted on every real token of the calibration documents:
 Only what the MLP adds can be changed, not the stream itself, so the least squares is formulated for exactly that, and T
 folds into the down projection of p (`folding`, `least_squares`). Gaps are treated from the first to the last, each on
 the stream of the model as compensated so far. Tokens count by 1 / ||target||², because the norms that read the stream
-see its direction. A gap's map is kept only if it lowers the NLL of documents that no fit has seen, computed with the
-weights as they will be stored. A gap before the first kept layer has no layer to write it.
+see its direction. A gap's map is kept only if documents that no fit has seen say so, with the weights as they will be
+stored: it lowers their weighted NLL by more than the standard error of the difference, and raises no domain's. A gap
+before the first kept layer has no layer to write it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ METHODS = ("linear", "scale")
 PARTS = 4  # of the documents: three to fit and choose the ridge, one to judge
 BATCH_SIZE = 8
 Tensors = dict[str, torch.Tensor]
+Sums = dict[str, torch.Tensor]
 
 
 @dataclass
@@ -151,25 +153,25 @@ class _Work:
 
     @torch.no_grad()
     def run(self) -> Compensation:
-        before = self.nll(self.tensors)
-        gaps, now = [], before["total"]
+        first_sums = now = self._sums({})
+        gaps: list[GapResult] = []
         exact: Tensors = {}
         for first, last in gaps_of(self.keep, self.anatomy.num_layers):
             gap = GapResult(first, last)
             gaps.append(gap)
-            rounded, unrounded = self._treat(gap, now)
-            if rounded:
-                gap.kept, now = True, gap.nll["after"] if gap.nll else now
-                self.tensors.update(rounded)
-                exact.update(unrounded)
-        result = {"before": before, "after": self.nll(self.tensors), "unrounded": self.nll(exact)["total"]}
+            rounded, unrounded, now = self._treat(gap, now)
+            gap.kept = bool(rounded)
+            self.tensors.update(rounded)
+            exact.update(unrounded)
+        unrounded_nll = self._means(self._sums(exact))["total"] if exact else self._means(now)["total"]
+        result = {"before": self._means(first_sums), "after": self._means(now), "unrounded": unrounded_nll}
         return Compensation(self.method, gaps, result, self._held_out(), self.tensors)
 
-    def _treat(self, gap: GapResult, now: float) -> tuple[Tensors, Tensors]:
-        """The new weights that lower the NLL, rounded and not; both empty, with the reason noted, if none do."""
+    def _treat(self, gap: GapResult, now: Sums) -> tuple[Tensors, Tensors, Sums]:
+        """New weights that help, rounded and not, and the NLL with them; none, with the reason noted, if none do."""
         if gap.first == 0:
             gap.reason = "no layer stands before it"
-            return {}, {}
+            return {}, {}, now
         layer = gap.layer = gap.first - 1
         try:
             walk, hidden = next(self._walks(self.parts[next(iter(self.parts))][0], layer))
@@ -187,13 +189,14 @@ class _Work:
                 with applied(self.model, "", self.tensors):
                     exact = fold(seat, matrix, fitted.shift, check, walk, self.tracer)
                 rounded = {n: value.to(self.stored(n)) if self.stored else value for n, value in exact.items()}
-                gap.nll = {"before": now, "after": self.nll({**self.tensors, **rounded})["total"]}
-                if gap.nll["after"] < now:
-                    return rounded, exact
-            gap.reason = "it does not lower the NLL of held-out documents"
+                after = self._sums({**self.tensors, **rounded})
+                gap.nll = {"before": self._means(now)["total"], "after": self._means(after)["total"]}
+                gap.reason = self._objection(now, after)
+                if not gap.reason:
+                    return rounded, exact, after
         except (CannotFoldError, PruneError) as error:
             gap.reason = f"layer {layer} cannot take a map: {error}"
-        return {}, {}
+        return {}, {}, now
 
     def _note_error(self, gap: GapResult, folds: Sequence[Moments], fitted: Map) -> None:
         total = sum(folds[1:], folds[0])
@@ -231,18 +234,44 @@ class _Work:
                 hidden = walk.run(walk.resid_pre[0], [index for index in self.keep if index < layer])
             yield walk, hidden
 
-    def nll(self, tensors: Tensors) -> dict[str, float]:
-        """Held-out NLL of the shortened model with new weights, nats per counted token: `total` and each domain."""
-        values = {}
+    def _sums(self, tensors: Tensors) -> Sums:
+        """Summed held-out NLL of each document under the shortened model with new weights, in nats, by domain."""
+        sums = {}
         for name in self.weights:
             documents = self.parts[name][PARTS - 1]
-            total = 0.0
+            sums[name] = torch.zeros(len(documents), dtype=torch.float64)  # [documents]
             for batch in batches(documents, BATCH_SIZE, self.pad):
                 walk = Walk(self.model, self.anatomy, batch)
                 with applied(self.model, "", tensors):
-                    total += float(walk.nll(walk.run(walk.resid_pre[0], self.keep)).sum())
-            values[name] = total / sum(len(d.input_ids) - d.answer_start for d in documents)
+                    sums[name][batch.index] = walk.nll(walk.run(walk.resid_pre[0], self.keep))
+        return sums
+
+    def _counted(self, name: str) -> torch.Tensor:
+        """[documents] tokens of each held-out document whose prediction counts."""
+        documents = self.parts[name][PARTS - 1]
+        return torch.tensor([len(d.input_ids) - d.answer_start for d in documents], dtype=torch.float64)
+
+    def _means(self, sums: Sums) -> dict[str, float]:
+        """Nats per counted token: the weighted `total`, and each domain."""
+        values = {name: float(value.sum() / self._counted(name).sum()) for name, value in sums.items()}
         return {"total": sum(self.weights[name] * value for name, value in values.items()), **values}
+
+    def _objection(self, before: Sums, after: Sums) -> str:
+        """Why a map is not kept; empty if it is."""
+        change, variance = 0.0, 0.0
+        for name, share in self.weights.items():
+            difference, tokens = after[name] - before[name], self._counted(name)  # [documents], paired
+            mean = float(difference.sum() / tokens.sum())
+            if mean > 0:
+                return f"it raises the NLL of held-out documents of {name} by {mean:.4f}"
+            # Standard error of a ratio of sums over documents.
+            size = len(difference)
+            spread = float((difference - mean * tokens).square().sum()) * size / max(1, size - 1)
+            variance += share**2 * spread / float(tokens.sum()) ** 2
+            change += share * mean
+        if change + variance**0.5 >= 0:
+            return f"it does not lower the NLL of held-out documents beyond its standard error of {variance**0.5:.4f}"
+        return ""
 
     def _held_out(self) -> dict[str, dict[str, int]]:
         return {
