@@ -45,10 +45,11 @@ def item_files() -> dict[str, list[dict]]:
         files[f"eval/{name}.jsonl"] = [
             {"context": i.prompt, "completion": i.completion, "steps": i.difficulty} for i in chosen
         ]
-    questions = distinct_items("story", EVAL_SEED_BASE + 1, EVAL_STORY_QUESTIONS)
-    files["eval/story_questions.jsonl"] = [
-        {"context": i.prompt, "choices": list(i.choices), "label": i.choices.index(i.completion)} for i in questions
-    ]
+    for file, options in {"story_facts": {"people": 1}, "story_questions": {}}.items():
+        questions = distinct_items("story", EVAL_SEED_BASE + 1, EVAL_STORY_QUESTIONS, **options)
+        files[f"eval/{file}.jsonl"] = [
+            {"context": i.prompt, "choices": list(i.choices), "label": i.choices.index(i.completion)} for i in questions
+        ]
     return files
 
 

@@ -122,9 +122,9 @@ class Story:
         )
 
 
-def tell_story(rng: random.Random) -> Story:
+def tell_story(rng: random.Random, people: int | None = None) -> Story:
     """A story of one to three people, each with a coloured thing and a place."""
-    count = rng.choice((1, 2, 2, 3))
+    count = people or rng.choice((1, 2, 2, 3))
     names, objects = rng.sample(NAMES, count), rng.sample(OBJECTS, count)
     colors, places = rng.sample(COLORS, count), rng.sample(PLACES, count)
     sentences = []
@@ -135,9 +135,9 @@ def tell_story(rng: random.Random) -> Story:
     return Story(" ".join(sentences), names, objects, colors, places)
 
 
-def story_question(rng: random.Random) -> Item:
+def story_question(rng: random.Random, people: int | None = None) -> Item:
     """A story, then one question about it."""
-    story = tell_story(rng)
+    story = tell_story(rng, people)
     count = len(story.names)
     who = rng.randrange(count)
     question, answers, pool = rng.choice(story.asked(who))
@@ -150,35 +150,17 @@ def story_question(rng: random.Random) -> Item:
     )
 
 
-def simple_story(rng: random.Random) -> tuple[Story, list[int]]:
-    """Two to four people with one kind of fact each, things or places; and which of the four questions it answers.
-
-    For training only: to bind a name to what its sentence says is all there is to learn here.
-    """
-    of_places = rng.random() < 0.5
-    count = rng.randint(2, 4 if of_places else 3)
-    names, objects = rng.sample(NAMES, count), rng.sample(OBJECTS, count)
-    colors, places = rng.sample(COLORS, count), rng.sample(PLACES, count)
-    told = [
-        rng.choice((f"{name} is in the {place}.", f"{name} went to the {place}."))
-        if of_places
-        else rng.choice((f"{name} has a {color} {thing}.", f"{name} found a {color} {thing}."))
-        for name, thing, color, place in zip(names, objects, colors, places, strict=True)
-    ]
-    return Story(" ".join(told), names, objects, colors, places), [3] if of_places else [0, 1, 2]
-
-
-def story_questions(rng: random.Random, simple: bool = False) -> list[tuple[str, str]]:
+def story_questions(rng: random.Random) -> list[tuple[str, str]]:
     """A story, then every question about it that is not held out, in random order: pieces (prompt, completion).
 
-    For training only: many answers for one reading of the story. Joined, the pieces never contain an evaluation
-    prompt, since a question whose own prompt (story and question) is held out is left out.
+    For training only: many answers for one reading of the story. A question whose own prompt (story and question) is
+    held out is left out. A prompt about one person may still be the end of a longer story, as it may be in `items`.
     """
-    story, kinds = simple_story(rng) if simple else (tell_story(rng), [0, 1, 2, 3])
+    story = tell_story(rng)
     asked = [
         (f"\nQuestion: {question}\nAnswer:", f" {answers[who]}")
         for who in range(len(story.names))
-        for question, answers, _ in (story.asked(who)[kind] for kind in kinds)
+        for question, answers, _ in story.asked(who)
     ]
     rng.shuffle(asked)
     allowed = [(prompt, answer) for prompt, answer in asked if not held_out(story.text + prompt)]
@@ -202,7 +184,7 @@ def items(name: str, seed: int, split: Split, **options: int) -> Iterator[Item]:
         name: a key of `GENERATORS`.
         seed: below `EVAL_SEED_BASE` for training, at or above it for evaluation.
         split: "train" or "eval".
-        options: passed to the generator (`steps` for "chain").
+        options: passed to the generator (`steps` for "chain", `people` for "story").
 
     Raises:
         ValueError: the seed belongs to the other split.
