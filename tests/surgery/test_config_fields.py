@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from prune.errors import PruneError
-from prune.surgery.config_fields import edit_config
-from prune.surgery.derived import KNOWN, from_class
+from prune.surgery.config_fields import depth_of, edit_config
+from prune.surgery.derived import KNOWN, follows_depth, from_class
 from prune.surgery.layers import parse_layers
 
 KEEP = [0, 1, 2, 5, 6, 7]
@@ -61,3 +63,47 @@ def test_quantised_layer_names_are_renumbered_and_patterns_refused() -> None:
 
 def test_layer_lists_include_both_ends() -> None:
     assert parse_layers("20,21,24-27") == [20, 21, 24, 25, 26, 27]
+
+
+def test_an_explicit_list_wins_over_the_familys_pattern() -> None:
+    s, f = "sliding_attention", "full_attention"
+    own = [f, f, s, s, f, s, s, f]
+    config = {"model_type": "gemma2", "num_hidden_layers": 8, "layer_types": own}
+    assert edit_config(config, KEEP)["layer_types"] == [own[i] for i in KEEP]
+
+
+def test_keys_of_older_transformers_stay_as_they_are() -> None:
+    old = {"model_type": "llama", "num_hidden_layers": 8, "torch_dtype": "bfloat16", "rope_theta": 500000.0,
+           "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                            "original_max_position_embeddings": 8192}}  # fmt: skip
+    assert edit_config(old, KEEP) == old | {"num_hidden_layers": 6}
+    assert list(edit_config(old, KEEP)) == list(old)
+
+
+def test_a_list_of_unknown_name_is_put_to_the_class_and_refused_when_that_knows_nothing() -> None:
+    config = {"model_type": "llama", "num_hidden_layers": 8, "mystery": [1, 2, 3, 4, 5, 6, 7, 8]}
+    with pytest.raises(PruneError, match="mystery"):
+        edit_config(config, KEEP)
+    assert not follows_depth(config, "mystery", 8)
+    assert follows_depth({"model_type": "gemma3_text", "num_hidden_layers": 8}, "layer_types", 8)
+
+
+def test_a_depth_that_only_a_list_states() -> None:
+    config = {"model_type": "nemotron_h", "hybrid_override_pattern": "M-M*M-M*"}
+    assert depth_of(config) == 8
+    assert edit_config(config, KEEP)["hybrid_override_pattern"] == "M-M-M*"
+
+
+REFUSALS = [
+    ({"model_type": "gpt2", "n_layer": 8, "scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+    ({"model_type": "jamba", "num_hidden_layers": 8}, "layer_types|expert_layer_period"),
+    ({"model_type": "qwen4_exp_text", "num_hidden_layers": 8, "ple_layer_ids": [5]}, "ple_layer_ids"),
+    ({"model_type": "qwen3_next", "num_hidden_layers": 5}, "no attention layer"),
+]
+
+
+@pytest.mark.parametrize(("config", "field"), REFUSALS)
+def test_what_cannot_be_expressed_is_refused_by_the_fields_name(config: dict[str, Any], field: str) -> None:
+    depth = config.get("num_hidden_layers", 8)
+    with pytest.raises(PruneError, match=field):
+        edit_config(config, [i for i in range(depth) if i not in (3, 4)])

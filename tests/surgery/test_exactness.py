@@ -26,14 +26,10 @@ EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 5},
-    "qwen3": {},
-    "gemma2": {"sliding_window": 4},
     "gemma3_text": {"sliding_window": 4},
     "smollm3": {},
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4},
     "qwen3_moe": {**EXPERTS, "decoder_sparse_step": 2, "mlp_only_layers": [1]},
-    "mixtral": {"num_local_experts": 4},
-    "olmo3": {"sliding_window": 4},
 }
 DROPS = {"llama": [[0], [7], [1, 2, 6]]}
 
