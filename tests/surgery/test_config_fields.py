@@ -97,7 +97,10 @@ def test_a_depth_that_only_a_list_states() -> None:
 REFUSALS = [
     ({"model_type": "gpt2", "n_layer": 8, "scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
     ({"model_type": "jamba", "num_hidden_layers": 8}, "layer_types|expert_layer_period"),
-    ({"model_type": "qwen4_exp_text", "num_hidden_layers": 8, "ple_layer_ids": [5]}, "ple_layer_ids"),
+    (
+        {"model_type": "qwen4_exp_text", "num_hidden_layers": 8, "ple_layer_ids": [5], "eos_token_id": 2},
+        "ple_layer_ids",
+    ),
     ({"model_type": "qwen3_next", "num_hidden_layers": 5}, "no attention layer"),
 ]
 
