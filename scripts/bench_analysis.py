@@ -1,0 +1,282 @@
+"""What the analyzer costs against plain forward passes: time, layer evaluations, memory, bytes read. Random weights.
+
+Every ratio is taken in one process, the two sides alternating, medians over --repeats. The tables stand in
+scripts/README.md. With a GPU: --device cuda --dtype bfloat16 --preset 8b (clean pass and skips only).
+
+    python scripts/bench_analysis.py [--part clean,skip,memory,stream] [--repeats 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from prune.analysis import analyze, angular, contributions, lens, removals, width
+from prune.analysis.clean_pass import CleanPass, Rules
+from prune.analysis.registry import STREAMED
+from prune.analysis.statistics import Records
+from prune.analysis.streamed import Streaming
+from prune.calibration import Batch, Document, Domain, batches
+from prune.model.anatomy import find_anatomy
+from prune.model.loading import load_model
+from prune.model.streaming import StreamedModel
+from prune.model.sublayers import SublayerTracer
+from prune.model.tracing import model_inputs
+
+MIB = 1 << 20
+PRESETS = {
+    "small": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "num_attention_heads": 16,
+              "num_key_value_heads": 8, "vocab_size": 8192},
+    "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+           "num_key_value_heads": 8, "vocab_size": 128256},
+}  # fmt: skip
+SKIP = {"hidden_size": 384, "intermediate_size": 1056, "num_hidden_layers": 24, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "vocab_size": 4096}  # fmt: skip
+MEMORY = SKIP | {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 8, "vocab_size": 1024}
+STREAM = PRESETS["small"] | {"num_hidden_layers": 8}
+STREAM_MEMORY = 8 * MIB
+
+
+def build(shape: Mapping[str, int], device: str = "cpu", dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    torch.manual_seed(0)
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(LlamaConfig(**shape), dtype=dtype).eval()
+
+
+def domain(documents: int, length: int, vocabulary: int) -> Domain:
+    draw = torch.Generator().manual_seed(1)
+    rows = torch.randint(0, vocabulary, (documents, length), generator=draw).tolist()
+    return Domain("general", tuple(Document(tuple(row)) for row in rows), "random", "none")
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Wall time on a GPU; processor time of this one thread on CPU, which other programs disturb less."""
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    began = clock()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return clock() - began
+
+
+def alternating(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each side."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, work in sides.items():
+            found[name].append(seconds(work))
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def measured(model: torch.nn.Module, batch: Batch, modules: list[Any], rules: Rules, parts: bool = False) -> Records:
+    records = Records(len(batch.index))
+    anatomy = find_anatomy(model)
+    clean = CleanPass(model, anatomy, batch, SublayerTracer(anatomy), rules, parts)
+    for module in modules:
+        module.measure(clean, records)
+    return records
+
+
+def clean_pass(model: torch.nn.Module, repeats: int) -> None:
+    """The measurements without intervention against a forward pass whose logits are not kept."""
+    shape = model.config
+    batch = next(batches(domain(4, 512, shape.vocab_size).documents, 4)).to(model.device)
+    rules, kept = Rules(), {}
+
+    def plain() -> None:
+        with torch.no_grad():
+            model(**model_inputs(model, batch, one_logit=True))
+
+    def with_measures(*modules: Any) -> Callable[[], None]:
+        return lambda: kept.update(records=measured(model, batch, list(modules), rules))
+
+    base = (contributions, angular)
+    sides = {"plain": plain, "contributions, angular": with_measures(*base),
+             "+ lens": with_measures(*base, lens), "+ width": with_measures(*base, width)}  # fmt: skip
+    with torch.no_grad():
+        model(batch.input_ids[:1, :8])  # warm
+    took = alternating(sides, repeats)
+    print(f"clean pass, {parameters(model)}, 4 x 512 tokens: plain {took['plain']:.2f} s")
+    for name in list(sides)[1:]:
+        print(f"  {name}: {took[name] / took['plain']:.3f} x plain")
+    print(f"  lens alone: {(took['+ lens'] - took['contributions, angular']) / took['plain']:.3f} x plain")
+    spectra = seconds(lambda: width.derive([kept["records"]], None))
+    print(f"  width, eigendecompositions once at the end: {spectra / took['plain']:.3f} x plain")
+    tokens = batch.input_ids.numel()
+    print(f"  tokens/s: plain {tokens / took['plain']:.0f}, measured {tokens / took['contributions, angular']:.0f}")
+    if model.device.type == "cuda":
+        ceiling(model, tokens / took["plain"])
+
+
+def ceiling(model: torch.nn.Module, tokens_per_second: float) -> None:
+    """What the card reaches on one large matrix product, and what the plain pass makes of it."""
+    a = torch.randn(8192, 8192, device=model.device, dtype=model.dtype)
+    a @ a
+    best = min(seconds(lambda: a @ a) for _ in range(5))
+    weights = sum(p.numel() for p in find_anatomy(model).layers.parameters())
+    share = 2 * weights * tokens_per_second / (2 * 8192**3 / best)
+    print(f"  matrix ceiling {2 * 8192**3 / best / 1e12:.0f} TFLOP/s; the plain pass reaches {share:.0%} of it")
+
+
+def skips(model: torch.nn.Module, repeats: int) -> None:
+    """Leaving out every layer: restarted and batched, against L full passes."""
+    batch = next(batches(domain(2, 64, model.config.vocab_size).documents, 2)).to(model.device)
+    layers = find_anatomy(model).layers
+    target, keep = batch.input_ids[:, 1:, None], {}
+
+    def log_p() -> torch.Tensor:
+        with torch.no_grad():
+            return model(**model_inputs(model, batch)).logits[:, :-1].float().log_softmax(-1)
+
+    def naive() -> None:
+        clean = log_p()
+        probability, choice = clean.exp(), clean.argmax(-1)
+        for layer in layers:
+            hook = layer.register_forward_hook(lambda _, args, output: args[0])
+            altered = log_p()
+            hook.remove()
+            (clean - altered).gather(-1, target).mean()
+            (probability * (clean - altered)).sum(-1).mean()
+            torch.linalg.vector_norm(probability - altered.exp(), dim=-1).max()
+            (altered.argmax(-1) == choice).double().mean()
+
+    def ours(wanted: str, parts: bool) -> Callable[[], None]:
+        def work() -> None:
+            anatomy, rules = find_anatomy(model), Rules(frozenset(wanted.split(",")))
+            clean = CleanPass(model, anatomy, batch, SublayerTracer(anatomy) if parts else None, rules)
+            if parts:  # the [L, L] table of whole layers only: attention and MLP are other removals
+                removals._measure_part(clean, Records(2), "layer", outputs=True, table=True)
+            else:
+                removals.measure(clean, Records(2))
+            keep["calls"] = clean.walk.layer_calls
+
+        return work
+
+    sides = {"naive": naive, "outputs": ours("dnll", False), "outputs and [L, L]": ours("dnll,skip", True)}
+    log_p()  # warm
+    took = alternating(sides, repeats)
+    depth = len(layers)
+    print(f"layer skips, {parameters(model)}, {depth} layers, 2 x 64 tokens: L naive passes {took['naive']:.2f} s")
+    print(f"  layer evaluations {keep['calls']} against {depth * depth}: {keep['calls'] / depth**2:.3f}")
+    print(f"  output effects {took['outputs'] / took['naive']:.3f} x naive")
+    extra = took["outputs and [L, L]"] - took["outputs"]
+    print(f"  the [L, L] matrix {extra / took['outputs']:.3f} x the output effects again")
+
+
+def status(field: str) -> int:
+    """Bytes of a field of /proc/self/status."""
+    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def alone(work: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Figures from a forked process, with the peak of its resident memory above what it began with (MiB)."""
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+
+    def enter() -> None:
+        torch.set_num_threads(1)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
+        before = status("VmRSS")
+        figures = work()
+        queue.put(figures | {"peak": (status("VmHWM") - before) / MIB})
+
+    process = context.Process(target=enter)
+    process.start()
+    process.join()
+    if process.exitcode:
+        sys.exit(f"a measurement failed with exit code {process.exitcode}")
+    return queue.get()
+
+
+def memory() -> None:
+    """Peak above the model with few and with many documents."""
+    model = build(MEMORY)
+    peaks = {}
+    for documents in (32, 512):
+        data = {"general": domain(documents, 32, MEMORY["vocab_size"])}
+        peaks[documents] = alone(lambda data=data: analyze(model, data, bootstrap=100) and {})["peak"]
+    print(f"memory above the model, {parameters(model)}, 32 tokens a document, default measures, batches of 8:")
+    print(f"  32 documents {peaks[32]:.0f} MiB, 512 documents {peaks[512]:.0f} MiB")
+
+
+def stream(directory: Path, repeats: int) -> None:
+    """A checkpoint on disk, in memory and streamed."""
+    build(STREAM).save_pretrained(directory / "model", max_shard_size="200MB")
+    data = {"general": domain(8, 64, STREAM["vocab_size"])}
+    options: dict[str, Any] = {"measures": [name for name in STREAMED if name != "dnll"], "batch_size": 2}
+
+    def in_memory() -> dict[str, float]:
+        return {"seconds": seconds(lambda: analyze(load_model(str(directory / "model")), data, **options))}
+
+    def streamed(limit: int) -> dict[str, float]:
+        found: dict[str, float] = {}
+
+        def work() -> None:
+            model = StreamedModel(str(directory / "model"))
+            analyze(model.model, data, **options, streaming=Streaming(model, limit, directory))
+            head = model.anatomy.embedding.weight.nbytes + model.anatomy.head.weight.nbytes
+            found.update(read=model.bytes_read / model.checkpoint_bytes, checkpoint=model.checkpoint_bytes / MIB,
+                         layer=model.largest_layer / MIB, embeddings=head / MIB)  # fmt: skip
+
+        return {"seconds": seconds(work)} | found
+
+    runs: dict[str, list[dict[str, float]]] = {"memory": [], "stream": [], "low": []}
+    for _ in range(repeats):
+        runs["memory"].append(alone(in_memory))
+        runs["stream"].append(alone(lambda: streamed(1 << 32)))
+        runs["low"].append(alone(lambda: streamed(STREAM_MEMORY)))
+    middle = {name: {key: statistics.median(run[key] for run in of) for key in of[0]} for name, of in runs.items()}
+    base, fast, low = middle["memory"], middle["stream"], middle["low"]
+    print(f"streaming, checkpoint {fast['checkpoint']:.0f} MiB, 8 x 64 tokens, clean-pass measures, load included:")
+    print(f"  tensor bytes read {fast['read']:.3f} x the checkpoint")
+    for name, run in (("all activations in memory", fast), ("8 MiB of them, the others on disk", low)):
+        print(f"  {name}: {run['seconds'] / base['seconds']:.3f} x the time in memory, peak {run['peak']:.0f} MiB")
+    print(f"  in memory: peak {base['peak']:.0f} MiB")
+    batch_tokens, depth = 2 * 64, STREAM["num_hidden_layers"]
+    working = (depth + 1) * batch_tokens * STREAM["hidden_size"] * 12 / MIB  # streams in float32, and in float64
+    bound = 2 * fast["layer"] + fast["embeddings"] + STREAM_MEMORY / MIB + working
+    print(f"  2 layers + embeddings + activations (8 MiB shelf, {working:.0f} MiB one batch's Gram): {bound:.0f} MiB")
+
+
+def parameters(model: torch.nn.Module) -> str:
+    return f"{sum(p.numel() for p in model.parameters()) / 1e6:.0f}M parameters, {str(model.dtype)[6:]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", default="clean,skip,memory,stream", help="names with commas")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--preset", choices=PRESETS, default="small", help="model of the clean pass")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    asked = parser.parse_args()
+    parts, dtype = asked.part.split(","), getattr(torch, asked.dtype)
+    if asked.device != "cpu":
+        parts = [part for part in parts if part in ("clean", "skip")]
+    if "clean" in parts:
+        clean_pass(build(PRESETS[asked.preset], asked.device, dtype), asked.repeats)
+    if "skip" in parts:
+        skips(build(PRESETS["8b"] if asked.preset == "8b" else SKIP, asked.device, dtype), asked.repeats)
+    if "memory" in parts:
+        memory()
+    if "stream" in parts:
+        with tempfile.TemporaryDirectory(dir=".") as directory:
+            stream(Path(directory), asked.repeats)
+
+
+if __name__ == "__main__":
+    main()
