@@ -22,6 +22,10 @@ def export(
     source: str | None = None,
     revision: str | None = None,
     max_shard_size: str = "5GB",
+    push_to_hub: bool = False,
+    hub_model_id: str | None = None,
+    private: bool = False,
+    token: str | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Package a cut or healed checkpoint with its evidence; returns the manifest.
@@ -32,6 +36,8 @@ def export(
         evidence: directory that `prune eval` wrote.
         plan: the plan behind the cut, for card and manifest.
         override: reason for exporting without a PASS; recorded.
+        push_to_hub: upload the finished directory to `hub_model_id` (`org/name`), `private` if so asked.
+        token: of the hub; the one that huggingface_hub finds if None. Written nowhere.
         source: the original's directory or id, for card and manifest; the plan's by default.
 
     Raises:
@@ -42,9 +48,11 @@ def export(
     from evals.evidence import Evidence
     from prune.model.loading import check_local
     from prune.packaging.export import check_gate, export_checkpoint
+    from prune.packaging.hub import check_repo_id, push
     from prune.packaging.saving import HEALING
     from prune.planning.plan import Plan
 
+    repository = check_repo_id(hub_model_id) if push_to_hub else None
     target = Path(output)
     refuse_non_empty(target)
     check_local(model)
@@ -63,6 +71,9 @@ def export(
     }
     if dry_run:
         return {**facts, "overrides": check_gate(found, override)}
-    return export_checkpoint(
+    manifest = export_checkpoint(
         Path(model), target, evidence=found, facts=facts, override=override, max_shard_size=max_shard_size
     )
+    if repository:
+        push(target, repository, private=private, token=token)
+    return manifest

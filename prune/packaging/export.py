@@ -15,6 +15,7 @@ from prune.files import staged_directory, write_json
 from prune.packaging import replay
 from prune.packaging.card import write_card
 from prune.packaging.manifest import MANIFEST, build_manifest, without_paths
+from prune.packaging.mergekit import write_mergekit
 from prune.packaging.saving import HEALING
 from prune.surgery.cut import copy_checkpoint
 
@@ -83,6 +84,9 @@ def export_checkpoint(
             raise PruneError(f"{model}: the exported copy answers differently; nothing was written")
         facts = without_paths(facts)
         write_card(staging, facts, evidence)
+        if plan := facts.get("plan"):
+            dtype = str(recorded["dtype"])
+            write_mergekit(staging, str(facts.get("source") or plan.get("source")), plan["keep"], dtype)
         manifest = build_manifest(staging, facts, recorded)
         write_json(staging / MANIFEST, manifest)
     return manifest

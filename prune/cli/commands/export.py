@@ -26,6 +26,10 @@ def command(
     source: Annotated[str | None, typer.Option("--source", help="The original's id, for the card.")] = None,
     revision: Revision = None,
     max_shard_size: Annotated[str, typer.Option("--max_shard_size", help="Largest weight file.")] = "5GB",
+    push_to_hub: Annotated[bool, typer.Option("--push_to_hub", help="Upload the finished directory.")] = False,
+    hub_model_id: Annotated[str | None, typer.Option("--hub_model_id", help="org/name to upload to.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    token: Annotated[str | None, typer.Option("--token", help="Hub token [the one you logged in with].")] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -42,6 +46,10 @@ def command(
         source=source,
         revision=revision,
         max_shard_size=max_shard_size,
+        push_to_hub=push_to_hub,
+        hub_model_id=hub_model_id,
+        private=private,
+        token=token,
         dry_run=dry_run,
     )
     state = "would be written" if dry_run else "written"

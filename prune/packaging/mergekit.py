@@ -1,0 +1,35 @@
+"""`mergekit_config.yml`: the same cut in the words of the common layer-surgery tool, for readers who know it.
+
+Assumption: mergekit's `passthrough` over `layer_range`s, whose end is exclusive. It is a record, not the way the
+checkpoint was made: for several families mergekit refuses the recipe or writes another model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+MERGEKIT = "mergekit_config.yml"
+
+
+def runs(keep: Sequence[int]) -> list[list[int]]:
+    """Kept layers as half-open ranges: [0, 1, 2, 5] -> [[0, 3], [5, 6]]."""
+    found: list[list[int]] = []
+    for layer in keep:
+        if found and found[-1][1] == layer:
+            found[-1][1] = layer + 1
+        else:
+            found.append([layer, layer + 1])
+    return found
+
+
+def write_mergekit(directory: Path, source: str, keep: Sequence[int], dtype: str | None) -> None:
+    """Write the recipe beside the checkpoint."""
+    import yaml
+
+    slices = [{"sources": [{"model": source, "layer_range": span}]} for span in runs(keep)]
+    recipe: dict[str, Any] = {"merge_method": "passthrough", "slices": slices}
+    if dtype:
+        recipe["dtype"] = dtype
+    (directory / MERGEKIT).write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf8")

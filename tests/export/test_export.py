@@ -1,0 +1,102 @@
+"""What an export carries, and what reaches the hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from prune.errors import PruneError, UsageError
+from prune.packaging.export import export_checkpoint
+from prune.packaging.hub import check_repo_id, push
+from prune.packaging.mergekit import runs
+from prune.surgery.cut import cut
+
+PLAN = {"source": "org/demo", "num_layers": 16, "keep": [*range(5), *range(7, 16)], "drop": [5, 6]}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Path:
+    import shutil
+
+    root = tmp_path_factory.mktemp("packaging")
+    shutil.copytree(demo_model, root / "source")
+    (root / "source/LICENSE").write_text("the licence")
+    (root / "source/NOTICE.txt").write_text("the notice")
+    (root / "source/chat_template.jinja").write_text("{{ messages[0].content }}")
+    cut(str(root / "source"), root / "cut", drop_layers=[5, 6], verify=False)
+    facts = {"source": "org/demo", "label": "test", "plan": PLAN}
+    export_checkpoint(root / "cut", root / "export", evidence=None, facts=facts, override="a test")
+    return root / "export"
+
+
+def test_licence_notice_tokenizer_template_and_generation_config_are_carried(exported: Path) -> None:
+    source = exported.parent / "source"
+    names = ["LICENSE", "NOTICE.txt", "chat_template.jinja", "tokenizer.json", "generation_config.json"]
+    for name in names:
+        assert (exported / name).read_bytes() == (source / name).read_bytes(), name
+
+
+def test_the_card_names_its_base_model(exported: Path) -> None:
+    card = ModelCard.load(exported / "README.md")
+    assert card.data.base_model == "org/demo"
+    assert "5, 6" in card.text
+
+
+def test_the_mergekit_recipe_keeps_the_same_layers(exported: Path) -> None:
+    recipe = yaml.safe_load((exported / "mergekit_config.yml").read_text())
+    spans = [piece["sources"][0]["layer_range"] for piece in recipe["slices"]]
+    assert [layer for begin, end in spans for layer in range(begin, end)] == PLAN["keep"]
+    assert {piece["sources"][0]["model"] for piece in recipe["slices"]} == {"org/demo"}
+    assert recipe["merge_method"] == "passthrough"
+    assert runs([0, 1, 2, 5]) == [[0, 3], [5, 6]]
+
+
+class FakeHub:
+    """The two calls of huggingface_hub's HfApi that a push makes."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.error = error
+
+    def create_repo(self, repo_id: str, **options: Any) -> str:
+        self.calls.append((repo_id, options))
+        return f"https://hub/{repo_id}"
+
+    def upload_folder(self, **options: Any) -> None:
+        if self.error:
+            raise self.error
+        self.calls.append((options["repo_id"], options))
+
+
+def test_push_uploads_the_verified_directory_once(exported: Path) -> None:
+    hub: Any = FakeHub()
+    assert push(exported, "me/shallow", private=True, api=hub) == "https://hub/me/shallow"
+    (_, created), (_, uploaded) = hub.calls
+    assert created == {"private": True, "repo_type": "model", "exist_ok": True}
+    assert uploaded["folder_path"] == exported
+
+
+def test_push_refuses_changed_files_and_keeps_the_export_when_the_hub_fails(exported: Path, tmp_path: Path) -> None:
+    import shutil
+
+    broken: Any = FakeHub(OSError("no route, token hf_" + "a1B2" * 8))
+    with pytest.raises(PruneError, match=r"not pushed: no route, token \[removed\]"):
+        push(exported, "me/shallow", api=broken)
+    assert (exported / "prune_manifest.json").is_file()
+    shutil.copytree(exported, tmp_path / "copy")
+    (tmp_path / "copy/config.json").write_text(json.dumps({}))
+    hub: Any = FakeHub()
+    with pytest.raises(PruneError, match=r"config\.json was changed"):
+        push(tmp_path / "copy", "me/shallow", api=hub)
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize("name", [None, "", "a/b/c", "bad name/x"])
+def test_a_bad_hub_id_is_a_usage_error_before_anything_is_written(name: str | None) -> None:
+    with pytest.raises(UsageError, match="hub_model_id"):
+        check_repo_id(name)

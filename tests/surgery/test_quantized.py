@@ -1,0 +1,86 @@
+"""Quantised checkpoints: extra tensors carried by name, layer numbers in quantization_config remapped or refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prune.errors import PruneError
+from prune.surgery.checkpoint import SINGLE, read_checkpoint
+from prune.surgery.cut import cut
+from prune.surgery.headers import read_header
+from tests.faults.checkpoints import CONFIG, tensor_file
+
+PACKED = {
+    "gptq": ["qweight", "qzeros", "scales", "g_idx"],
+    "awq": ["qweight", "qzeros", "scales"],
+    "fp8": ["weight", "weight_scale_inv"],
+    "compressed-tensors": ["weight_packed", "weight_scale", "weight_shape", "input_global_scale"],
+    "bitsandbytes": ["weight", "weight.absmax", "weight.quant_map", "weight.quant_state.bitsandbytes__nf4", "SCB"],
+}
+SKIPS: dict[str, dict[str, Any]] = {
+    "gptq": {"dynamic": {r"-:model\.layers\.3\.mlp": {}}, "bits": 4},
+    "awq": {"modules_to_not_convert": ["model.layers.3.mlp"]},
+    "fp8": {"ignored_layers": ["model.layers.3.mlp"]},
+    "compressed-tensors": {"ignore": ["lm_head", "model.layers.3.mlp", r"re:model\.layers\.1\.mlp"]},
+    "bitsandbytes": {"llm_int8_skip_modules": ["model.layers.3.mlp"]},
+}
+
+
+@pytest.mark.parametrize("method", PACKED)
+def test_packed_tensors_and_skip_lists_follow_their_layer(tmp_path: Path, method: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    names = [f"model.layers.{i}.mlp.{part}" for i in range(4) for part in PACKED[method]]
+    tensor_file(source / SINGLE, names)
+    quantization = {"quant_method": method, **SKIPS[method]}
+    (source / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": quantization}))
+    cut(str(source), tmp_path / "out", drop_layers=[1], verify=False)
+    kept = [f"model.layers.{i}.mlp.{part}" for i in range(3) for part in PACKED[method]]
+    assert sorted(entry.name for entry in read_header(tmp_path / "out" / SINGLE).entries) == sorted(kept)
+    before, after = read_checkpoint(source), read_checkpoint(tmp_path / "out")
+    for new, old in enumerate([0, 2, 3]):
+        for part in PACKED[method]:
+            assert payload(after, f"model.layers.{new}.mlp.{part}") == payload(before, f"model.layers.{old}.mlp.{part}")
+    edited = json.dumps(after.config["quantization_config"])
+    assert "2" in edited.replace("\\", "").split("layers.")[1][:1]
+    assert "layers.3" not in edited.replace("\\", "")
+
+
+def payload(checkpoint: Any, name: str) -> bytes:
+    tensor = checkpoint.tensors[name]
+    return tensor.path.read_bytes()[tensor.entry.begin : tensor.entry.end]
+
+
+@pytest.mark.parametrize("pattern", [r"re:model\.layers\.(1|3)\.mlp", r"re:model\.layers\.[13]\.mlp"])
+def test_a_pattern_over_layer_numbers_is_refused_by_field(tmp_path: Path, pattern: str) -> None:
+    tensor_file(tmp_path / SINGLE, [f"model.layers.{i}.w" for i in range(4)])
+    quantization = {"quant_method": "compressed-tensors", "ignore": [pattern]}
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": quantization}))
+    with pytest.raises(PruneError, match=r"quantization_config\.ignore"):
+        cut(str(tmp_path), tmp_path.parent / "out", drop_layers=[1], verify=False)
+
+
+def test_a_real_4_bit_checkpoint_keeps_every_bit_of_its_kept_layers(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=2,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "plain")
+    four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", quantization_config=four_bit, dtype=torch.float32)
+    model.save_pretrained(tmp_path / "source")
+    cut(str(tmp_path / "source"), tmp_path / "out", drop_layers=[1], verify=False)
+    shallow = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    model.model.layers[1].forward = lambda hidden_states, *args, **options: hidden_states
+    ids = torch.arange(3, 19)[None]  # [1, T]
+    with torch.no_grad():
+        assert torch.equal(shallow(ids).logits, model.eval()(ids, use_cache=False).logits)
