@@ -30,6 +30,7 @@ from prune.reporting.data import (
     SuiteVerdict,
     TaskScore,
 )
+from prune.screen_stage import screened_out
 from prune.verdict import CandidateKey, Choice, DraftTrial, choose, recommend
 from prune.versions import library_versions
 
@@ -105,7 +106,7 @@ def assemble(
         cost=cost_summary(shown, speeds, recipe),
         drafts=[_draft(suite, trial) for suite, trial in drafts.items()],
         warnings=[str(line) for line in analysis.info.get("warnings", [])],
-        not_measured=[*NOT_MEASURED, *speeds.not_measured, *_untried(recipe, judged, drafts)],
+        not_measured=[*NOT_MEASURED, *speeds.not_measured, *screened_out(root), *_untried(recipe, judged, drafts)],
         recipe=(root / "recipe.yaml").read_text(encoding="utf8"),
         provenance={
             "model": recipe.model,

@@ -10,12 +10,12 @@ import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from prune.calibration import Domain, load_domain
 from prune.draft_stage import draft_facts, try_drafts
@@ -27,6 +27,7 @@ from prune.packaging.saving import HEALING
 from prune.planning.registry import get_criterion, get_strategy
 from prune.recipe import Recipe, SuiteRecipe, dump_recipe
 from prune.run_directory import RunDirectory
+from prune.screen_stage import screen_depths
 from prune.secrets import Redacting
 from prune.verdict import CandidateKey, Choice, DraftTrial, choose, recommend
 from prune.versions import library_versions
@@ -85,6 +86,7 @@ class Pipeline:
         self.resume = resume
         self.progress = progress
         self.source = model_directory(recipe.model)
+        self.depths = list(recipe.plan.depths)  # the screen may leave fewer
         # A name that does not exist should not wait for the analysis to be found out.
         get_criterion(recipe.plan.criterion), get_strategy(recipe.plan.strategy)
 
@@ -139,12 +141,20 @@ class Pipeline:
 
     @cached_property
     def suites(self) -> list[Suite]:
-        return resolve_suites(self.recipe)
+        return resolve_suites(self.recipe.eval.suites, self.recipe.eval.size)
+
+    @cached_property
+    def screen_suites(self) -> list[Suite]:
+        """The suites of the screen, under the screen's floor."""
+        options = self.recipe.screen
+        if options is None:
+            return []
+        return [s.model_copy(update={"floor": options.floor}) for s in resolve_suites(options.suites, "full")]
 
     @property
     def candidates(self) -> list[CandidateKey]:
         stages = ("pruned", "healed") if self.recipe.heal.enabled else ("pruned",)
-        return [CandidateKey(d, s) for d in sorted(self.recipe.plan.depths, reverse=True) for s in stages]  # type: ignore[arg-type]
+        return [CandidateKey(d, s) for d in sorted(self.depths, reverse=True) for s in stages]  # type: ignore[arg-type]
 
     def check(self) -> dict[str, Any]:
         """Everything that can be checked without running (`--dry_run`).
@@ -207,7 +217,9 @@ class Pipeline:
             analysis = Analysis.load(self.root / "analysis")
             self._check_depths(analysis.num_layers)
             plans = self._plan(run, analysis, analysis_hash)
-            checkpoints = self._checkpoints(run, plans, versions)
+            cuts = {depth: self._cut(run, plan, versions) for depth, plan in sorted(plans.items(), reverse=True)}
+            self.depths = screen_depths(self, run, cuts, versions)
+            checkpoints = self._checkpoints(run, plans, cuts, versions)
             judged = self._judge(run, checkpoints, versions)
             drafts = try_drafts(self, run, checkpoints, judged, versions)
             self._measure_cost(run, checkpoints, versions)
@@ -315,9 +327,9 @@ class Pipeline:
             log.info("plan %d, gap %d-%d: %s", len(plan.keep), gap["first"], gap["last"], outcome)
 
     def _checkpoints(
-        self, run: RunDirectory, plans: dict[int, Plan], versions: dict[str, str]
+        self, run: RunDirectory, plans: dict[int, Plan], cuts: dict[int, str], versions: dict[str, str]
     ) -> dict[CandidateKey, str]:
-        """Cut and heal every depth; candidate -> hash of its directory."""
+        """Heal every depth that goes on; candidate -> hash of its directory."""
         hashes: dict[CandidateKey, str] = {}
         healing = HealStages(self, run, versions)
         if self.recipe.heal.enabled:
@@ -325,22 +337,24 @@ class Pipeline:
         for key in self.candidates:
             plan = plans[key.num_layers]
             if key.stage == "pruned":
-                new = (plan.compensation or {}).get("sha256")
-                inputs = {"model": self.source_hash, "keep": plan.keep, "versions": versions}
-                inputs |= {"compensation": new} if new else {}
-                hashes[key] = run.stage(f"cut-{key.num_layers}", checkpoint(key), inputs, self._cutter(plan))
+                hashes[key] = cuts[key.num_layers]
             else:
                 hashes[key] = healing.heal(key.num_layers, plan, hashes[CandidateKey(key.num_layers, "pruned")])
         return hashes
 
-    def _cutter(self, plan: Plan) -> Any:
+    def _cut(self, run: RunDirectory, plan: Plan, versions: dict[str, str]) -> str:
         from prune.surgery.cut import cut
+
+        depth = len(plan.keep)
 
         def work(staging: Path) -> None:
             staging.rmdir()
-            cut(self.source, staging, plan=self.root / "plans" / f"{len(plan.keep)}.json")
+            cut(self.source, staging, plan=self.root / "plans" / f"{depth}.json")
 
-        return work
+        new = (plan.compensation or {}).get("sha256")
+        inputs = {"model": self.source_hash, "keep": plan.keep, "versions": versions}
+        inputs |= {"compensation": new} if new else {}
+        return run.stage(f"cut-{depth}", checkpoint(CandidateKey(depth, "pruned")), inputs, work)
 
     def _judge(
         self, run: RunDirectory, checkpoints: dict[CandidateKey, str], versions: dict[str, str]
@@ -516,16 +530,16 @@ def checkpoint(key: CandidateKey) -> str:
     return f"{key.stage}/{key.num_layers}"
 
 
-def resolve_suites(recipe: Recipe) -> list[Suite]:
-    """The recipe's suites: built-in ones by name, the user's own as they stand."""
+def resolve_suites(entries: Sequence[str | SuiteRecipe], size: Literal["quick", "full"]) -> list[Suite]:
+    """A recipe's suites: built-in ones by name, the user's own as they stand."""
     from evals.suite import load_suite, make_suite
 
     found = []
-    for entry in recipe.eval.suites:
+    for entry in entries:
         if isinstance(entry, SuiteRecipe):
-            found.append(make_suite(entry.model_dump(), base=Path(), source=f"eval.suites: {entry.name}"))
+            found.append(make_suite(entry.model_dump(), base=Path(), source=f"suites: {entry.name}"))
         else:
-            found.append(load_suite(entry).sized(recipe.eval.size))
+            found.append(load_suite(entry).sized(size))
     return found
 
 

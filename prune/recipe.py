@@ -7,6 +7,7 @@ One model per stage. Unknown keys are refused with the nearest valid name. Paths
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -136,6 +137,23 @@ class DraftRecipe(_Section):
     num_assistant_tokens: int = Field(4, ge=1, description="tokens proposed at a time")
 
 
+class ScreenRecipe(_Section):
+    """A cheap first round over every depth, as cut; only the survivors are healed and judged."""
+
+    suites: list[str | SuiteRecipe] = Field(min_length=1, description="likelihood suites: cheap, no generation")
+    looks: list[Annotated[int, Field(ge=1)]] = Field(
+        [50, 100, 200], min_length=1, description="items per task at each look; stops when the interval decides"
+    )
+    floor: float = Field(0.7, gt=0, le=1, description="least retention worth healing; replaces the suites' own floors")
+    confirm: int = Field(3, ge=1, description="depths that go on at most: the shallowest that are not screened out")
+
+    @model_validator(mode="after")
+    def _increasing(self) -> ScreenRecipe:
+        if any(b <= a for a, b in pairwise(self.looks)):
+            raise ValueError(f"looks {self.looks} must increase")
+        return self
+
+
 class CostRecipe(_Section):
     """How speed is measured."""
 
@@ -189,6 +207,7 @@ class Recipe(_Section):
     data: DataRecipe
     analyze: AnalyzeRecipe = AnalyzeRecipe()
     plan: PlanRecipe
+    screen: ScreenRecipe | None = Field(None, description="every depth is healed and judged if absent")
     heal: HealRecipe = HealRecipe()
     eval: EvalRecipe
     draft: DraftRecipe = DraftRecipe()
@@ -271,17 +290,24 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     def own(task: dict[str, Any]) -> dict[str, Any]:
         return task | {"jsonl": resolve(str(task["jsonl"]))} if "jsonl" in task else task
 
-    suites: list[str | SuiteRecipe] = [
-        resolve(suite) if isinstance(suite, str) else suite.model_copy(update={"tasks": [own(t) for t in suite.tasks]})
-        for suite in recipe.eval.suites
-    ]
+    def placed(suite: str | SuiteRecipe) -> str | SuiteRecipe:
+        return (
+            resolve(suite)
+            if isinstance(suite, str)
+            else suite.model_copy(update={"tasks": list(map(own, suite.tasks))})
+        )
+
+    screen = recipe.screen
+    if screen is not None:
+        screen = screen.model_copy(update={"suites": [placed(s) for s in screen.suites]})
     tests = recipe.eval.model_copy(
         update={
-            "suites": suites,
+            "suites": [placed(s) for s in recipe.eval.suites],
             "include_path": [resolve(p) for p in recipe.eval.include_path],
             "local_data": resolve(recipe.eval.local_data) if recipe.eval.local_data else None,
         }
     )
     cost = recipe.cost.model_copy(update={"vllm_bench": files(recipe.cost.vllm_bench)})
     model = recipe.model if recipe.model == EMBEDDED else resolve(recipe.model)
-    return recipe.model_copy(update={"model": model, "data": data, "heal": heal, "eval": tests, "cost": cost})
+    found = {"model": model, "data": data, "screen": screen, "heal": heal, "eval": tests, "cost": cost}
+    return recipe.model_copy(update=found)

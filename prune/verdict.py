@@ -155,7 +155,12 @@ def _retention(judged: Mapping[CandidateKey, Evidence], key: CandidateKey, suite
     found = judged[key].suite(suite)
     state = "healed" if key.stage == "healed" else "cut"
     kept = "retention unknown" if found.retention is None else f"retention {found.retention:.3f}"
-    ends = "" if found.retention_lo is None else f" [{found.retention_lo:.3f}, {found.retention_hi:.3f}]"
+    ends = ""
+    if found.retention_lo is not None or found.retention_hi is not None:
+        # With few items the original may lie within noise of chance: the interval then has no end on that side.
+        lo = "-inf" if found.retention_lo is None else f"{found.retention_lo:.3f}"
+        hi = "inf" if found.retention_hi is None else f"{found.retention_hi:.3f}"
+        ends = f" [{lo}, {hi}]"
     return f"{key.num_layers} layers, {state}, {kept}{ends} against a floor of {found.floor:g}"
 
 

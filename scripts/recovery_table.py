@@ -63,7 +63,7 @@ class Bench:
         self.recipe = load_recipe(RECIPE)
         self.tokenizer = load_tokenizer(str(MODEL))
         self.model = load_model(str(MODEL))
-        self.suites = resolve_suites(self.recipe)
+        self.suites = resolve_suites(self.recipe.eval.suites, self.recipe.eval.size)
         self.original = self.evaluate(self.model)
         self.data = {"files": self._domains(self.recipe.heal.domains), "answers": self._domains(self._answers())}
         self._plans: dict[int, Plan] = {}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from prune.embedded import RECIPE
+import pytest
+import yaml
+
+from prune.embedded import RECIPE, RECIPES
 from prune.errors import UsageError
 from prune.pipeline import changed_fields, resolve_suites
 from prune.recipe import dump_recipe, load_recipe
@@ -19,11 +22,10 @@ eval: {suites: [general]}
 
 def test_the_demo_recipe_loads_and_its_files_exist():
     recipe = load_recipe(RECIPE)
-    from pathlib import Path
 
     files = [*recipe.data.domains.values(), *recipe.heal.domains.values(), *recipe.eval.include_path]
     assert all(Path(f).exists() for f in files)
-    assert [s.name for s in resolve_suites(recipe)] == ["general", "language", "math"]
+    assert [s.name for s in resolve_suites(recipe.eval.suites, "full")] == ["general", "language", "math"]
 
 
 def test_a_recipe_makes_the_round_trip(tmp_path):
@@ -57,3 +59,19 @@ def test_changed_fields_are_named():
     old = "heal: {max_steps: 100, lora_r: 8}\nseed: 0\n"
     new = "heal: {max_steps: 200, lora_r: 8}\nseed: 0\n"
     assert list(changed_fields(old, new)) == ["heal.max_steps: 100 -> 200"]
+
+
+def test_the_staged_recipe_screens_more_depths_than_it_confirms():
+    recipe = load_recipe(RECIPES["poc"])
+    assert recipe.screen is not None
+    assert recipe.screen.confirm < len(recipe.plan.depths)
+    assert Path(recipe.data.domains["stories"]).is_file()
+
+
+def test_looks_that_do_not_increase_are_refused(tmp_path):
+    values = yaml.safe_load(RECIPES["poc"].read_text(encoding="utf8"))
+    values["screen"]["looks"] = [50, 50]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf8")
+    with pytest.raises(UsageError, match=r"looks \[50, 50\] must increase"):
+        load_recipe(path)

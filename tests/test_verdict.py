@@ -90,3 +90,10 @@ def test_a_draft_is_recommended_only_when_it_is_lossless_and_faster():
         assert "as a draft" in verdict.reason
     passed = recommend(failed, "general", {"general": trial(200, 1.3)})
     assert passed.recommendation == "use shallow"
+
+
+def test_an_interval_without_an_upper_end_is_said_so():
+    table = judged({(12, "pruned"): ("INCONCLUSIVE", "PASS")})
+    suite = table[CandidateKey(12, "pruned")].suite("general")
+    suite.retention_lo, suite.retention_hi = 0.2, None
+    assert "[0.200, inf]" in recommend(table, "general").reason

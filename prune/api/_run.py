@@ -21,7 +21,7 @@ def run(
     """The whole path of a recipe: analyze, plan, cut, heal, eval, gate, export, report.
 
     Args:
-        recipe: YAML file.
+        recipe: YAML file, or the name of a built-in recipe: `demo`, `poc`.
         output: run directory; `runs/<recipe name>` if None.
         resume: go on in a directory that holds a run; stages whose inputs did not change are kept.
         dry_run: check everything that can be checked and return what would be done.
@@ -31,12 +31,13 @@ def run(
         GateFailed: nothing may ship; the report says why.
         UsageError, PruneError, evals.errors.EvalError: bad input.
     """
+    from prune.embedded import RECIPES
     from prune.pipeline import Pipeline
     from prune.recipe import ReportRecipe, load_recipe
     from prune.reporting.text import Text
 
-    path = Path(recipe)
-    root = Path(output) if output is not None else Path("runs") / path.stem
+    path = RECIPES.get(str(recipe), Path(recipe))
+    root = Path(output) if output is not None else Path("runs") / Path(recipe).stem
     found = load_recipe(path)
     if lang is not None:
         found = found.model_copy(update={"report": ReportRecipe(lang=Text(lang).lang)})  # type: ignore[arg-type]

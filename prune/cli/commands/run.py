@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,11 +14,16 @@ from prune.cli.flags import (
     Quiet,
 )
 from prune.cli.show import emit, follow, listed, summary, table
+from prune.errors import UsageError
 
 
 def command(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file; `prune demo --show_recipe` prints one.")],
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="YAML file, or a built-in recipe: demo, poc.")
+    ] = None,
+    named: Annotated[str | None, typer.Option("--recipe", help="The same, as a flag.")] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Run directory [runs/<recipe>].")] = None,
+    show_recipe: Annotated[bool, typer.Option("--show_recipe", help="Print the recipe and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; keep what still holds.")] = False,
     lang: Annotated[str | None, typer.Option("--lang", help="Language of the report, en or ja [the recipe's].")] = None,
     dry_run: DryRun = False,
@@ -25,11 +31,26 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """The whole path: analyze, plan, cut, heal, eval, gate, export, report."""
+    if (recipe is None) == (named is None):
+        raise UsageError("give one recipe: `prune run RECIPE` or `prune run --recipe RECIPE`")
+    recipe = recipe or named or ""
+    if show_recipe:
+        print(_text(recipe), end="")
+        return
     from prune import api
 
     follow(quiet)
     progress = not quiet and sys.stderr.isatty()
     finish(api.run(recipe, output, resume=resume, progress=progress, dry_run=dry_run, lang=lang), as_json, quiet)
+
+
+def _text(recipe: str) -> str:
+    from prune.embedded import RECIPES
+
+    path = RECIPES.get(recipe, Path(recipe))
+    if not path.is_file():
+        raise UsageError(f"{recipe}: no such recipe; built-in ones are {', '.join(RECIPES)}")
+    return path.read_text(encoding="utf8")
 
 
 def finish(result: Any, as_json: bool, quiet: bool) -> None:

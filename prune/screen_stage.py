@@ -1,0 +1,141 @@
+"""The screening stage: many depths judged on cheap tasks as they were cut, so that only a few are healed.
+
+Reads cut checkpoints, judges them in looks with `evals.sequential`, and writes `evidence/screen.json`. Assumption: the
+floor of the screen is far below the gate's, since healing comes after it; it sorts out depths that are beyond repair.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune.files import sha256_tree, write_json
+from prune.model.loading import load_model
+
+if TYPE_CHECKING:
+    from evals.evidence import Evidence
+    from evals.harness import Results
+    from evals.suite import Suite
+    from prune.pipeline import Pipeline
+    from prune.run_directory import RunDirectory
+
+SCREEN = "evidence/screen.json"
+log = logging.getLogger("prune")
+
+
+def screen_depths(
+    pipeline: Pipeline, run: RunDirectory, checkpoints: Mapping[int, str], versions: Mapping[str, str]
+) -> list[int]:
+    """The depths that go on to healing and the gate; all of them where the recipe has no screen.
+
+    Args:
+        checkpoints: depth -> hash of its cut checkpoint.
+    """
+    options = pipeline.recipe.screen
+    if options is None:
+        return list(checkpoints)
+    suites = pipeline.screen_suites
+
+    def work(target: Path) -> None:
+        original = _scorer(pipeline, None, suites)
+        rows = {depth: _judged(pipeline, depth, original, suites) for depth in sorted(checkpoints)}
+        write_json(target, {"confirmed": _confirmed(rows, options.confirm), "floor": options.floor, "depths": rows})
+
+    inputs = {
+        "model": pipeline.source_hash,
+        "checkpoints": {str(depth): digest for depth, digest in checkpoints.items()},
+        "suites": [s.model_dump() for s in suites],
+        "definitions": {Path(p).name: sha256_tree(Path(p)) for p in pipeline.recipe.eval.include_path},
+        "options": options.model_dump(),
+        "alpha": pipeline.recipe.eval.alpha,
+        "seed": pipeline.recipe.seed,
+        "versions": dict(versions),
+    }
+    run.stage("screen", SCREEN, inputs, work)
+    confirmed: list[int] = json.loads((pipeline.root / SCREEN).read_text(encoding="utf8"))["confirmed"]
+    log.info("screen: %s layers go on", ", ".join(map(str, confirmed)))
+    return confirmed
+
+
+def _judged(pipeline: Pipeline, depth: int, original: Any, suites: list[Suite]) -> list[dict[str, Any]]:
+    from evals.sequential import judge_in_looks
+
+    options = pipeline.recipe.screen
+    assert options is not None
+    looks = judge_in_looks(
+        original,
+        _scorer(pipeline, depth, suites),
+        suites,
+        options.looks,
+        alpha=pipeline.recipe.eval.alpha,
+        seed=pipeline.recipe.seed,
+    )
+    return [{"items_per_task": items, **_row(evidence)} for items, evidence in looks]
+
+
+def _row(evidence: Evidence) -> dict[str, Any]:
+    keys = ("title", "n", "retention", "retention_lo", "retention_hi", "verdict")
+    return {
+        "overall": evidence.overall,
+        "suites": {s.name: {key: getattr(s, key) for key in keys} for s in evidence.suites},
+    }
+
+
+def _scorer(pipeline: Pipeline, depth: int | None, suites: list[Suite]) -> Any:
+    """Results of the original (None) or of a cut depth on the first so many items; each look is scored once."""
+    from evals.harness import run_tasks
+
+    options = pipeline.recipe.eval
+    directory = str(pipeline.root / f"pruned/{depth}")
+    model = pipeline.original if depth is None else load_model(directory, dtype=pipeline.recipe.dtype)
+
+    @cache
+    def score(items: int) -> Results:
+        return run_tasks(
+            model,
+            pipeline.tokenizer,
+            [task for suite in suites for task in suite.tasks],
+            include_path=[Path(p) for p in options.include_path],
+            local_data=Path(options.local_data) if options.local_data else None,
+            limit=items,
+            batch_size=options.batch_size,
+            apply_chat_template=options.apply_chat_template,
+            seed=pipeline.recipe.seed,
+            progress=pipeline.progress,
+        )
+
+    return score
+
+
+def _confirmed(rows: Mapping[int, list[dict[str, Any]]], count: int) -> list[int]:
+    """The shallowest depths that were not screened out, deepest first; the deepest one where all were."""
+    alive = [depth for depth, looks in sorted(rows.items()) if looks[-1]["overall"] != "FAIL"]
+    return sorted(alive[:count] or [max(rows)], reverse=True)
+
+
+def screened_out(root: Path) -> list[str]:
+    """One line for each depth that did not go on, with the figures that decided; empty without a screen."""
+    if not (root / SCREEN).is_file():
+        return []
+    found = json.loads((root / SCREEN).read_text(encoding="utf8"))
+    lines = []
+    for depth, looks in found["depths"].items():
+        if int(depth) not in found["confirmed"]:
+            last = looks[-1]
+            why = "; ".join(_said(row) for row in last["suites"].values())
+            verdict = "screened out" if last["overall"] == "FAIL" else "not needed, enough shallower depths went on"
+            lines.append(
+                f"{depth} layers, healed or on the full suites: {verdict} after {last['items_per_task']} items per "
+                f"task as cut, against a floor of {found['floor']:g} ({why})."
+            )
+    return lines
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    if row["retention"] is None or row["retention_lo"] is None:
+        return f"{row['title']}: retention unknown"
+    return f"{row['title']}: retention {row['retention']:.2f} [{row['retention_lo']:.2f}, {row['retention_hi']:.2f}]"
