@@ -115,14 +115,14 @@ def test_tokens_never_reach_a_page(tmp_path: Path) -> None:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def browse(path: Path, fragment: str = "") -> tuple[str, list[str]]:
+def browse(path: Path, fragment: str = "", size: str = "1280,900", action: str = "--dump-dom") -> tuple[str, list[str]]:
     """The document after its scripts ran, and the console's complaints."""
     switches = (
         "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-dev-shm-usage "
-        "--enable-logging=stderr --v=0 --virtual-time-budget=8000 --window-size=1280,900 --dump-dom"
+        "--enable-logging=stderr --v=0 --virtual-time-budget=8000 "
     )
     profile = f"--user-data-dir={path.parent / 'profile'}"
-    command = [str(CHROMIUM), *switches.split(), profile, f"{path.as_uri()}{fragment}"]
+    command = [str(CHROMIUM), *switches.split(), f"--window-size={size}", action, profile, f"{path.as_uri()}{fragment}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
@@ -169,6 +169,48 @@ def test_moving_the_slider_shows_the_next_candidate(page: Path, tmp_path: Path) 
     dom, complaints = browse(path)
     assert complaints == []
     assert visible_stops(dom) == ["14 layers, pruned"]
+
+
+@needs_chromium
+def test_on_a_phone_the_page_needs_no_sideways_scrolling(page: Path, tmp_path: Path) -> None:
+    measured = """<script>
+    document.documentElement.dataset.widths =
+      `${document.documentElement.scrollWidth} ${window.innerWidth}`;
+    </script></body>"""
+    path = tmp_path / "phone.html"
+    path.write_text(page.read_text(encoding="utf8").replace("</body>", measured), encoding="utf8")
+    dom, complaints = browse(path, size="500,900")  # the narrowest window that headless Chromium opens
+    assert complaints == []
+    content, window = map(int, re.search(r'data-widths="(\d+) (\d+)"', dom).groups())  # type: ignore[union-attr]
+    assert content <= window <= 760
+
+
+@needs_chromium
+def test_the_page_prints(page: Path, tmp_path: Path) -> None:
+    browse(page, action=f"--print-to-pdf={tmp_path / 'report.pdf'}")
+    printed = (tmp_path / "report.pdf").read_bytes()
+    assert printed.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) >= 3
+
+
+def test_every_control_can_be_reached_and_named_by_keyboard_and_screen_reader(page: Path) -> None:
+    tags = _Words(page.read_text(encoding="utf8")).tags
+    controls = [attrs for tag, attrs in tags if tag in ("input", "select", "button", "textarea")]
+    assert {attrs.get("type") for attrs in controls} == {
+        "range",
+        "radio",
+    }  # native: arrow keys and focus come with them
+    assert not any("tabindex" in attrs and attrs["tabindex"] == "-1" for attrs in controls)
+    assert any(tag == "label" and attrs.get("for") == "depth" for tag, attrs in tags)
+    assert all(attrs.get("tabindex") == "0" for _, attrs in tags if attrs.get("class") == "scroll")
+    assert all(attrs.get("aria-label") for _, attrs in tags if attrs.get("role") == "img")
+
+
+def test_the_first_screen_says_what_is_saved_lost_and_when_healing_pays(page: Path) -> None:
+    words = " ".join(_Words(page.read_text(encoding="utf8")).words)
+    first = words[: words.index("Verdict for each kind of task")].replace("\u00a0", " ")
+    for answer in ("19 % smaller", "1.28× decode", "−68.5 %", "after 138 k tokens", "example price, not a quotation"):
+        assert answer in first
 
 
 @needs_chromium
