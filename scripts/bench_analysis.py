@@ -90,10 +90,10 @@ def measured(model: torch.nn.Module, batch: Batch, modules: list[Any], rules: Ru
     return records
 
 
-def clean_pass(model: torch.nn.Module, repeats: int) -> None:
+def clean_pass(model: torch.nn.Module, repeats: int, length: int) -> None:
     """The measurements without intervention against a forward pass whose logits are not kept."""
     shape = model.config
-    batch = next(batches(domain(4, 512, shape.vocab_size).documents, 4)).to(model.device)
+    batch = next(batches(domain(4, length, shape.vocab_size).documents, 4)).to(model.device)
     rules, kept = Rules(), {}
 
     def plain() -> None:
@@ -109,7 +109,7 @@ def clean_pass(model: torch.nn.Module, repeats: int) -> None:
     with torch.no_grad():
         model(batch.input_ids[:1, :8])  # warm
     took = alternating(sides, repeats)
-    print(f"clean pass, {parameters(model)}, 4 x 512 tokens: plain {took['plain']:.2f} s")
+    print(f"clean pass, {parameters(model)}, 4 x {length} tokens: plain {took['plain']:.2f} s")
     for name in list(sides)[1:]:
         print(f"  {name}: {took[name] / took['plain']:.3f} x plain")
     print(f"  lens alone: {(took['+ lens'] - took['contributions, angular']) / took['plain']:.3f} x plain")
@@ -260,6 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", default="clean,skip,memory,stream", help="names with commas")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--length", type=int, default=512, help="tokens in each of the clean pass's four rows")
     parser.add_argument("--preset", choices=PRESETS, default="small", help="model of the clean pass")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -268,7 +269,7 @@ def main() -> None:
     if asked.device != "cpu":
         parts = [part for part in parts if part in ("clean", "skip")]
     if "clean" in parts:
-        clean_pass(build(PRESETS[asked.preset], asked.device, dtype), asked.repeats)
+        clean_pass(build(PRESETS[asked.preset], asked.device, dtype), asked.repeats, asked.length)
     if "skip" in parts:
         skips(build(PRESETS["8b"] if asked.preset == "8b" else SKIP, asked.device, dtype), asked.repeats)
     if "memory" in parts:

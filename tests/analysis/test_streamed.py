@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from prune import api
 from prune.analysis import analyze
 from prune.analysis.registry import STREAMED
 from prune.analysis.streamed import Streaming, activation_bytes
@@ -146,3 +147,16 @@ def test_non_finite_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(PruneError, match="non-finite"):
         analyze(streaming.model.model, domains(), measures=["dnll"], streaming=streaming)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_command(tmp_path: Path, demo_model: Path) -> None:
+    (tmp_path / "text.txt").write_text("one two\n\nthree four five\n\nsix seven\n")
+    data = {"general": str(tmp_path / "text.txt")}
+    options = {"data": data, "measure": ["angular"], "bootstrap": 10}
+    streaming = api.analyze(str(demo_model), tmp_path / "streamed", **options, stream=True, stream_memory=0)
+    normal = api.analyze(str(demo_model), tmp_path / "normal", **options)
+    np.testing.assert_allclose(streaming["angular_distance/all"], normal["angular_distance/all"], atol=1e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["normal", "streamed", "text.txt"]
+    with pytest.raises(UsageError, match="--measure skip: not with --stream"):
+        api.analyze(str(demo_model), tmp_path / "other", data=data, measure=["skip"], stream=True)
+    assert not (tmp_path / "other").exists()
