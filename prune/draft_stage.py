@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.errors import UsageError, nearest
 from prune.files import write_json
 from prune.model.loading import load_model
 from prune.verdict import CandidateKey, DraftTrial
@@ -29,16 +30,23 @@ def try_drafts(
     judged: Mapping[CandidateKey, Evidence],
     versions: Mapping[str, str],
 ) -> dict[str, DraftTrial]:
-    """Suite -> the trial, for the suites that no candidate passes.
+    """Suite -> the trial, for the suites that no candidate passes and those that the recipe names.
 
     Args:
         checkpoints: candidate -> hash of its directory.
         judged: the gate's evidence.
+
+    Raises:
+        UsageError: the recipe names an unknown suite.
     """
     options = pipeline.recipe.draft
     names = [s.name for s in next(iter(judged.values())).suites]
+    for name in options.suites:
+        if name not in names:
+            raise UsageError(f"draft.suites: unknown suite {nearest(name, names)}")
     failing = [name for name in names if all(e.suite(name).verdict != "PASS" for e in judged.values())]
-    if not options.enabled or not failing:
+    wanted = [name for name in names if name in failing or name in options.suites]
+    if not options.enabled or not wanted:
         return {}
     key = min(checkpoints, key=lambda k: (k.num_layers, k.stage != "healed"))
 
@@ -51,7 +59,7 @@ def try_drafts(
         context = getattr(pipeline.original.config.get_text_config(), "max_position_embeddings", None)
         rows = {}
         for suite in pipeline.suites:
-            if suite.name in failing:
+            if suite.name in wanted:
                 prompts = suite_prompts(
                     suite.tasks,
                     pipeline.tokenizer,
@@ -72,13 +80,13 @@ def try_drafts(
     inputs = {
         "original": pipeline.source_hash,
         "draft": checkpoints[key],
-        "suites": [s.model_dump() for s in pipeline.suites if s.name in failing],
+        "suites": [s.model_dump() for s in pipeline.suites if s.name in wanted],
         "options": options.model_dump(),
         "seed": pipeline.recipe.seed,
         "versions": dict(versions),
     }
     run.stage("draft", DRAFTS, inputs, work)
-    return read_drafts(pipeline.root, failing)
+    return read_drafts(pipeline.root, wanted)
 
 
 def draft_facts(drafts: Mapping[str, DraftTrial]) -> dict[str, Any] | None:

@@ -132,6 +132,7 @@ class DraftRecipe(_Section):
     """The lossless way out: the shallowest candidate as the original's draft, where no candidate passes a suite."""
 
     enabled: bool = Field(True, description="false: never tried")
+    suites: list[str] = Field([], description="tried on these too, whatever the gate says")
     prompts: int = Field(200, ge=1, description="prompts per suite")
     max_new_tokens: int = Field(32, ge=2, description="tokens decoded for every prompt")
     num_assistant_tokens: int = Field(4, ge=1, description="tokens proposed at a time")
