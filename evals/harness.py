@@ -9,14 +9,11 @@ or another wording of the task, can never be answered from the cache.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +24,7 @@ from evals.errors import EvalError, EvalUsageError
 from evals.fingerprint import directory_fingerprint, fingerprint, tokenizer_fingerprint
 from evals.finished import FinishedTasks, finished
 from evals.records import PERPLEXITIES, Record, TaskResult, save_results
+from evals.silence import silenced
 from evals.suite import TaskSpec
 from evals.tasks import find_tasks
 
@@ -102,7 +100,7 @@ def run_tasks(
     multiturn = apply_chat_template if fewshot_as_multiturn is None else fewshot_as_multiturn
     _check_request(tasks, tokenizer, apply_chat_template, multiturn, limit)
     check_backend(backend)
-    with _quiet(not progress):
+    with silenced(not progress):
         found = find_tasks(tasks, include_path, local_data)
         lm = (
             in_memory(model, tokenizer, batch_size, max_length)
@@ -134,7 +132,7 @@ def run_tasks(
             results.failures.update({spec.key: reason for spec in group})
             continue
         try:
-            with _quiet(not progress):
+            with silenced(not progress):
                 leaves = found.load(group[0], seed, gen_kwargs)
                 results.update(_score(lm, leaves, group, settings | {"limit": limit or group[0].limit}, cache))
         except Exception as error:  # any task may fail in its own way; the others' hours must not be lost
@@ -302,19 +300,3 @@ def _reason(task: str, error: Exception) -> str:
     if isinstance(error, ConnectionError) or "Hub" in reason or "offline" in reason.lower():
         return f"task {task}: its data is not here ({reason}); give local_data a folder that holds it"
     return reason if isinstance(error, EvalError) else f"task {task}: {type(error).__name__}: {reason}"
-
-
-@contextlib.contextmanager
-def _quiet(quiet: bool) -> Iterator[None]:
-    """Silence lm-eval's log lines and progress bars (bars go to stderr as it is at the time)."""
-    if not quiet:
-        yield
-        return
-    log = logging.getLogger("lm_eval")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        log.setLevel(level)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.errors import EvalError
+from evals.silence import silenced
 from evals.suite import TaskSpec
 from evals.tasks import find_tasks
 
@@ -40,12 +41,13 @@ def suite_prompts(
     Raises:
         EvalError: no task gives a prompt that fits.
     """
-    found = find_tasks(tasks, include_path, local_data)
     streams = []
-    for spec in {spec.task: spec for spec in tasks if spec.task in found.places}.values():
-        for task in found.load(spec, seed).values():
-            task.build_all_requests(limit=count)
-            streams.append([_opening(instance, tokenizer) for instance in task.instances])
+    with silenced(True):
+        found = find_tasks(tasks, include_path, local_data)
+        for spec in {spec.task: spec for spec in tasks if spec.task in found.places}.values():
+            for task in found.load(spec, seed).values():
+                task.build_all_requests(limit=count)
+                streams.append([_opening(instance, tokenizer) for instance in task.instances])
     prompts: dict[tuple[int, ...], None] = {}
     for ids in itertools.chain.from_iterable(itertools.zip_longest(*streams)):
         if ids and (max_tokens is None or len(ids) <= max_tokens):
