@@ -59,7 +59,9 @@ class Choice:
 def choose(
     judged: Mapping[CandidateKey, Evidence], *, require: Sequence[str] = (), fallback: bool, depth: int
 ) -> Choice:
-    """The shallowest candidate that passes every required suite; else, with `fallback`, the one that passes most.
+    """The shallowest candidate confirmed on every required suite; else, with `fallback`, the one confirmed on most.
+
+    See `confirmed_passes`.
 
     Args:
         judged: the gate's evidence of each candidate.
@@ -67,7 +69,7 @@ def choose(
         fallback: allow a candidate that passes a part only.
         depth: layers of the original, for the label.
     """
-    passes = {key: [s.name for s in evidence.suites if s.verdict == "PASS"] for key, evidence in judged.items()}
+    passes = confirmed_passes(judged)
     titles = {s.name: s.title for evidence in judged.values() for s in evidence.suites}
     names = list(titles)
     wanted = list(require) or names
@@ -85,6 +87,25 @@ def choose(
     if refused:
         label += f"; keep the {depth}-layer original for {_join([titles[n] for n in refused])}"
     return Choice(key, passed, refused, label)
+
+
+def confirmed_passes(judged: Mapping[CandidateKey, Evidence]) -> dict[CandidateKey, list[str]]:
+    """Suites that each candidate passes and that every deeper candidate of its stage passes too.
+
+    Fixed-sequence testing, deepest first (`evals.gate.confirmed`): looking for the shallowest PASS among many depths
+    would give each of them a chance of a false one. Pruned and healed candidates are two sequences, so that the level
+    holds for each of the two.
+    """
+    from evals.gate import confirmed
+
+    found: dict[CandidateKey, list[str]] = {key: [] for key in judged}
+    suites = dict.fromkeys(s.name for evidence in judged.values() for s in evidence.suites)
+    for stage in ("pruned", "healed"):
+        keys = sorted((key for key in judged if key.stage == stage), key=lambda k: -k.num_layers)
+        for suite in suites:
+            for key in keys[: confirmed([judged[k].suite(suite).verdict for k in keys])]:
+                found[key].append(suite)
+    return found
 
 
 @dataclass(frozen=True)
@@ -115,7 +136,7 @@ def recommend(
         suite: name of the task class.
         drafts: suites on which a candidate was tried as the original's draft.
     """
-    passing = [key for key, evidence in judged.items() if evidence.suite(suite).verdict == "PASS"]
+    passing = [key for key, suites in confirmed_passes(judged).items() if suite in suites]
     if passing:
         key = min(passing, key=lambda k: k.preference)
         action: Recommendation = "use shallow" if key.stage == "pruned" else "heal first"

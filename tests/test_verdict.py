@@ -6,7 +6,7 @@ import json
 
 from evals.evidence import Evidence, SuiteEvidence
 from evals.speculative import DraftResult
-from prune.verdict import CandidateKey, DraftTrial, choose, recommend
+from prune.verdict import CandidateKey, DraftTrial, choose, confirmed_passes, recommend
 
 
 def evidence(**verdicts: str) -> Evidence:
@@ -97,3 +97,24 @@ def test_an_interval_without_an_upper_end_is_said_so():
     suite = table[CandidateKey(12, "pruned")].suite("general")
     suite.retention_lo, suite.retention_hi = 0.2, None
     assert "[0.200, inf]" in recommend(table, "general").reason
+
+
+def test_a_pass_below_a_depth_that_does_not_pass_is_not_claimed():
+    table = judged(
+        {
+            (14, "pruned"): ("PASS", "PASS"),
+            (12, "pruned"): ("INCONCLUSIVE", "PASS"),
+            (10, "pruned"): ("PASS", "PASS"),
+            (14, "healed"): ("PASS", "FAIL"),
+            (10, "healed"): ("PASS", "PASS"),
+        }
+    )
+    assert confirmed_passes(table) == {
+        CandidateKey(14, "pruned"): ["general", "math"],
+        CandidateKey(12, "pruned"): ["math"],
+        CandidateKey(10, "pruned"): ["math"],
+        CandidateKey(14, "healed"): ["general"],
+        CandidateKey(10, "healed"): ["general"],
+    }
+    assert str(choose(table, fallback=True, depth=16).key) == "pruned-14"
+    assert recommend(table, "general").key == CandidateKey(10, "healed")

@@ -22,9 +22,13 @@ def rows(name: str) -> list[dict]:
 def test_prompts_are_the_tasks_own_and_alternate(capfd):
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     found = suite_prompts(TASKS, tokenizer, count=6, include_path=[HERE / "tasks"])
-    sums = [tokenizer(row["context"])["input_ids"] for row in rows("arithmetic_2da")[:3]]
-    texts = [tokenizer(row["text"])["input_ids"][:16] for row in rows("stories")[:3]]
-    assert found == [ids for pair in zip(sums, texts, strict=True) for ids in pair]
+    sums = [tokenizer(row["context"])["input_ids"] for row in rows("arithmetic_2da")[:6]]
+    texts = [tokenizer(row["text"])["input_ids"][:16] for row in rows("stories")[:6]]
+    expected = []
+    for ids in (ids for pair in zip(sums, texts, strict=True) for ids in pair):
+        if ids not in expected:  # stories may begin alike
+            expected.append(ids)
+    assert found == expected[:6]
     assert capfd.readouterr().err == ""
 
 
