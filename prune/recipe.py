@@ -146,7 +146,7 @@ class ScreenRecipe(_Section):
         [50, 100, 200], min_length=1, description="items per task at each look; stops when the interval decides"
     )
     floor: float = Field(0.7, gt=0, le=1, description="least retention worth healing; replaces the suites' own floors")
-    confirm: int = Field(3, ge=1, description="depths that go on at most: the shallowest that are not screened out")
+    confirm: int = Field(3, ge=1, description="depths that go on at most: the shallowest that pass, then the undecided")
 
     @model_validator(mode="after")
     def _increasing(self) -> ScreenRecipe:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from prune.run_directory import RunDirectory
 
 SCREEN = "evidence/screen.json"
+VERDICTS = {
+    "FAIL": "screened out",
+    "INCONCLUSIVE": "undecided and left out",
+    "PASS": "not needed, shallower ones passed",
+}
 log = logging.getLogger("prune")
 
 
@@ -112,9 +117,10 @@ def _scorer(pipeline: Pipeline, depth: int | None, suites: list[Suite]) -> Any:
 
 
 def _confirmed(rows: Mapping[int, list[dict[str, Any]]], count: int) -> list[int]:
-    """The shallowest depths that were not screened out, deepest first; the deepest one where all were."""
-    alive = [depth for depth, looks in sorted(rows.items()) if looks[-1]["overall"] != "FAIL"]
-    return sorted(alive[:count] or [max(rows)], reverse=True)
+    """Up to `count` depths, deepest first: the shallowest that passed, then the deepest undecided; else the deepest."""
+    passed = [depth for depth, looks in sorted(rows.items()) if looks[-1]["overall"] == "PASS"]
+    undecided = [depth for depth, looks in sorted(rows.items()) if looks[-1]["overall"] == "INCONCLUSIVE"]
+    return sorted([*passed, *undecided[::-1]][:count] or [max(rows)], reverse=True)
 
 
 def screened_out(root: Path) -> list[str]:
@@ -127,7 +133,7 @@ def screened_out(root: Path) -> list[str]:
         if int(depth) not in found["confirmed"]:
             last = looks[-1]
             why = "; ".join(_said(row) for row in last["suites"].values())
-            verdict = "screened out" if last["overall"] == "FAIL" else "not needed, enough shallower depths went on"
+            verdict = VERDICTS[last["overall"]]
             lines.append(
                 f"{depth} layers, healed or on the full suites: {verdict} after {last['items_per_task']} items per "
                 f"task as cut, against a floor of {found['floor']:g} ({why})."

@@ -19,9 +19,10 @@ def looks(overall: str, items: int = 50, retention: float | None = 0.4) -> list[
     return [{"items_per_task": items, "overall": overall, "suites": {"s": row}}]
 
 
-def test_the_shallowest_survivors_go_on_deepest_first() -> None:
+def test_the_shallowest_that_pass_go_on_before_the_undecided() -> None:
     rows = {8: looks("FAIL"), 10: looks("INCONCLUSIVE"), 12: looks("PASS"), 14: looks("PASS")}
-    assert _confirmed(rows, 2) == [12, 10]
+    assert _confirmed(rows, 1) == [12]
+    assert _confirmed(rows, 2) == [14, 12]
     assert _confirmed(rows, 9) == [14, 12, 10]
 
 
