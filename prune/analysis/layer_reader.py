@@ -6,6 +6,8 @@ itself (float32), which the cosine to the final stream needs after the last laye
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from prune.model.sublayers import Contribution
@@ -31,6 +33,7 @@ class LayerReader:
 
     def __init__(self, mask: torch.Tensor, keep_parts: bool = False) -> None:
         self.mask = mask
+        self.padded = not bool(mask.all())
         self.keep_parts = keep_parts
         self.attn: list[torch.Tensor] = []
         self.mlp: list[torch.Tensor] = []
@@ -39,7 +42,16 @@ class LayerReader:
         self.added: list[torch.Tensor] = []
 
     def __call__(self, seen: Contribution) -> None:
-        mask = self.mask.to(seen.resid_pre.device)
+        mask: torch.Tensor | slice = self.mask.to(seen.resid_pre.device)
+        if not self.padded and not self.keep_parts:  # nothing is kept of what is read, so no copy is needed
+            mask = slice(None)
+            seen = dataclasses.replace(
+                seen,
+                resid_pre=seen.resid_pre.flatten(0, 1),
+                resid_post=seen.resid_post.flatten(0, 1),
+                attn=None if seen.attn is None else seen.attn.flatten(0, 1),
+                mlp=None if seen.mlp is None else seen.mlp.flatten(0, 1),
+            )
         pre = seen.resid_pre[mask].float()  # [N, d]
         if seen.attn is None or seen.mlp is None:
             added = seen.resid_post[mask].float() - pre  # [N, d]
