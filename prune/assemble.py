@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.costing import cost_summary, heal_figures, put_price, read_speeds
-from prune.draft_stage import read_drafts
 from prune.errors import UsageError
-from prune.heal_stages import candidate_plan
 from prune.packaging.manifest import read_manifest
 from prune.packaging.saving import HEALING
 from prune.recipe import Recipe, load_recipe
@@ -30,7 +28,9 @@ from prune.reporting.data import (
     SuiteVerdict,
     TaskScore,
 )
-from prune.screen_stage import screened_out
+from prune.stages.draft import read_drafts
+from prune.stages.heal import candidate_plan
+from prune.stages.screen import screened_out
 from prune.verdict import CandidateKey, Choice, DraftTrial, choose, recommend
 from prune.versions import library_versions
 

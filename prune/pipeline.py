@@ -6,10 +6,7 @@ Puts the rooms together and holds no mathematics. Each stage's inputs are hashes
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,24 +15,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.calibration import Domain, load_domain
-from prune.draft_stage import draft_facts, try_drafts
 from prune.errors import GateFailed, UsageError
-from prune.files import sha256_json, sha256_tree, write_json
-from prune.heal_stages import HealStages, candidate_plan, read_self_generated, round_depths
+from prune.files import sha256_json, sha256_tree
 from prune.model.loading import load_model, load_tokenizer, model_directory
-from prune.packaging.saving import HEALING
 from prune.planning.registry import get_criterion, get_strategy
 from prune.recipe import Recipe, SuiteRecipe, dump_recipe
 from prune.run_directory import RunDirectory
-from prune.screen_stage import screen_depths
 from prune.secrets import Redacting
-from prune.verdict import CandidateKey, Choice, DraftTrial, choose, recommend
+from prune.stages.cost import measure_cost
+from prune.stages.draft import try_drafts
+from prune.stages.export import export
+from prune.stages.heal import HealStages, read_self_generated, round_depths
+from prune.stages.judge import judge_candidates
+from prune.stages.screen import screen_depths
+from prune.verdict import CandidateKey, Choice, choose
 from prune.versions import library_versions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from evals.evidence import Evidence
     from evals.suite import Suite
     from prune.analysis.result import Analysis
     from prune.planning.plan import Plan
@@ -44,8 +42,6 @@ log = logging.getLogger("prune")
 
 SCORES = "scores.sqlite"
 """Scores of layer subsets below the run directory: a killed or repeated search makes none twice."""
-UNFINISHED_ANSWERS = ".answers"
-"""Finished tasks and batches of an evaluation that is still running; gone when the gate has judged."""
 
 
 @dataclass(frozen=True)
@@ -220,12 +216,12 @@ class Pipeline:
             cuts = {depth: self._cut(run, plan, versions) for depth, plan in sorted(plans.items(), reverse=True)}
             self.depths = screen_depths(self, run, cuts, versions)
             checkpoints = self._checkpoints(run, plans, cuts, versions)
-            judged = self._judge(run, checkpoints, versions)
+            judged = judge_candidates(self, run, checkpoints, versions)
             drafts = try_drafts(self, run, checkpoints, judged, versions)
-            self._measure_cost(run, checkpoints, versions)
+            measure_cost(self, run, checkpoints, versions)
             options = self.recipe.export
             choice = choose(judged, require=options.require, fallback=options.fallback, depth=analysis.num_layers)
-            self._export(run, choice, checkpoints, judged, drafts)
+            export(self, run, choice, checkpoints, judged, drafts)
             self._report(run, choice)
             result = RunResult(self.root, choice, run.redone, run.kept)
         if choice.key is None:
@@ -354,165 +350,7 @@ class Pipeline:
         new = (plan.compensation or {}).get("sha256")
         inputs = {"model": self.source_hash, "keep": plan.keep, "versions": versions}
         inputs |= {"compensation": new} if new else {}
-        return run.stage(f"cut-{depth}", checkpoint(CandidateKey(depth, "pruned")), inputs, work)
-
-    def _judge(
-        self, run: RunDirectory, checkpoints: dict[CandidateKey, str], versions: dict[str, str]
-    ) -> dict[CandidateKey, Evidence]:
-        from evals.evidence import Evidence
-        from evals.gate import judge
-        from evals.records import load_results
-
-        options = self.recipe.eval
-        tasks = {
-            "suites": [s.model_dump() for s in self.suites],
-            "definitions": {Path(p).name: sha256_tree(Path(p)) for p in options.include_path},
-            "local_data": sha256_tree(Path(options.local_data)) if options.local_data else None,
-            "limit": options.limit,
-            "chat": options.apply_chat_template,
-            "gen_kwargs": options.gen_kwargs,
-            "seed": self.recipe.seed,
-            "versions": versions,
-        }
-        hashes = {"original": self._evaluate(run, "original", self.source, {"model": self.source_hash, **tasks})}
-        for key, digest in checkpoints.items():
-            directory = str(self.root / checkpoint(key))
-            hashes[str(key)] = self._evaluate(run, str(key), directory, {"model": digest, **tasks})
-
-        def work(staging: Path) -> None:
-            original = load_results(self.root / "evidence" / "original")
-            for key in checkpoints:
-                evidence = judge(
-                    original,
-                    load_results(self.root / "evidence" / str(key)),
-                    self.suites,
-                    alpha=options.alpha,
-                    seed=self.recipe.seed,
-                )
-                evidence.original_model, evidence.candidate_model = self.recipe.model, str(key)
-                evidence.save(staging / str(key))
-
-        gate = {"results": hashes, "suites": tasks["suites"], "alpha": options.alpha, "seed": self.recipe.seed}
-        run.stage("gate", "evidence/gate", gate, work)
-        shutil.rmtree(self.root / UNFINISHED_ANSWERS, ignore_errors=True)
-        return {key: Evidence.load(self.root / "evidence" / "gate" / str(key)) for key in checkpoints}
-
-    def _evaluate(self, run: RunDirectory, name: str, directory: str, inputs: dict[str, Any]) -> str:
-        def work(staging: Path) -> None:
-            from evals.harness import run_tasks
-
-            options = self.recipe.eval
-            model = self.original if name == "original" else load_model(directory, dtype=self.recipe.dtype)
-            results = run_tasks(
-                model,
-                self.tokenizer,
-                [task for suite in self.suites for task in suite.tasks],
-                include_path=[Path(p) for p in options.include_path],
-                local_data=Path(options.local_data) if options.local_data else None,
-                limit=options.limit,
-                batch_size=options.batch_size,
-                apply_chat_template=options.apply_chat_template,
-                gen_kwargs=options.gen_kwargs,
-                seed=self.recipe.seed,
-                cache_dir=self.root / UNFINISHED_ANSWERS,
-                progress=self.progress,
-            )
-            for failed, reason in results.failures.items():
-                log.warning("%s on %s: %s", failed, name, reason)
-            for result in results.values():
-                result.save(staging)
-
-        return run.stage(f"eval-{name}", f"evidence/{name}", inputs, work)
-
-    def _measure_cost(self, run: RunDirectory, checkpoints: dict[CandidateKey, str], versions: dict[str, str]) -> None:
-        from evals.cost import footprint
-        from evals.throughput import measure_side_by_side
-
-        options = self.recipe.cost
-
-        def work(target: Path) -> None:
-            models = {"original": self.original}
-            for key in checkpoints:
-                if key.stage == "pruned":  # healing changes no shape, hence no speed
-                    models[str(key.num_layers)] = load_model(str(self.root / checkpoint(key)), dtype=self.recipe.dtype)
-            speeds = measure_side_by_side(
-                models,
-                batch_size=options.batch_size,
-                prompt_tokens=options.prompt_tokens,
-                new_tokens=options.new_tokens,
-                repeats=options.repeats,
-            )
-            rows = {}
-            for name, model in models.items():
-                directory = Path(self.source) if name == "original" else self.root / f"pruned/{name}"
-                size = sum(f.stat().st_size for f in directory.glob("*.safetensors")) if directory.is_dir() else None
-                rows[name] = {
-                    **footprint(model).to_dict(),
-                    **({"bytes": size} if size else {}),
-                    "throughput": speeds[name].to_dict(),
-                }
-            write_json(target, rows)
-
-        inputs = {
-            "model": self.source_hash,
-            "checkpoints": {str(k): v for k, v in checkpoints.items() if k.stage == "pruned"},
-            "options": options.model_dump(include={"batch_size", "prompt_tokens", "new_tokens", "repeats"}),
-            "versions": versions,
-        }
-        run.stage("cost", "evidence/cost.json", inputs, work)
-
-    def _export(
-        self,
-        run: RunDirectory,
-        choice: Choice,
-        checkpoints: dict[CandidateKey, str],
-        judged: dict[CandidateKey, Evidence],
-        drafts: dict[str, DraftTrial],
-    ) -> None:
-        if choice.key is None:
-            return
-        key = choice.key
-        evidence = judged[key]
-        evidence.save(self.root / "evidence")
-        overrides = [f"recipe export.fallback: exported without {name}" for name in choice.refused]
-        if self.recipe.export.override:
-            overrides.append(self.recipe.export.override)
-        healing = self.root / checkpoint(key) / HEALING
-        facts = {
-            "source": self.recipe.model,
-            "revision": self.recipe.revision,
-            "source_sha256": self.source_hash,
-            "label": choice.label,
-            # What the scores took depends on what was cached, and is no fact about the checkpoint.
-            "plan": candidate_plan(self.root, self.recipe, key).model_dump(exclude={"evaluations"}),
-            "data": {name: d.describe() for name, d in self.domains.items()},
-            "seed": self.recipe.seed,
-            "healing": json.loads(healing.read_text(encoding="utf8")) if healing.is_file() else None,
-            "overrides": overrides[:-1],
-            "task_classes": [dataclasses.asdict(recommend(judged, suite.name, drafts)) for suite in evidence.suites],
-            "drafts": draft_facts(drafts),
-        }
-
-        def work(staging: Path) -> None:
-            from prune.packaging.export import export_checkpoint
-
-            staging.rmdir()
-            export_checkpoint(
-                self.root / checkpoint(key),
-                staging,
-                evidence=evidence,
-                facts=facts,
-                override=overrides[-1] if overrides else None,
-                max_shard_size=self.recipe.export.max_shard_size,
-            )
-
-        inputs = {
-            "checkpoint": checkpoints[key],
-            "evidence": evidence.model_dump(mode="json", exclude={"samples"}),
-            "facts": facts,
-            "shards": self.recipe.export.max_shard_size,
-        }
-        run.stage("export", "export", inputs, work)
+        return run.stage(f"cut-{depth}", CandidateKey(depth, "pruned").path, inputs, work)
 
     def _report(self, run: RunDirectory, choice: Choice) -> None:
         from prune.assemble import assemble
@@ -523,11 +361,6 @@ class Pipeline:
         lang = self.recipe.report.lang
         run.write("report.md", render_markdown(data, lang))
         render_html(data, self.root / "report.html", lang)
-
-
-def checkpoint(key: CandidateKey) -> str:
-    """Directory of a candidate below the run directory."""
-    return f"{key.stage}/{key.num_layers}"
 
 
 def resolve_suites(entries: Sequence[str | SuiteRecipe], size: Literal["quick", "full"]) -> list[Suite]:

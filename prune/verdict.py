@@ -30,6 +30,11 @@ class CandidateKey:
         """Shallow first; at one depth the untrained checkpoint first, since it costs nothing."""
         return self.num_layers, 0 if self.stage == "pruned" else 1
 
+    @property
+    def path(self) -> str:
+        """Directory of the checkpoint below the run directory."""
+        return f"{self.stage}/{self.num_layers}"
+
     def __str__(self) -> str:
         return f"{self.stage}-{self.num_layers}"
 

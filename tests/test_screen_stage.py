@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import prune
-from prune.screen_stage import SCREEN, _confirmed, screened_out
+from prune.stages.screen import SCREEN, _confirmed, screened_out
 from tests.test_pipeline import small_recipe
 
 

@@ -12,9 +12,9 @@ import yaml
 import prune
 from prune.embedded import HERE, MODEL, RECIPE
 from prune.errors import UsageError
-from prune.heal_stages import round_depths
 from prune.model.loading import load_model
 from prune.recipe import load_recipe
+from prune.stages.heal import round_depths
 
 
 def recipe_file(directory: Path, **heal) -> Path:
@@ -26,7 +26,8 @@ def recipe_file(directory: Path, **heal) -> Path:
     recipe["data"]["calib_num_samples"] = 4
     recipe["analyze"] = {"bootstrap": 10, "measure": ["contributions"]}
     recipe["plan"] |= {"depths": [13], "criterion": "block_influence", "strategy": "one_shot", "protect": [0]}
-    recipe["heal"] |= {"max_steps": 3, "per_device_train_batch_size": 2, "eval_max_documents": 2} | heal
+    small = {"max_steps": 3, "per_device_train_batch_size": 4, "eval_max_documents": 8, "learning_rate": 3e-4}
+    recipe["heal"] |= small | heal
     task = {"task": "demo_arithmetic_1dc", "metric": "acc"}
     recipe["eval"] = {
         "include_path": [str(HERE / "tasks")], "limit": 4, "suites": [{"name": "math", "floor": 0.01, "tasks": [task]}]
@@ -45,7 +46,7 @@ def finished(tmp_path_factory):
     prompts = {"answers": str(HERE / "data/heal/arithmetic.jsonl")}
     generated = {"prompts": prompts, "num_prompts": 12, "max_new_tokens": 8}
     weights = {"stories": 0.2, "arithmetic": 0.3, "answers": 0.5}
-    recipe = recipe_file(directory, rounds=2, self_generated=generated, domain_weights=weights, track=2, max_steps=4)
+    recipe = recipe_file(directory, rounds=2, self_generated=generated, domain_weights=weights, track=2, max_steps=8)
     return recipe, directory / "run", prune.run(recipe, directory / "run")
 
 
@@ -76,7 +77,7 @@ def test_each_round_removes_its_part_and_the_steps_are_shared_out(finished):
     assert second["num_layers"] == 16
     steps = [json.loads((root / p / "healing.json").read_text())["settings"]["max_steps"]
              for p in ("rounds/13/1/model", "healed/13")]  # fmt: skip
-    assert steps == [2, 2]
+    assert steps == [4, 4]
 
 
 @torch.no_grad()

@@ -1,0 +1,74 @@
+"""The stage that exports the chosen candidate."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prune.packaging.saving import HEALING
+from prune.stages.draft import draft_facts
+from prune.stages.heal import candidate_plan
+from prune.verdict import recommend
+
+if TYPE_CHECKING:
+    from evals.evidence import Evidence
+    from prune.pipeline import Pipeline
+    from prune.run_directory import RunDirectory
+    from prune.verdict import CandidateKey, Choice, DraftTrial
+
+
+def export(
+    pipeline: Pipeline,
+    run: RunDirectory,
+    choice: Choice,
+    checkpoints: dict[CandidateKey, str],
+    judged: dict[CandidateKey, Evidence],
+    drafts: dict[str, DraftTrial],
+) -> None:
+    """Package the chosen candidate with its evidence, overrides and verdicts; nothing when nothing may ship."""
+    if choice.key is None:
+        return
+    key = choice.key
+    evidence = judged[key]
+    evidence.save(pipeline.root / "evidence")
+    overrides = [f"recipe export.fallback: exported without {name}" for name in choice.refused]
+    if pipeline.recipe.export.override:
+        overrides.append(pipeline.recipe.export.override)
+    healing = pipeline.root / key.path / HEALING
+    facts = {
+        "source": pipeline.recipe.model,
+        "revision": pipeline.recipe.revision,
+        "source_sha256": pipeline.source_hash,
+        "label": choice.label,
+        # What the scores took depends on what was cached, and is no fact about the checkpoint.
+        "plan": candidate_plan(pipeline.root, pipeline.recipe, key).model_dump(exclude={"evaluations"}),
+        "data": {name: d.describe() for name, d in pipeline.domains.items()},
+        "seed": pipeline.recipe.seed,
+        "healing": json.loads(healing.read_text(encoding="utf8")) if healing.is_file() else None,
+        "overrides": overrides[:-1],
+        "task_classes": [dataclasses.asdict(recommend(judged, suite.name, drafts)) for suite in evidence.suites],
+        "drafts": draft_facts(drafts),
+    }
+
+    def work(staging: Path) -> None:
+        from prune.packaging.export import export_checkpoint
+
+        staging.rmdir()
+        export_checkpoint(
+            pipeline.root / key.path,
+            staging,
+            evidence=evidence,
+            facts=facts,
+            override=overrides[-1] if overrides else None,
+            max_shard_size=pipeline.recipe.export.max_shard_size,
+        )
+
+    inputs = {
+        "checkpoint": checkpoints[key],
+        "evidence": evidence.model_dump(mode="json", exclude={"samples"}),
+        "facts": facts,
+        "shards": pipeline.recipe.export.max_shard_size,
+    }
+    run.stage("export", "export", inputs, work)

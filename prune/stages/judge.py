@@ -1,0 +1,98 @@
+"""The stages that test the original and every candidate, and judge them: `evidence/NAME/`, then `evidence/gate/`."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune.files import sha256_tree
+from prune.model.loading import load_model
+
+if TYPE_CHECKING:
+    from evals.evidence import Evidence
+    from prune.pipeline import Pipeline
+    from prune.run_directory import RunDirectory
+    from prune.verdict import CandidateKey
+
+log = logging.getLogger("prune")
+
+UNFINISHED_ANSWERS = ".answers"
+"""Finished tasks and batches of an evaluation that is still running; gone when the gate has judged."""
+
+
+def judge_candidates(
+    pipeline: Pipeline, run: RunDirectory, checkpoints: dict[CandidateKey, str], versions: dict[str, str]
+) -> dict[CandidateKey, Evidence]:
+    """Run every task on the original and on every candidate as it lies on disk; the gate's evidence of each.
+
+    Args:
+        checkpoints: candidate -> hash of its directory.
+    """
+    from evals.evidence import Evidence
+    from evals.gate import judge
+    from evals.records import load_results
+
+    options = pipeline.recipe.eval
+    tasks = {
+        "suites": [s.model_dump() for s in pipeline.suites],
+        "definitions": {Path(p).name: sha256_tree(Path(p)) for p in options.include_path},
+        "local_data": sha256_tree(Path(options.local_data)) if options.local_data else None,
+        "limit": options.limit,
+        "chat": options.apply_chat_template,
+        "gen_kwargs": options.gen_kwargs,
+        "seed": pipeline.recipe.seed,
+        "versions": versions,
+    }
+    source = {"model": pipeline.source_hash, **tasks}
+    hashes = {"original": _evaluate(pipeline, run, "original", pipeline.source, source)}
+    for key, digest in checkpoints.items():
+        directory = str(pipeline.root / key.path)
+        hashes[str(key)] = _evaluate(pipeline, run, str(key), directory, {"model": digest, **tasks})
+
+    def work(staging: Path) -> None:
+        original = load_results(pipeline.root / "evidence" / "original")
+        for key in checkpoints:
+            evidence = judge(
+                original,
+                load_results(pipeline.root / "evidence" / str(key)),
+                pipeline.suites,
+                alpha=options.alpha,
+                seed=pipeline.recipe.seed,
+            )
+            evidence.original_model, evidence.candidate_model = pipeline.recipe.model, str(key)
+            evidence.save(staging / str(key))
+
+    gate = {"results": hashes, "suites": tasks["suites"], "alpha": options.alpha, "seed": pipeline.recipe.seed}
+    run.stage("gate", "evidence/gate", gate, work)
+    shutil.rmtree(pipeline.root / UNFINISHED_ANSWERS, ignore_errors=True)
+    return {key: Evidence.load(pipeline.root / "evidence" / "gate" / str(key)) for key in checkpoints}
+
+
+def _evaluate(pipeline: Pipeline, run: RunDirectory, name: str, directory: str, inputs: dict[str, Any]) -> str:
+    def work(staging: Path) -> None:
+        from evals.harness import run_tasks
+
+        options = pipeline.recipe.eval
+        model = pipeline.original if name == "original" else load_model(directory, dtype=pipeline.recipe.dtype)
+        results = run_tasks(
+            model,
+            pipeline.tokenizer,
+            [task for suite in pipeline.suites for task in suite.tasks],
+            include_path=[Path(p) for p in options.include_path],
+            local_data=Path(options.local_data) if options.local_data else None,
+            limit=options.limit,
+            batch_size=options.batch_size,
+            apply_chat_template=options.apply_chat_template,
+            gen_kwargs=options.gen_kwargs,
+            seed=pipeline.recipe.seed,
+            cache_dir=pipeline.root / UNFINISHED_ANSWERS,
+            progress=pipeline.progress,
+        )
+        for failed, reason in results.failures.items():
+            log.warning("%s on %s: %s", failed, name, reason)
+        for result in results.values():
+            result.save(staging)
+
+    return run.stage(f"eval-{name}", f"evidence/{name}", inputs, work)
