@@ -29,6 +29,7 @@ def cut(
     drop_mlp: Layers | None = None,
     max_shard_size: str = "5GB",
     link: bool = False,
+    adapters: Sequence[str | Path] = (),
     verify: bool = True,
     dry_run: bool = False,
 ) -> CutResult: ...
@@ -58,6 +59,7 @@ def cut(
     drop_mlp: Layers | None = None,
     max_shard_size: str = "5GB",
     link: bool = False,
+    adapters: Sequence[str | Path] = (),
     verify: bool = True,
     dry_run: bool = False,
 ) -> CutResult | PreTrainedModel:
@@ -74,6 +76,7 @@ def cut(
         drop_mlp: layers of which only the MLP goes, likewise.
         max_shard_size: payload of an output shard at most; on disk only, as are the rest.
         link: hard-link source shards in which nothing changes.
+        adapters: directories of LoRA adapters to cut the same way, into `adapters/NAME` of the output.
         verify: prove the result before it gets its name.
         dry_run: check and plan everything, write nothing.
 
@@ -109,6 +112,7 @@ def cut(
         plan=plan,
         max_shard_size=max_shard_size,
         link=link,
+        adapters=adapters,
         verify=verify,
         dry_run=dry_run,
     )

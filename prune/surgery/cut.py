@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError, UsageError
 from prune.files import refuse_non_empty, staged_directory, write_text
+from prune.surgery.adapters import Adapter, BaseCut, plan_adapters, write_adapter
 from prune.surgery.checkpoint import CONFIG, Checkpoint, read_checkpoint
 from prune.surgery.config_fields import MTP_COUNTS, check_causal, depth_of, edit_config, text_part
 from prune.surgery.derived import KNOWN
@@ -69,6 +70,7 @@ def cut(
     plan: Path | Plan | None = None,
     max_shard_size: str = "5GB",
     link: bool = False,
+    adapters: Sequence[str | Path] = (),
     verify: bool = True,
     dry_run: bool = False,
 ) -> CutResult:
@@ -82,6 +84,7 @@ def cut(
         plan: a Plan, or the path of a plan.json; its compensation, if any, lies beside the file.
         max_shard_size: payload of an output shard at most, e.g. `5GB`.
         link: hard-link source shards in which nothing changes.
+        adapters: directories of LoRA adapters to cut the same way, into `adapters/NAME` of the output.
         verify: prove the result before it gets its name.
         dry_run: check and plan everything, write nothing.
 
@@ -104,6 +107,9 @@ def cut(
     renamed = rename_tensors(checkpoint.tensors, prefix, depth, new_index, _mtp_layers(checkpoint))
     config = edit_config(checkpoint.config, keep)
     replaced = replacements_of(plan, checkpoint, renamed)
+    carried = plan_adapters(adapters, BaseCut(prefix, depth, new_index, renamed, str(target)))
+    if carried and replaced:
+        raise UsageError("--adapter: the plan's compensation changes weights under the adapter; use a plan without it")
     # A linked shard is the source's own file: nothing may be written into it.
     shards = plan_shards(checkpoint, renamed, limit, link=link and not replaced)
     result = CutResult(model, str(target), depth, keep, drop, sum(shard.bytes for shard in shards), [], False)
@@ -111,7 +117,7 @@ def cut(
         return result
     try:
         with staged_directory(target) as staging:
-            result.files = _write(checkpoint, shards, config, staging)
+            result.files = _write(checkpoint, shards, config, staging, carried)
             replace_tensors(staging, replaced)
             result.replaced = sorted(replaced)
             if verify:
@@ -202,9 +208,13 @@ def _mtp_layers(checkpoint: Checkpoint) -> int:
     return next((text[name] for name in MTP_COUNTS if isinstance(text.get(name), int) and text[name] > 0), 0)
 
 
-def _write(checkpoint: Checkpoint, shards: list[Shard], config: dict[str, Any], staging: Path) -> list[str]:
-    """Shards, index, companions, config last; returns the names."""
+def _write(
+    checkpoint: Checkpoint, shards: list[Shard], config: dict[str, Any], staging: Path, adapters: Sequence[Adapter] = ()
+) -> list[str]:
+    """Shards, index, adapters, companions, config last; returns the names."""
     files = write_shards(shards, checkpoint, staging)
+    for adapter in adapters:
+        files += write_adapter(adapter, staging)
     for name, path in checkpoint.companions.items():
         shutil.copyfile(path, staging / name)
     # Some families state Infinity in their config (Mamba 2: time_step_limit), which strict JSON does not know.

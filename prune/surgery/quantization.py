@@ -29,16 +29,17 @@ def edit_quantization(quantization: dict[str, Any], n: int, new_index: dict[int,
     if method not in SUPPORTED:
         raise PruneError(f"config.json: quantization_config.quant_method {method!r} is not supported for cutting")
     for name, value in list(quantization.items()):
-        quantization[name] = _walk(value, new_index, f"quantization_config.{name}")
+        quantization[name] = renumber(value, new_index, f"config.json: quantization_config.{name}")
 
 
-def _walk(value: Any, new_index: dict[int, int], field: str) -> Any:
+def renumber(value: Any, new_index: dict[int, int], field: str) -> Any:
+    """A list or dictionary with every layer name in it renumbered; `field` (file and field) is for the refusal."""
     if isinstance(value, list):
         pairs = [(item, _rename(item, new_index, field) if isinstance(item, str) else item) for item in value]
-        return [new if isinstance(new, str) else _walk(new, new_index, field) for _, new in pairs if new is not None]
+        return [new if isinstance(new, str) else renumber(new, new_index, field) for _, new in pairs if new is not None]
     if isinstance(value, dict):
         renamed = {_rename(key, new_index, field): item for key, item in value.items()}
-        return {key: _walk(item, new_index, field) for key, item in renamed.items() if key is not None}
+        return {key: renumber(item, new_index, field) for key, item in renamed.items() if key is not None}
     return value
 
 
@@ -47,7 +48,7 @@ def _rename(text: str, new_index: dict[int, int], field: str) -> str | None:
     plain = text.removeprefix("re:").removeprefix("+:").removeprefix("-:")
     plain = plain.replace("\\.", ".").lstrip("^").rstrip("$")
     if PATTERN.search(text):
-        raise PruneError(f"config.json: {field}: {text!r} is a pattern over layer numbers, which cannot be renumbered")
+        raise PruneError(f"{field}: {text!r} is a pattern over layer numbers, which cannot be renumbered")
     match = NUMBERED.search(plain)
     if match is None or "vision" in text or "visual" in text:
         return text

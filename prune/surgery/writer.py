@@ -101,7 +101,7 @@ def write_shards(shards: list[Shard], checkpoint: Checkpoint, target: Path) -> l
         path = target / name
         try:
             if shard.linked is None or not _link(shard.linked, path):
-                _write_shard(shard, metadata, path)
+                write_shard(shard, metadata, path)
         except OSError as error:
             raise PruneError(f"{path}: {_reason(error)}") from error
     if count > 1:
@@ -135,7 +135,7 @@ def _link(source: Path, path: Path) -> bool:
     return True
 
 
-def _write_shard(shard: Shard, metadata: dict[str, str], path: Path) -> None:
+def write_shard(shard: Shard, metadata: dict[str, str], path: Path) -> None:
     """Header, then payload. Wide element types come first, so that every tensor is aligned to its element."""
     pieces = sorted(shard.pieces, key=lambda piece: -BITS[piece.entry.dtype])
     table: dict[str, object] = {"__metadata__": metadata} if metadata else {}

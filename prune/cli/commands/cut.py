@@ -28,6 +28,9 @@ def command(
     drop_mlp: Annotated[str | None, typer.Option("--drop_mlp", help="Layers whose MLP goes; with --drop_attn.")] = None,
     max_shard_size: Annotated[str, typer.Option("--max_shard_size", help="Largest weight file.")] = "5GB",
     link: Annotated[bool, typer.Option("--link", help="Hard-link weight files that stay as they are.")] = False,
+    adapter: Annotated[
+        list[str] | None, typer.Option("--adapter", help="LoRA directory to cut along; may be repeated.")
+    ] = None,
     no_verify: Annotated[bool, typer.Option("--no_verify", help="Skip the proof that the result loads.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -46,6 +49,7 @@ def command(
         drop_mlp=drop_mlp,
         max_shard_size=max_shard_size,
         link=link,
+        adapters=adapter or (),
         verify=not no_verify,
         dry_run=dry_run,
     )
