@@ -18,6 +18,7 @@ from prune.packaging.manifest import MANIFEST, build_manifest, without_paths
 from prune.packaging.mergekit import write_mergekit
 from prune.packaging.saving import HEALING
 from prune.surgery.cut import copy_checkpoint
+from prune.surgery.record import read_record
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
@@ -74,6 +75,8 @@ def export_checkpoint(
     recorded = replay.record(original)
     del original
     facts = {**facts, "overrides": [*facts.get("overrides", []), *overrides]}
+    if record := read_record(model):  # describes the files of `model`; those of the export stand in the manifest
+        facts["cut"] = {key: value for key, value in record.items() if key != "files"}
     if evidence is not None:
         facts["verdict"] = evidence.overall
         facts["evidence"] = evidence.model_dump(mode="json", exclude={"samples"})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prune.errors import PruneError
+from prune.surgery.checkpoint import CUT_RECORD
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,7 +49,7 @@ def save_like(model: PreTrainedModel, template: Path, directory: Path, max_shard
     name = config.get("dtype") or config.get("torch_dtype") or "float32"
     model.to(getattr(torch, name)).save_pretrained(directory, max_shard_size=max_shard_size)
     for path in sorted(template.iterdir()):
-        if path.is_file() and not is_weight_file(path.name):
+        if path.is_file() and not is_weight_file(path.name) and path.name != CUT_RECORD:
             shutil.copyfile(path, directory / path.name)
     for path in directory.iterdir():
         path.chmod(0o644)

@@ -17,6 +17,7 @@ from prune.surgery.headers import Entry, Header, parse_json, read_header
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 CONFIG = "config.json"
+CUT_RECORD = "prune_cut.json"
 MAX_JSON_BYTES = 512 << 20
 WEIGHT_SUFFIXES = (
     ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".tflite", ".ot", ".pkl",
@@ -185,6 +186,6 @@ def _compare(index: Path, weight_map: dict[str, str], tensors: dict[str, Tensor]
 def _companions(directory: Path) -> dict[str, Path]:
     """Files to carry along: all of the top level but weights, config, hidden files, the card and our own record."""
     names = sorted(path.name for path in directory.iterdir() if not path.is_dir())
-    own = (CONFIG, INDEX, "prune_manifest.json", "README.md")
+    own = (CONFIG, INDEX, CUT_RECORD, "prune_manifest.json", "README.md")
     chosen = [n for n in names if not n.startswith(".") and n not in own and not n.lower().endswith(WEIGHT_SUFFIXES)]
     return {name: inside(directory, name) for name in chosen}

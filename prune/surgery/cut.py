@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from prune.errors import PruneError, UsageError
 from prune.files import refuse_non_empty, staged_directory, write_text
 from prune.surgery.adapters import Adapter, BaseCut, plan_adapters, write_adapter
-from prune.surgery.checkpoint import CONFIG, Checkpoint, read_checkpoint
+from prune.surgery.checkpoint import CONFIG, CUT_RECORD, Checkpoint, read_checkpoint
 from prune.surgery.config_fields import MTP_COUNTS, check_causal, depth_of, edit_config, text_part
 from prune.surgery.derived import KNOWN
 from prune.surgery.layers import complement, parse_layers
 from prune.surgery.names import find_prefix, rename_tensors
+from prune.surgery.record import write_record
 from prune.surgery.replacements import replace_tensors, replacements_of
 from prune.surgery.writer import Shard, parse_size, plan_shards, write_shards
 
@@ -125,6 +126,8 @@ def cut(
 
                 prove_in_child(source, staging, keep)
                 result.verified = True
+            write_record(result, source, staging)
+            result.files = sorted([*result.files, CUT_RECORD])
     except OSError as error:
         raise PruneError(f"{target}: cannot be written: {error.strerror or error}") from error
     return result

@@ -14,7 +14,7 @@ from prune.cli.show import emit
 
 
 def command(
-    directory: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="What `prune export` wrote.")],
+    directory: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="What `prune export` or `prune cut` wrote.")],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -22,7 +22,11 @@ def command(
     from prune import api
 
     result = api.verify(directory)
-    line = (
-        f"{directory}: {result['files']} files, {result['tensors']} tensors, recorded logits replayed: all as exported"
-    )
+    if "proved_when_cut" in result:
+        proof = "proved" if result["proved_when_cut"] else "cut with --no_verify, not proved"
+        counts = f"{result['files']} files ({result['hashed']} hashed), {result['tensors']} tensors"
+        line = f"{directory}: {counts}, loads with finite weights: all as cut ({proof})"
+    else:
+        counts = f"{result['files']} files, {result['tensors']} tensors"
+        line = f"{directory}: {counts}, recorded logits replayed: all as exported"
     emit(result, [line], as_json=as_json, quiet=quiet)
