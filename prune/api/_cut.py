@@ -75,7 +75,7 @@ def cut(
             disk only where that amounts to whole layers.
         drop_mlp: layers of which only the MLP goes, likewise.
         max_shard_size: payload of an output shard at most; on disk only, as are the rest.
-        link: hard-link source shards in which nothing changes.
+        link: share source shards (reflink, else hard link) in which nothing changes.
         adapters: directories of LoRA adapters to cut the same way, into `adapters/NAME` of the output.
         verify: prove the result before it gets its name.
         dry_run: check and plan everything, write nothing.

@@ -84,7 +84,7 @@ def cut(
         keep_layers: layers to keep, likewise. Exactly one of drop_layers, keep_layers and plan is given.
         plan: a Plan, or the path of a plan.json; its compensation, if any, lies beside the file.
         max_shard_size: payload of an output shard at most, e.g. `5GB`.
-        link: hard-link source shards in which nothing changes.
+        link: share source shards (reflink, else hard link) in which nothing changes.
         adapters: directories of LoRA adapters to cut the same way, into `adapters/NAME` of the output.
         verify: prove the result before it gets its name.
         dry_run: check and plan everything, write nothing.

@@ -106,10 +106,11 @@ def check_signatures(old_model: nn.Module, new_model: nn.Module, keep: Sequence[
     edited = _edited_fields(old_model, new_model)
     new_index = {old: new for new, old in enumerate(keep)}
     for new, old in enumerate(keep):
-        before, after = signature(old_layers[old], depths[0], edited), signature(new_layers[new], depths[1], edited)
+        before, after = signature(old_layers[old], edited), signature(new_layers[new], edited)
+        _drop_layer_lists(before, after, depths)
         _compare(f"layer {old} as layer {new}", before, after, new_index)
-    models = zip((old_model, new_model), depths, strict=True)
-    before, after = (signature(model, depth, edited, f"{old_path}.") for model, depth in models)
+    before, after = (signature(model, edited, f"{old_path}.") for model in (old_model, new_model))
+    _drop_layer_lists(before, after, depths)
     for name in list(before):
         if _is_position(name, before[name], after.get(name), keep) or _lost_a_kind(name, before[name], after.get(name)):
             before.pop(name), after.pop(name, None)
@@ -117,12 +118,11 @@ def check_signatures(old_model: nn.Module, new_model: nn.Module, keep: Sequence[
     _check_lists(old_model, new_model, depths, keep)
 
 
-def signature(module: nn.Module, depth: int, edited: Collection[str] = (), skip: str = " ") -> dict[str, Any]:
+def signature(module: nn.Module, edited: Collection[str] = (), skip: str = " ") -> dict[str, Any]:
     """Everything of a module that a layer's number or the depth could have changed, by dotted name.
 
     Args:
         module: a layer, or a model.
-        depth: lists of this length are per layer, and compared by `_check_lists` instead.
         edited: config fields that changed for the whole model, and so in every layer's view of the config.
         skip: leave out sub-modules under this prefix.
     """
@@ -135,7 +135,7 @@ def signature(module: nn.Module, depth: int, edited: Collection[str] = (), skip:
             continue
         found[f"{path}/class"] = type(part).__name__
         for name, value in _own_attributes(part):
-            if isinstance(value, torch.Tensor) or _is_plain(value, depth):
+            if isinstance(value, torch.Tensor) or _is_plain(value):
                 found[f"{path}.{name}"] = value
             elif type(value).__name__.endswith("Config") and not isinstance(part, PreTrainedModel):
                 found |= {f"{path}.{name}.{key}": item for key, item in _config_values(value) if key not in edited}
@@ -159,12 +159,23 @@ def _own_attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _is_plain(value: Any, depth: int) -> bool:
-    """Whether a value compares by `==` and is no list with one entry per layer."""
+def _drop_layer_lists(before: dict[str, Any], after: dict[str, Any], depths: tuple[int, int]) -> None:
+    """Forget lists with one entry per layer in both models; `_check_lists` compares those.
+
+    A list that only once is as long as its model is deep (the padding of a convolution, say) is an attribute as any.
+    """
+    for name in before.keys() & after.keys():
+        values = before[name], after[name]
+        if all(isinstance(value, list | tuple) for value in values) and tuple(map(len, values)) == depths:
+            del before[name], after[name]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value compares by `==`."""
     if isinstance(value, list | tuple):
-        return len(value) != depth and all(_is_plain(item, -1) for item in value)
+        return all(_is_plain(item) for item in value)
     if isinstance(value, dict):
-        return all(_is_plain(item, -1) for item in value.values())
+        return all(_is_plain(item) for item in value.values())
     return value is None or isinstance(value, PLAIN)
 
 

@@ -27,7 +27,7 @@ def command(
     ] = None,
     drop_mlp: Annotated[str | None, typer.Option("--drop_mlp", help="Layers whose MLP goes; with --drop_attn.")] = None,
     max_shard_size: Annotated[str, typer.Option("--max_shard_size", help="Largest weight file.")] = "5GB",
-    link: Annotated[bool, typer.Option("--link", help="Hard-link weight files that stay as they are.")] = False,
+    link: Annotated[bool, typer.Option("--link", help="Reflink or hard-link unchanged weight files.")] = False,
     adapter: Annotated[
         list[str] | None, typer.Option("--adapter", help="LoRA directory to cut along; may be repeated.")
     ] = None,
