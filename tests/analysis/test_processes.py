@@ -45,27 +45,35 @@ def domains() -> dict[str, Domain]:
     return found
 
 
+def enter(work: Callable[[int, Path], None], directory: Path, rank: int, count: int, port: int) -> None:
+    """Do the work as one of `count` processes, with output and errors in files."""
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in told.items()}}
+    torch.set_num_threads(1)
+    for name, number in (("out", 1), ("err", 2)):
+        os.dup2(os.open(directory / f"{name}.{rank}", os.O_WRONLY | os.O_CREAT), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    try:
+        work(rank, directory)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
 def launched(work: Callable[[int, Path], None], directory: Path, count: int = 2) -> list[int]:
-    """Exit codes of `count` forked processes that see what torchrun would tell them."""
+    """Exit codes of `count` processes that see what torchrun would tell them.
+
+    Forked from a server that has imported this module and done nothing else: not from here, where other tests may have
+    started threads or accelerate's own state.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-
-    def enter(rank: int) -> None:
-        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in told.items()}}
-        torch.set_num_threads(1)
-        for name, number in (("out", 1), ("err", 2)):
-            os.dup2(os.open(directory / f"{name}.{rank}", os.O_WRONLY | os.O_CREAT), number)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-        try:
-            work(rank, directory)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-
-    context = multiprocessing.get_context("fork")
-    started: list[Any] = [context.Process(target=enter, args=(rank,)) for rank in range(count)]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    started: list[Any] = [
+        context.Process(target=enter, args=(work, directory, rank, count, port)) for rank in range(count)
+    ]
     for process in started:
         process.start()
     for process in started:

@@ -93,7 +93,11 @@ SLOW_COPY = (
 def test_f23_interrupted_cut_exits_130_and_leaves_nothing(source: Path, kind: signal.Signals) -> None:
     arguments = ["cut", str(source), "-o", str(source.parent / "out"), "--drop_layers", "1", "--no_verify"]
     child = subprocess.Popen(
-        [sys.executable, "-c", SLOW_COPY, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SLOW_COPY, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "copying\n"
