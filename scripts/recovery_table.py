@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import statistics
 import time
@@ -180,6 +181,8 @@ class Bench:
 
 def in_a_process(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The value of `work`, run in a fork of this process."""
+    # transformers loads weights on threads, and torch's thread pool does not survive a fork.
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
 
