@@ -22,6 +22,7 @@ def export(
     source: str | None = None,
     revision: str | None = None,
     max_shard_size: str = "5GB",
+    quantize: str | None = None,
     push_to_hub: bool = False,
     hub_model_id: str | None = None,
     private: bool = False,
@@ -36,6 +37,7 @@ def export(
         evidence: directory that `prune eval` wrote.
         plan: the plan behind the cut, for card and manifest.
         override: reason for exporting without a PASS; recorded.
+        quantize: `nf4` or `int8`: also write a bitsandbytes variant to `OUTPUT-nf4` or `OUTPUT-int8`.
         push_to_hub: upload the finished directory to `hub_model_id` (`org/name`), `private` if so asked.
         token: of the hub; the one that huggingface_hub finds if None. Written nowhere.
         source: the original's directory or id, for card and manifest; the plan's by default.
@@ -49,12 +51,15 @@ def export(
     from prune.model.loading import check_local
     from prune.packaging.export import check_gate, export_checkpoint
     from prune.packaging.hub import check_repo_id, push
+    from prune.packaging.quantized import variant_directory, write_variant
     from prune.packaging.saving import HEALING
     from prune.planning.plan import Plan
 
     repository = check_repo_id(hub_model_id) if push_to_hub else None
     target = Path(output)
     refuse_non_empty(target)
+    if quantize is not None:
+        variant_directory(target, quantize)
     check_local(model)
     if not Path(model).is_dir():
         raise UsageError(f"{model}: no such directory; give what `prune cut` or `prune heal` wrote")
@@ -74,6 +79,8 @@ def export(
     manifest = export_checkpoint(
         Path(model), target, evidence=found, facts=facts, override=override, max_shard_size=max_shard_size
     )
+    if quantize is not None:
+        write_variant(target, quantize, max_shard_size)
     if repository:
         push(target, repository, private=private, token=token)
     return manifest

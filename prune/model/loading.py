@@ -114,7 +114,7 @@ def load_model(
             raise PruneError(f"{model}: {kind.replace('_', ' ')}: {shown}; config.json and the weights disagree")
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if "device_map" not in options and "quantization_config" not in options:
+    if "device_map" not in options and not getattr(loaded, "is_quantized", False):
         loaded.to(device)
     return loaded.eval()
 

@@ -44,7 +44,7 @@ def build_manifest(directory: Path, facts: dict[str, Any], replay: dict[str, Any
     Args:
         directory: all files but the manifest are there.
         facts: `source`, `revision`, `source_sha256`, `plan`, `data`, `seed`, `healing`, `evidence`, `verdict`,
-            `label`, `overrides`, `cut`; those that are known.
+            `label`, `overrides`, `cut`, `quantization`, `variant_of`; those that are known.
         replay: recorded logits, from `replay.record`.
     """
     return {

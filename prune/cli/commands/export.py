@@ -26,6 +26,7 @@ def command(
     source: Annotated[str | None, typer.Option("--source", help="The original's id, for the card.")] = None,
     revision: Revision = None,
     max_shard_size: Annotated[str, typer.Option("--max_shard_size", help="Largest weight file.")] = "5GB",
+    quantize: Annotated[str | None, typer.Option("--quantize", help="nf4 or int8: a variant beside it.")] = None,
     push_to_hub: Annotated[bool, typer.Option("--push_to_hub", help="Upload the finished directory.")] = False,
     hub_model_id: Annotated[str | None, typer.Option("--hub_model_id", help="org/name to upload to.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
@@ -46,6 +47,7 @@ def command(
         source=source,
         revision=revision,
         max_shard_size=max_shard_size,
+        quantize=quantize,
         push_to_hub=push_to_hub,
         hub_model_id=hub_model_id,
         private=private,
@@ -53,4 +55,7 @@ def command(
         dry_run=dry_run,
     )
     state = "would be written" if dry_run else "written"
-    emit(manifest, [f"{state}: {output} ({manifest['label']})"], as_json=as_json, quiet=quiet)
+    lines = [f"{state}: {output} ({manifest['label']})"]
+    if quantize:
+        lines.append(f"{state}: {output.rstrip('/')}-{quantize} (not measured itself)")
+    emit(manifest, lines, as_json=as_json, quiet=quiet)
