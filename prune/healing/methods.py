@@ -8,7 +8,6 @@ the bit, because no base weight is trained by an adapter method.
 from __future__ import annotations
 
 import copy
-import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,9 +19,6 @@ from prune.model.anatomy import find_layer_list
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# On import bitsandbytes warns that a kernel of its CPU inference path, which is not used here, was not downloaded.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def attach(student: PreTrainedModel, settings: HealSettings) -> Any:
