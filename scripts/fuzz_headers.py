@@ -29,8 +29,11 @@ from prune.surgery.checkpoint import INDEX
 from prune.surgery.cut import cut
 from prune.surgery.headers import parse_header
 
-CODE = (sys.prefix, sys.base_prefix, Path(__file__).resolve().parents[1] / "prune")
+ROOT = Path(__file__).resolve().parents[1]
+CODE = (sys.prefix, sys.base_prefix, ROOT / "prune")
 """Where modules come from: importing one for the first time is not the input's doing."""
+METADATA = (f"{ROOT}/depth_prune.egg-info", f"{ROOT}/__editable__")
+"""What Python reads of an editable installation to tell the version that a cut records."""
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 3}
 NAMES = ["../x", "/etc/passwd", "C:\\x", "\\\\h\\s", "a\0b", "b.safetensors", "", ".", "..", "a/b", "é", "\ud800", "~"]
 NUMBERS = [0, 1, -1, 2**31, 2**63, 2**64, 10**30, 1.5, float("nan"), True, None, "", [], {}, [1, 2], "4"]
@@ -46,7 +49,7 @@ class Watch:
 
     def __init__(self, root: Path) -> None:
         self.active = False
-        self.allowed = tuple(os.path.realpath(place) + os.sep for place in (root, *CODE))
+        self.allowed = (*(os.path.realpath(place) + os.sep for place in (root, *CODE)), *METADATA)
         self.outside: list[str] = []
         sys.addaudithook(self._hook)
 
