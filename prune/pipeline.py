@@ -22,6 +22,7 @@ from prune.planning.registry import get_criterion, get_strategy
 from prune.recipe import Recipe, SuiteRecipe, dump_recipe
 from prune.run_directory import RunDirectory
 from prune.secrets import Redacting
+from prune.stages.candidates import analyze_source, cut_plan, make_plans
 from prune.stages.cost import measure_cost
 from prune.stages.draft import try_drafts
 from prune.stages.export import export
@@ -35,13 +36,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from evals.suite import Suite
-    from prune.analysis.result import Analysis
     from prune.planning.plan import Plan
 
 log = logging.getLogger("prune")
-
-SCORES = "scores.sqlite"
-"""Scores of layer subsets below the run directory: a killed or repeated search makes none twice."""
 
 
 @dataclass(frozen=True)
@@ -209,11 +206,11 @@ class Pipeline:
         with RunDirectory(self.root, resume=self.resume) as run, _log_file(self.root / "log.txt"):
             self._record_recipe(run)
             versions = library_versions()
-            analysis_hash = self._analyze(run, versions)
+            analysis_hash = analyze_source(self, run, versions)
             analysis = Analysis.load(self.root / "analysis")
             self._check_depths(analysis.num_layers)
-            plans = self._plan(run, analysis, analysis_hash)
-            cuts = {depth: self._cut(run, plan, versions) for depth, plan in sorted(plans.items(), reverse=True)}
+            plans = make_plans(self, run, analysis, analysis_hash)
+            cuts = {depth: cut_plan(self, run, plan, versions) for depth, plan in sorted(plans.items(), reverse=True)}
             self.depths = screen_depths(self, run, cuts, versions)
             checkpoints = self._checkpoints(run, plans, cuts, versions)
             judged = judge_candidates(self, run, checkpoints, versions)
@@ -236,92 +233,6 @@ class Pipeline:
                 log.info("recipe changed since the last run: %s", line)
         run.write("recipe.yaml", text)
 
-    def _analyze(self, run: RunDirectory, versions: dict[str, str]) -> str:
-        recipe = self.recipe
-
-        def work(staging: Path) -> None:
-            analysis = run_analysis(
-                self.original,
-                self.domains,
-                measure=recipe.analyze.measure,
-                batch_size=recipe.analyze.batch_size,
-                bootstrap=recipe.analyze.bootstrap,
-                first_token=recipe.analyze.first_token,
-                seed=recipe.seed,
-                pad_token_id=self.pad,
-                source=recipe.model,
-            )
-            staging.rmdir()
-            analysis.save(staging)
-
-        inputs = {
-            "model": self.source_hash,
-            "data": {name: d.sha256 for name, d in self.domains.items()},
-            "options": recipe.analyze.model_dump(),
-            "seed": recipe.seed,
-            "dtype": recipe.dtype,
-            "versions": versions,
-        }
-        return run.stage("analyze", "analysis", inputs, work)
-
-    def _plan(self, run: RunDirectory, analysis: Analysis, analysis_hash: str) -> dict[int, Plan]:
-        from prune.planning.plan import Plan
-        from prune.planning.planner import sweep
-
-        options = self.recipe.plan
-
-        def work(staging: Path) -> None:
-            plans = sweep(
-                source=self.recipe.model,
-                analysis=analysis,
-                model=self.original,
-                domains=self.domains,
-                criterion=options.criterion,
-                strategy=options.strategy,
-                depths=sorted(options.depths, reverse=True),
-                protect=options.protect,
-                domain_weights=options.domain_weights or None,
-                tuning=options.tuning(self.recipe.seed),
-                seed=self.recipe.seed,
-                score_cache=self.root / SCORES,
-                pad_token_id=self.pad,
-            )
-            for plan in plans:
-                self._save_plan(plan, staging / f"{len(plan.keep)}.json")
-
-        inputs = {"analysis": analysis_hash, "model": self.source_hash, "options": options.model_dump()}
-        run.stage("plan", "plans", inputs, work)
-        plans = {depth: Plan.load(self.root / "plans" / f"{depth}.json") for depth in options.depths}
-        shallowest = plans[min(plans)]
-        if shallowest.compensation and "file" in shallowest.compensation:  # its path is relative to the plan
-            record = {**shallowest.compensation, "file": f"plans/{shallowest.compensation['file']}"}
-            shallowest = shallowest.model_copy(update={"compensation": record})
-        shallowest.save(self.root / "plan.json")
-        return plans
-
-    def _save_plan(self, plan: Plan, path: Path) -> None:
-        """Write a plan, compensated where the recipe says so."""
-        method = self.recipe.plan.compensate
-        if method == "none":
-            plan.save(path)
-            return
-        from prune.surgery.cut import resolve_source
-        from prune.surgery.replacements import compensated_plan
-
-        done = compensated_plan(
-            plan,
-            resolve_source(self.source),
-            self.original,
-            self.domains,
-            path,
-            method=method,
-            weights=self.recipe.plan.domain_weights or None,
-            pad_token_id=self.pad,
-        )
-        for gap in (done.compensation or {})["gaps"]:
-            outcome = f"{gap['form']} map in layer {gap['layer']}" if gap["kept"] else f"left as it is: {gap['reason']}"
-            log.info("plan %d, gap %d-%d: %s", len(plan.keep), gap["first"], gap["last"], outcome)
-
     def _checkpoints(
         self, run: RunDirectory, plans: dict[int, Plan], cuts: dict[int, str], versions: dict[str, str]
     ) -> dict[CandidateKey, str]:
@@ -337,20 +248,6 @@ class Pipeline:
             else:
                 hashes[key] = healing.heal(key.num_layers, plan, hashes[CandidateKey(key.num_layers, "pruned")])
         return hashes
-
-    def _cut(self, run: RunDirectory, plan: Plan, versions: dict[str, str]) -> str:
-        from prune.surgery.cut import cut
-
-        depth = len(plan.keep)
-
-        def work(staging: Path) -> None:
-            staging.rmdir()
-            cut(self.source, staging, plan=self.root / "plans" / f"{depth}.json")
-
-        new = (plan.compensation or {}).get("sha256")
-        inputs = {"model": self.source_hash, "keep": plan.keep, "versions": versions}
-        inputs |= {"compensation": new} if new else {}
-        return run.stage(f"cut-{depth}", CandidateKey(depth, "pruned").path, inputs, work)
 
     def _report(self, run: RunDirectory, choice: Choice) -> None:
         from prune.assemble import assemble
@@ -374,13 +271,6 @@ def resolve_suites(entries: Sequence[str | SuiteRecipe], size: Literal["quick", 
         else:
             found.append(load_suite(entry).sized(size))
     return found
-
-
-def run_analysis(model: PreTrainedModel, domains: Mapping[str, Domain], *, measure: Any, **options: Any) -> Analysis:
-    """`prune.analysis.analyze` with the default measurements when none are named."""
-    from prune.analysis import analyze
-
-    return analyze(model, domains, **({"measures": measure} if measure else {}), **options)
 
 
 def changed_fields(old: str, new: str) -> Iterator[str]:

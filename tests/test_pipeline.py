@@ -82,13 +82,14 @@ def test_planning_again_scores_nothing(finished, tmp_path):
     from prune.pipeline import Pipeline
     from prune.recipe import load_recipe
     from prune.run_directory import RunDirectory
+    from prune.stages.candidates import make_plans
 
     recipe, root, _ = finished
     copy = shutil.copytree(root, tmp_path / "run")
     before = json.loads((copy / "plans/14.json").read_text())
     shutil.rmtree(copy / "plans")  # as after a kill while planning: the scores are there, the plans are not
     with RunDirectory(copy, resume=True) as run:
-        Pipeline(load_recipe(recipe), copy, resume=True)._plan(run, Analysis.load(copy / "analysis"), "any")
+        make_plans(Pipeline(load_recipe(recipe), copy, resume=True), run, Analysis.load(copy / "analysis"), "any")
     after = json.loads((copy / "plans/14.json").read_text())
     assert before["evaluations"]["layer_evaluations"] > 0
     assert after["evaluations"]["layer_evaluations"] == 0

@@ -57,12 +57,12 @@ def analyze(
         UsageError, PruneError: bad input; nothing is written.
     """
     from prune.model.loading import model_directory
-    from prune.pipeline import run_analysis
 
     target = Path(output)
     refuse_non_empty(target)
     source = model_directory(model)
     check_files(data)
+    from prune.analysis import analyze as measure_model
     from prune.analysis.processes import join
     from prune.model.loading import load_model, load_tokenizer
 
@@ -78,10 +78,10 @@ def analyze(
         loaded = streaming.model.model
     else:
         loaded = processes.together(lambda: load_model(source, device=processes.device, **options))
-    analysis = run_analysis(
+    analysis = measure_model(
         loaded,
         domains,
-        measure=measure,
+        measures=measure,
         batch_size=batch_size,
         bootstrap=bootstrap,
         first_token=first_token,

@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
+
+WIDE = 120
+"""Columns from which the help is a Rich table."""
 
 COMMANDS = {
     "analyze": "Measure how a model uses its depth.",
@@ -37,6 +41,8 @@ def build(arguments: Sequence[str]) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        # Rich's table cuts long flag names off where it is narrow; a name must be readable.
+        rich_markup_mode="rich" if shutil.get_terminal_size().columns >= WIDE else None,
         # Flags may be written with - for _.
         context_settings={
             "token_normalize_func": lambda name: name.replace("-", "_"),
@@ -46,7 +52,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     app.callback(invoke_without_command=True)(_version)
     asked = next((a for a in arguments if not a.startswith("-")), None)
     for name, line in COMMANDS.items():
-        app.command(name, help=line)(_command(name) if name == asked else _stub)
+        app.command(name, help=line, short_help=line)(_command(name) if name == asked else _stub)
     return app
 
 

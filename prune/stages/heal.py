@@ -171,16 +171,17 @@ class HealStages:
 
     def _choose(self, directory: str, before: Plan | None, wanted: int) -> Plan:
         """The next layers to go, chosen on the model as the last round left it; indices are that model's own."""
-        from prune.pipeline import SCORES, run_analysis
+        from prune.analysis import analyze
         from prune.planning.planner import sweep
+        from prune.stages.candidates import SCORES
 
         options = self.recipe.plan
         original = before is None
         model = self.pipeline.original if original else load_model(directory, dtype=self.recipe.dtype)
-        analysis = run_analysis(
+        analysis = analyze(
             model,
             self.pipeline.domains,
-            measure=["contributions", "angular"],
+            measures=["contributions", "angular"],
             batch_size=self.recipe.analyze.batch_size,
             bootstrap=10,
             seed=self.recipe.seed,
