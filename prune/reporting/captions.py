@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from prune.reporting.data import AnalysisView, Candidate, ReportData, Sensitivity, Stage, SuiteVerdict
-from prune.reporting.figures import DEPTH_SCORE
+from prune.reporting.figures.layers import DEPTH_SCORE
 from prune.reporting.text import Text, money, percent, quantity, scaled, times
 
 QUIET = 0.75  # a layer is quiet below this share of the median relative contribution

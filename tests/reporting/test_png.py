@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 
 from prune.reporting.data import AnalysisView
-from prune.reporting.figures import depth_by_difficulty
+from prune.reporting.figures.layers import depth_by_difficulty
 from prune.reporting.panels import analysis_panels
 from prune.reporting.png import colour, draw, write_pngs
 from prune.reporting.text import Text

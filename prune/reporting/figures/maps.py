@@ -1,0 +1,83 @@
+"""Figures with a value for each pair: blocks of layers, layer against layer, depth against depth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prune.reporting.data import AnalysisView
+from prune.reporting.figures.style import SCALE, layout, literal, tick
+from prune.reporting.text import Text
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from prune.analysis.depth_map import DepthMap
+
+
+def angular_triangle(view: AnalysisView, text: Text, kind: str = "last") -> go.Figure | None:
+    """Angular distance of every block: x the first layer, y the number of layers; a dot marks each row's cheapest."""
+    import plotly.graph_objects as go
+
+    square = view.get(f"angular_distance/{kind}")
+    if square is None:
+        return None
+    layers = view.num_layers
+    z = [[square[i][i + n] if i + n <= layers else None for i in range(layers)] for n in range(1, layers + 1)]
+    best = [min((v, i) for i, v in enumerate(row) if v is not None)[1] for row in z[:-1]]
+    figure = go.Figure(
+        go.Heatmap(
+            z=z, x=list(range(layers)), y=list(range(1, layers + 1)), colorscale=SCALE, hoverongaps=False,
+            xgap=1, ygap=1, colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.85, "tickformat": ".2f"},
+            hovertemplate=text("hover_triangle") + "<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.add_scatter(
+        x=best, y=list(range(1, layers)), mode="markers", hoverinfo="skip", name=text("cheapest_block"),
+        marker={"color": "var(--series-2)", "size": 7, "line": {"color": "var(--paper)", "width": 1}},
+    )  # fmt: skip
+    return layout(figure, text("axis_first_layer"), text("axis_block_size"), height=430, x={"dtick": tick(layers)})
+
+
+def effect_map(view: AnalysisView, key: str, text: Text) -> go.Figure | None:
+    """A [L, L] effect: row the skipped layer, column the layer it is felt in; blank on and below the diagonal."""
+    import plotly.graph_objects as go
+
+    square = view.get(key)
+    if square is None:
+        return None
+    z = [[value if column > row else None for column, value in enumerate(line)] for row, line in enumerate(square)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=z, colorscale=SCALE, hoverongaps=False, xgap=1, ygap=1,
+            colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.85},
+            hovertemplate=text("hover_effect") + "<extra></extra>",
+        )
+    )  # fmt: skip
+    ticks = {"dtick": tick(view.num_layers)}
+    return layout(
+        figure, text("axis_affected"), text("axis_skipped"), height=430, x=ticks, y={**ticks, "autorange": "reversed"}
+    )
+
+
+def depth_map(found: DepthMap, names: tuple[str, str], text: Text) -> go.Figure:
+    """Held-out error of the best linear map: x the depth of the second model, y of the first; dots mark the best."""
+    import plotly.graph_objects as go
+
+    depths_a, depths_b = found.error.shape
+    figure = go.Figure(
+        go.Heatmap(
+            z=found.error.tolist(), colorscale=SCALE[::-1], hoverongaps=False, xgap=1, ygap=1,
+            colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.85, "tickformat": ".2f"},
+            hovertemplate=text("hover_depth_map") + "<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.add_scatter(
+        x=list(range(depths_b)), y=found.best.tolist(), mode="markers", hoverinfo="skip", name=text("best_depth"),
+        marker={"color": "var(--series-2)", "size": 7, "line": {"color": "var(--paper)", "width": 1}},
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[0, depths_b - 1], y=[0, depths_a - 1], mode="lines", hoverinfo="skip", name=text("diagonal"),
+        line={"color": "var(--ink-2)", "width": 1, "dash": "dash"},
+    )  # fmt: skip
+    axes = [text("axis_depth_in", name=literal(name)) for name in names]
+    return layout(figure, axes[1], axes[0], height=430, x={"dtick": tick(depths_b)}, y={"dtick": tick(depths_a)})

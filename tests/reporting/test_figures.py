@@ -1,0 +1,27 @@
+"""Figures draw the report's own numbers, and one series never hides another."""
+
+from __future__ import annotations
+
+import pytest
+
+from prune.reporting.figures import accuracy_by_depth
+from prune.reporting.text import Text
+
+from .sample import sample_report
+
+
+def test_where_pruned_and_healed_score_the_same_both_can_be_seen() -> None:
+    data = sample_report()
+    for candidate in data.candidates:
+        if candidate.stage != "original":
+            candidate.suites["stories"].accuracy = 0.9
+    pruned, healed = accuracy_by_depth(data, "stories", Text()).data
+    assert pruned.y == healed.y == (data.original.suites["stories"].accuracy, 0.9, 0.9, 0.9)
+    assert pruned.x[0] == healed.x[0] == 16
+    gaps = [left - right for left, right in zip(pruned.x[1:], healed.x[1:], strict=True)]
+    assert gaps == pytest.approx([gaps[0]] * 3)
+    assert 0.1 < gaps[0] < 0.5  # apart, yet each nearer to its own depth than to any other
+    assert (pruned.marker.symbol, healed.marker.symbol) == ("circle-open", "circle")
+    assert pruned.marker.size > healed.marker.size + 4
+    assert pruned.line.dash != healed.line.dash
+    assert healed.customdata[1] == "14 layers, healed"  # what the pointer reads off is the depth, not the shifted place
