@@ -1,27 +1,25 @@
 """Documents -> domains -> token batches, with content hashes.
 
-Reads the user's files (`.txt`, `.jsonl`, `.parquet`, or a hub data set) into tokenised documents; knows nothing of
-layers. Two rules: token ids given as `input_ids` are used untouched, and text gets exactly the special tokens that
-its tokenizer adds. Documents of fewer than two tokens cannot be predicted: they are excluded and counted.
+Turns the rows of the user's files into tokenised documents; knows nothing of layers. Two rules: token ids given as
+`input_ids` are used untouched, and text gets exactly the special tokens that its tokenizer adds. Documents of fewer
+than two tokens cannot be predicted: they are excluded and counted.
 """
 
 from __future__ import annotations
 
-import json
 import random
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError, UsageError
 from prune.files import sha256_json
+from prune.rows import FORMS, read_rows
 
 if TYPE_CHECKING:
     import torch
-
-END_OF_TEXT = "<|endoftext|>"
 
 
 @dataclass(frozen=True)
@@ -110,9 +108,7 @@ def load_domain(
 
     Args:
         name: the domain's name in every result.
-        path: a `.txt` (documents separated by a line `<|endoftext|>`, or by blank lines when it has none), `.jsonl`
-            or `.parquet` file (`text`, or `prompt` + `completion`, or `input_ids`; optional `difficulty`), or a hub
-            data set `org/name[:split]`.
+        path: file or hub data set; see `prune.rows.read_rows`.
         tokenizer: a transformers tokenizer; used for text only.
         seq_length: longer documents are cut on the right, in tokens.
         calib_num_samples: at most so many documents, drawn with `seed`; all if None.
@@ -138,49 +134,39 @@ def load_domain(
 
 def _document(row: dict[str, Any], tokenizer: Any, seq_length: int, where: str) -> Document:
     difficulty = row.get("difficulty")
-    difficulty = None if difficulty is None else float(difficulty)
     if "input_ids" in row:
         return Document(tuple(row["input_ids"][:seq_length]), int(row.get("answer_start", 1)), difficulty)
-    if "prompt" in row and "completion" in row:
+    if "messages" in row:
+        prompt, whole = chat_ids(row["messages"], tokenizer, where)
+        prompt = prompt if len(prompt) < len(whole) else []  # no answer at its end: all of it is text
+    elif "prompt" in row and "completion" in row:
         prompt = tokenizer(row["prompt"])["input_ids"]
         whole = tokenizer(row["prompt"] + row["completion"])["input_ids"]
-        return Document(tuple(whole[:seq_length]), max(1, len(prompt)), difficulty)
-    if "text" in row:
-        return Document(tuple(tokenizer(row["text"])["input_ids"][:seq_length]), 1, difficulty)
-    raise PruneError(f"{where}: a row has the columns {sorted(row)}; give text, prompt + completion, or input_ids")
-
-
-def read_rows(name: str, path: str) -> Iterator[dict[str, Any]]:
-    """The rows of a local file or hub data set, as they stand; see `load_domain`."""
-    file = Path(path)
-    if file.is_file():
-        if file.suffix == ".txt":
-            text = file.read_text(encoding="utf8")
-            parts = text.split(END_OF_TEXT) if END_OF_TEXT in text else re.split(r"\n\s*\n", text)
-            yield from ({"text": part.strip()} for part in parts if part.strip())
-        elif file.suffix == ".jsonl":
-            for number, line in enumerate(file.read_text(encoding="utf8").splitlines(), start=1):
-                if line.strip():
-                    try:
-                        yield json.loads(line)
-                    except json.JSONDecodeError as error:
-                        raise PruneError(f"--data {name}={path}: line {number} is not JSON ({error.msg})") from None
-        elif file.suffix == ".parquet":
-            from datasets import Dataset
-
-            yield from Dataset.from_parquet(str(file))  # type: ignore[misc]
-        else:
-            raise UsageError(f"--data {name}={path}: use a .txt, .jsonl or .parquet file")
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.]+)?", path) and not Path(path).parent.is_dir():
-        from datasets import load_dataset
-
-        repository, _, split = path.partition(":")
-        try:
-            yield from load_dataset(repository, split=split or "train")
-        except Exception as error:
-            raise PruneError(f"--data {name}={path}: no such file, and no such data set ({error})") from error
+    elif "text" in row:
+        prompt, whole = [], tokenizer(row["text"])["input_ids"]
     else:
-        raise UsageError(f"--data {name}={path}: no such file")
+        raise PruneError(f"{where}: a row has the columns {sorted(row)}; give {FORMS}")
+    # A token that holds the end of the prompt and the start of the completion counts as the completion's.
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt, whole, strict=False)))
+    return Document(tuple(whole[:seq_length]), max(1, shared), difficulty)
+
+
+def chat_ids(messages: Any, tokenizer: Any, where: str) -> tuple[list[int], list[int]]:
+    """A conversation in the tokenizer's chat template.
+
+    Returns:
+        Token ids up to where the last answer begins, and of everything (the same where no answer ends it).
+
+    Raises:
+        UsageError: the tokenizer has no chat template.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise UsageError(f"{where}: this tokenizer has no chat template; give prompt + completion")
+    asked = messages[:-1] if messages and messages[-1].get("role") == "assistant" else messages
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=True, return_dict=False)
+    if len(asked) == len(messages):
+        return prompt, prompt
+    return prompt, tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
 
 
 def batches(documents: Sequence[Document], batch_size: int, pad_token_id: int = 0) -> Iterator[Batch]:

@@ -1,7 +1,7 @@
 """Prompts for the original model: rows of the user's files as token ids, with the tokenizer's own special tokens.
 
-A row gives `prompt` (a `completion` beside it is not used), `messages` (rendered with the chat template), `input_ids`
-with an `answer_start` (the ids before it), or `text` (its first tokens).
+A row gives `prompt` (a `completion` beside it is not used), `messages` (rendered with the chat template, without the
+answer that may end them), `input_ids` with an `answer_start` (the ids before it), or `text` (its first tokens).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prune.calibration import read_rows
-from prune.errors import PruneError, UsageError
+from prune.calibration import chat_ids
+from prune.errors import PruneError
 from prune.healing.settings import GenerateSettings
+from prune.rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ def read_prompts(
     for number, row in rows:
         ids = _prompt_ids(row, tokenizer, settings, f"{where}: row {number + 1}")
         if ids and (room is None or len(ids) <= room):
-            difficulty = row.get("difficulty")
-            prompts.append(Prompt(name, number, ids, None if difficulty is None else float(difficulty)))
+            prompts.append(Prompt(name, number, ids, row.get("difficulty")))
     if not prompts:
         raise PruneError(
             f"{where}: no prompt can be used: each is empty, or leaves no room for max_new_tokens "
@@ -71,12 +71,8 @@ def read_prompts(
 
 def _prompt_ids(row: Mapping[str, Any], tokenizer: Any, settings: GenerateSettings, where: str) -> tuple[int, ...]:
     if "messages" in row or (settings.apply_chat_template and "prompt" in row):
-        if not getattr(tokenizer, "chat_template", None):
-            raise UsageError(f"{where}: this tokenizer has no chat template; give plain prompts")
         messages = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
-        return tuple(
-            tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-        )
+        return tuple(chat_ids(messages, tokenizer, where)[0])
     if "prompt" in row:
         return tuple(tokenizer(row["prompt"])["input_ids"])
     if "input_ids" in row and "answer_start" in row:
