@@ -62,6 +62,22 @@ class Domain:
         }
 
 
+def drowned_answers(domain: Domain) -> str | None:
+    """A warning where plain text hides a domain's completions from every score per token; None where it does not.
+
+    A figure per token weighs a document by its counted tokens: a one-word answer beside a story of 150 tokens counts
+    for nothing. Said when completions are half of what they would be by documents, or less.
+    """
+    answers = [len(d.input_ids) - d.answer_start for d in domain.documents if d.answer_start > 1]
+    text = [len(d.input_ids) - d.answer_start for d in domain.documents if d.answer_start <= 1]
+    if not answers or not text or 2 * sum(answers) * len(domain.documents) > len(answers) * sum(answers + text):
+        return None
+    return (
+        f"{domain.name}: the {len(answers)} completions are {sum(answers):,} of the {sum(answers + text):,} tokens that "
+        f"count, beside {len(text)} plain documents, so scores hardly see them: give them a domain of their own"
+    )
+
+
 @dataclass(frozen=True)
 class Batch:
     """Right-padded documents of one domain.

@@ -1,12 +1,12 @@
 """How close the searches come to the true optimum, and how the default plan compares with the published recipes.
 
-First table: on calibration documents, every pair and every triple of layers is scored (the oracle); the regret of a
-strategy is its ΔNLL minus the optimum's. The evolutionary search gets a budget below the size of the space, so that it
-does search. Second table: a quarter of the layers goes, chosen on calibration documents; NLL per domain on held-out
-documents, against the best that any search found. Third table: compensation without training at three depths. The
-tables stand in scripts/README.md.
+Oracle: on calibration documents, every pair, triple and quadruple of layers is scored; the regret of a strategy is its
+ΔNLL minus the optimum's. The evolutionary search gets a budget below the size of the space, so that it does search.
+Quarter: a quarter of the layers goes, chosen on calibration documents; NLL per domain on held-out documents, against
+the best that any search found, and the default against each baseline with paired intervals. Compensation: without
+training, at three depths. The tables stand in scripts/README.md.
 
-    python scripts/bench_planning.py [--tables oracle quarter compensation] [--documents 16] [--seed 0]
+    python scripts/bench_planning.py [--tables oracle quarter compensation] [--documents N] [--seed 0]
         [--cache scores.sqlite] [--also NAME MODEL_DIR STORIES.txt ...]
 """
 
@@ -17,6 +17,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,11 @@ QUARTER = (
 )
 TABLES = ("oracle", "quarter", "compensation")
 DEFAULT = ("dnll", "greedy")
+BASELINES = (("block_influence", "one_shot"), ("angular", "contiguous"), ("last_n", "one_shot"))
 RANDOM_SEEDS = range(5)
-HELD_OUT_ROWS = 24  # of each file
+COUNTS = (2, 3, 4)
+CALIBRATION = ("stories", "questions", "arithmetic", "chain")
+HELD_OUT_ROWS = 200  # of each file, at most
 STORED = torch.bfloat16  # new weights are rounded as a checkpoint would hold them
 
 
@@ -111,7 +115,7 @@ def embedded(options: Any) -> Bench:
             seq_length=160,
             calib_num_samples=options.documents,
         )
-        for name in ("stories", "arithmetic")
+        for name in CALIBRATION
     }
     files = {"stories": ["stories"], "questions": ["story_questions"], "arithmetic": [], "chain": ["chain"]}
     files["arithmetic"] = [path.stem for path in sorted((data / "eval").glob("arithmetic_*.jsonl"))]
@@ -147,9 +151,9 @@ def other(name: str, model: str, text: str, options: Any) -> Bench:
 
 
 def oracle_rows(bench: Bench) -> Iterator[list[str]]:
-    """Regret of every strategy for two and three removed layers."""
+    """Regret of every strategy for each number of removed layers."""
     depth = bench.analysis.num_layers
-    for count in (2, 3):
+    for count in COUNTS:
         best = bench.plan("dnll", "exhaustive", depth - count)
         optimum = best.scores["dnll"]["total"]["value"]
         space = math.comb(depth, count)
@@ -198,6 +202,22 @@ def quarter_rows(bench: Bench) -> Iterator[list[str]]:
         yield [label, layers, *(f"{value:.3f}" for value in values), f"{mean:.4f}", f"{100 * (mean / best - 1):+.1f} %"]
 
 
+def baseline_rows(bench: Bench) -> Iterator[list[str]]:
+    """The default plan's held-out NLL minus each baseline's, with paired 95 % intervals over documents."""
+    depth = bench.analysis.num_layers - bench.analysis.num_layers // 4
+    default = bench.held_out.score(bench.plan(*DEFAULT, depth).keep)
+    for criterion, strategy in BASELINES:
+        other = bench.held_out.score(bench.plan(criterion, strategy, depth).keep)
+        sums = {name: default.sums[name] - other.sums[name] for name in default.sums}
+        difference = replace(default, sums=sums)
+        cells = [_with_interval(difference.by_domain[name], *difference.interval(name)) for name in sums]
+        yield [f"{strategy} ({criterion})", *cells, _with_interval(difference.total, *difference.interval())]
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 def compensation_rows(bench: Bench) -> Iterator[list[str]]:
     """Held-out NLL of the default plan at several depths: as it is, with one number a gap, with a map a gap."""
     for share in (8, 4, 3):
@@ -236,7 +256,7 @@ def main() -> None:
     """Print the tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--documents", type=int, default=16, help="calibration documents of each domain")
+    parser.add_argument("--documents", type=int, default=96, help="calibration documents of each domain, at most")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--max_subsets", type=int, default=200, help="of the evolutionary search for a quarter")
     parser.add_argument("--cache", type=Path, default=None, help="keeps every score for the next run")
@@ -255,6 +275,7 @@ def main() -> None:
         names = list(bench.held_out.domains)
         if "quarter" in options.tables:
             _print(["plan", "layers", *names, "mean NLL", "over the best"], quarter_rows(bench))
+            _print(["default minus", *names, "mean"], baseline_rows(bench))
             fresh = Evaluator(bench.model, bench.seen_domains, batch_size=32)
             used = make_plan(source=bench.name, evaluator=fresh, drop_fraction=0.25).evaluations
             print(

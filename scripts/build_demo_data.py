@@ -17,8 +17,9 @@ from pathlib import Path
 from prune.embedded import HERE, MODEL
 from prune.embedded.generators import EVAL_SEED_BASE, GENERATORS, Item, distinct_items, items
 
-ARITHMETIC = [name for name in GENERATORS if name != "story"]
-CALIBRATION_EACH, HEALING_EACH, HEALING_STORIES = 24, 1200, 1600
+ITEMS = [name for name in GENERATORS if name != "story"]
+SUMS = [name for name in ITEMS if name != "chain"]
+CALIBRATION, HEALING_EACH, HEALING_STORIES = 96, 1200, 1600
 EVAL_EACH, EVAL_STORY_QUESTIONS = 200, 400
 STORIES = {"calibration": 40, "heal": 240, "eval": 60}
 TEMPERATURE, STORY_TOKENS, MIN_STORY_TOKENS = 0.7, 150, 60
@@ -36,11 +37,14 @@ def take(name: str, seed: int, count: int) -> list[Item]:
 
 def item_files() -> dict[str, list[dict]]:
     """Relative file name -> rows, of every file that comes from the generators alone."""
+    each = CALIBRATION // len(SUMS)
     files: dict[str, list[dict]] = {
-        "calibration/arithmetic.jsonl": [r for n in ARITHMETIC for r in rows_of(take(n, 900, CALIBRATION_EACH))],
-        "heal/arithmetic.jsonl": [r for n in ARITHMETIC for r in rows_of(take(n, 901, HEALING_EACH))],
+        "calibration/arithmetic.jsonl": [r for n in SUMS for r in rows_of(take(n, 900, each))],
+        "calibration/chain.jsonl": rows_of(take("chain", 900, CALIBRATION)),
+        "calibration/questions.jsonl": rows_of(take("story", 900, CALIBRATION)),
+        "heal/arithmetic.jsonl": [r for n in ITEMS for r in rows_of(take(n, 901, HEALING_EACH))],
     }
-    for name in ARITHMETIC:
+    for name in ITEMS:
         chosen = distinct_items(name, EVAL_SEED_BASE + 1, EVAL_EACH)
         files[f"eval/{name}.jsonl"] = [
             {"context": i.prompt, "completion": i.completion, "steps": i.difficulty} for i in chosen
@@ -51,14 +55,6 @@ def item_files() -> dict[str, list[dict]]:
             {"context": i.prompt, "choices": list(i.choices), "label": i.choices.index(i.completion)} for i in questions
         ]
     return files
-
-
-def story_questions() -> dict[str, list[dict]]:
-    """Story questions with their answers, which join the sampled stories in the domain `stories`."""
-    return {
-        "calibration": rows_of(take("story", 900, 2 * CALIBRATION_EACH)),
-        "heal": rows_of(take("story", 901, HEALING_STORIES)),
-    }
 
 
 def sample_stories(count: int) -> list[str]:
@@ -97,11 +93,10 @@ def main() -> None:
     for name, rows in item_files().items():
         write(target / name, rows)
     stories = sample_stories(sum(STORIES.values()))
-    questions = story_questions()
     for use, count in STORIES.items():
         texts, stories = stories[:count], stories[count:]
-        rows = [{"text": text} for text in texts]
-        write(target / use / "stories.jsonl", rows + questions.get(use, []))
+        questions = rows_of(take("story", 901, HEALING_STORIES)) if use == "heal" else []
+        write(target / use / "stories.jsonl", [{"text": text} for text in texts] + questions)
     for path in sorted(target.rglob("*.jsonl")):
         print(path.relative_to(target), sum(1 for _ in path.open(encoding="utf8")), "rows")
 

@@ -26,7 +26,7 @@ from prune.analysis.result import Analysis
 from prune.analysis.stability import stability
 from prune.analysis.statistics import Records, resampling, summarise
 from prune.analysis.streamed import Streaming, collect_streamed
-from prune.calibration import Batch, Domain, batches
+from prune.calibration import Batch, Domain, batches, drowned_answers
 from prune.errors import UsageError, nearest
 from prune.files import sha256_json
 from prune.model.anatomy import find_anatomy
@@ -219,6 +219,8 @@ def _warnings(tracer: SublayerTracer, domains: Mapping[str, Domain], info: Mappi
     for name, domain in domains.items():
         if domain.excluded:
             found.append(f"{name}: {domain.excluded} documents were shorter than two tokens and were left out")
+        if drowned := drowned_answers(domain):
+            found.append(drowned)
     if set(ON_PROMPTS) & set(info["options"]["measures"]):
         found += _without_prompts(domains, info["options"]["first_token"])
     reasons: dict[str, list[int]] = {}

@@ -40,7 +40,7 @@ class Context:
         evaluator: made from model and domains when first needed, unless given.
         score_cache: SQLite file for the scores of an evaluator made here.
         pad_token_id: fills short rows there.
-        domain_weights: the user's mix; None for the default.
+        domain_weights: the user's mix; equal if None.
         protected: layers that must stay.
         seed: of every random choice.
     """
@@ -68,7 +68,9 @@ class Context:
         return [tuple(other for other in full if other != layer) for layer in full]
 
     def measure(self, key: str) -> np.ndarray:
-        """A measurement of the analysis, float64; the weighted mean over domains where weights were given.
+        """A measurement of the analysis, float64: the weighted mean over its domains.
+
+        The analysis' own figure averages over all tokens, so that the domain of the longest documents would decide.
 
         Raises:
             UsageError: there is no analysis, or the weights name an unknown domain.
@@ -76,9 +78,10 @@ class Context:
         """
         if self.analysis is None:
             raise UsageError(f"--criterion {self.criterion} reads measurements: give the directory of an analysis")
-        if self.domain_weights is None:
+        names = self.measured_domains
+        if not names and self.domain_weights is None:
             return self.analysis[key].astype(np.float64)
-        weights = normalised(self.domain_weights, self.measured_domains)
+        weights = normalised(self.domain_weights or dict.fromkeys(names, 1.0), names)
         return sum(  # type: ignore[return-value]
             (weight * self.analysis.of_domain(key, name).astype(np.float64) for name, weight in weights.items()),
             np.zeros(()),

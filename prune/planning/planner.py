@@ -94,7 +94,7 @@ def make_plan(
         drop_layers: exactly these go; criterion and strategy are not used.
         keep_layers: exactly these stay; likewise.
         protect: layers that stay; -1 is the last.
-        domain_weights: of the domains; the analysis' own mix, or equal ones for an evaluator, if None.
+        domain_weights: of the domains; equal if None.
         tuning: widths and limits of the searches; its seed is `seed` if None.
         seed: of random choices.
         inputs: see `Inputs`.

@@ -13,7 +13,7 @@ import prune.analysis.run
 from prune.analysis import analyze
 from prune.analysis.registry import GROUPS, MEASURES, select
 from prune.analysis.result import Analysis
-from prune.calibration import Document, Domain, batches, load_domain
+from prune.calibration import Document, Domain, batches, drowned_answers, load_domain
 from prune.errors import PruneError, UsageError
 
 from .tiny import FAMILIES, domains, left_padded, stories, tiny
@@ -334,6 +334,20 @@ def test_text_gets_bos_exactly_as_its_tokenizer_adds_it_and_ids_stay_as_they_are
     model.model.embed_tokens.register_forward_hook(lambda _, args, output: seen.append(args[0]))
     analyze(model, {"mixed": Domain("mixed", loaded, "made here", "hash")}, measures=["angular"], bootstrap=0)
     assert seen[0].tolist() == [[1, 4, 5], [1, 4, 5], [4, 5, 4]]
+
+
+def test_completions_that_plain_text_hides_are_named_in_the_warnings() -> None:
+    text = tuple(Document(document.input_ids) for document in domains()["general"].documents)
+    answers = [Document(tuple(range(3, 15)), answer_start=11)] * 3
+    mixed = Domain("mixed", (*text, *answers), "made here", "hash")
+    apart = {"text": Domain("text", text, "made here", "t"), "answers": Domain("answers", tuple(answers), "made", "a")}
+    tokens = sum(len(d.input_ids) - 1 for d in text)
+    found = analyze(tiny("llama"), {"mixed": mixed}, measures=("angular",), bootstrap=0).info["warnings"]
+    assert any(f"mixed: the 3 completions are 3 of the {tokens + 3} tokens" in line for line in found)
+    assert drowned_answers(mixed) in found
+    assert not any(drowned_answers(domain) for domain in apart.values())
+    long = Domain("long", (*text, *[Document((5,) * 100, answer_start=2)] * 3), "made here", "hash")
+    assert drowned_answers(long) is None
 
 
 def test_excluded_documents_are_counted_in_the_warnings() -> None:

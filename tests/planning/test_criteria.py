@@ -47,33 +47,38 @@ def streams(model, document):
     return [state[0].double() for state in (*states[:-1], seen[0])]
 
 
-def every_document():
-    return [document for domain in domains().values() for document in domain.documents]
+def equal_mix(of_documents):
+    """The mean over domains of a figure of each domain's documents."""
+    return np.mean([of_documents(domain.documents) for domain in domains().values()], axis=0)
 
 
 def test_block_influence_and_relative_contribution_equal_their_formulas(model, analysis):
-    influence, relative, count = np.zeros(LAYERS), np.zeros(LAYERS), 0
-    for document in every_document():
-        states = streams(model, document)
-        count += len(document.input_ids)
-        for layer in range(LAYERS):
-            before, after = states[layer], states[layer + 1]
-            influence[layer] += (1 - torch.cosine_similarity(before, after, dim=-1)).sum().item()
-            relative[layer] += ((after - before).norm(dim=-1) / before.norm(dim=-1)).sum().item()
+    def token_means(documents):
+        influence, relative, count = np.zeros(LAYERS), np.zeros(LAYERS), 0
+        for document in documents:
+            states = streams(model, document)
+            count += len(document.input_ids)
+            for layer in range(LAYERS):
+                before, after = states[layer], states[layer + 1]
+                influence[layer] += (1 - torch.cosine_similarity(before, after, dim=-1)).sum().item()
+                relative[layer] += ((after - before).norm(dim=-1) / before.norm(dim=-1)).sum().item()
+        return influence / count, relative / count
+
+    influence, relative = equal_mix(token_means)
     context = Context("made", LAYERS, "block_influence", analysis)
     scores = get_criterion("block_influence").layer_scores(context, 1)
-    assert scores == pytest.approx(influence / count, abs=1e-5)
+    assert scores == pytest.approx(influence.tolist(), abs=1e-5)
     scores = get_criterion("relative_contribution").layer_scores(context, 1)
-    assert scores == pytest.approx(relative / count, rel=1e-4)
+    assert scores == pytest.approx(relative.tolist(), rel=1e-4)
 
 
 def test_the_angle_of_a_removed_run_is_that_between_the_streams_around_it(model, analysis):
     def angle(first, last):
-        cosines = [
-            torch.cosine_similarity(s[first][-1], s[last][-1], dim=-1).item()
-            for s in (streams(model, document) for document in every_document())
-        ]
-        return float(np.mean([math.acos(c) / math.pi for c in cosines]))
+        def mean(documents):
+            ends = [(s[first][-1], s[last][-1]) for s in (streams(model, document) for document in documents)]
+            return np.mean([math.acos(torch.cosine_similarity(a, b, dim=-1).item()) / math.pi for a, b in ends])
+
+        return float(equal_mix(mean))
 
     context = Context("made", LAYERS, "angular", analysis)
     keeps = [without(0, 1), without(2, 3, 4), without(6, 7), without(1, 4, 5)]
@@ -83,7 +88,7 @@ def test_the_angle_of_a_removed_run_is_that_between_the_streams_around_it(model,
 
 def test_contiguous_angular_considers_blocks_at_both_ends(analysis):
     plan = make_plan(source="made", analysis=analysis, criterion="angular", strategy="contiguous", num_layers=5)
-    distance = analysis["angular_distance/last"].astype(float)
+    distance = np.mean([analysis.of_domain("angular_distance/last", name).astype(float) for name in domains()], axis=0)
     starts = [distance[start, start + 3] for start in range(LAYERS - 2)]
     start = int(np.argmin(starts))
     assert plan.drop == [start, start + 1, start + 2]
@@ -106,9 +111,9 @@ def test_kl_is_the_divergence_of_the_shortened_models_predictions(model, context
 
     costs = get_criterion("kl").subset_costs(context, [without(2), without(0, 5), without(3, 4, 7)])
     assert costs == pytest.approx([divergence([2]), divergence([0, 5]), divergence([3, 4, 7])], abs=1e-5)
-    # The analysis holds the same figure for single layers, over all documents' tokens.
+    # Without documents the analysis gives the same figures for single layers, under the same equal weights.
     alone = get_criterion("kl").layer_scores(Context("made", LAYERS, "kl", analysis), 1)
-    assert alone == pytest.approx(analysis["output_effect/kl"].tolist())
+    assert alone == pytest.approx(get_criterion("kl").layer_scores(context, 1), rel=1e-3)
 
 
 def test_dnll_counts_completions_and_answer_nll_nothing_else(model, context):
@@ -189,6 +194,14 @@ def test_a_criterion_that_reads_the_analysis_never_asks_for_the_model(analysis):
         )  # fmt: skip
         assert len(plan.drop) == 3
     assert make_plan(source="made", analysis=analysis, criterion="block_influence", num_layers=5).strategy == "one_shot"
+
+
+def test_one_shot_from_the_analysis_is_one_shot_on_the_documents(model, analysis, context):
+    """No weights are equal weights, whichever of the two the scores come from."""
+    for weights in (None, {"text": 0.2, "sums": 0.8}):
+        context.domain_weights = weights
+        alone = get_criterion("dnll").layer_scores(Context("made", LAYERS, "dnll", analysis, domain_weights=weights), 1)
+        assert alone == pytest.approx(get_criterion("dnll").layer_scores(context, 1), abs=1e-4)
 
 
 def test_what_was_not_measured_is_named(model, analysis):
