@@ -73,8 +73,8 @@ def drowned_answers(domain: Domain) -> str | None:
     if not answers or not text or 2 * sum(answers) * len(domain.documents) > len(answers) * sum(answers + text):
         return None
     return (
-        f"{domain.name}: the {len(answers)} completions are {sum(answers):,} of the {sum(answers + text):,} tokens that "
-        f"count, beside {len(text)} plain documents, so scores hardly see them: give them a domain of their own"
+        f"{domain.name}: the {len(answers)} completions are {sum(answers):,} of the {sum(answers + text):,} tokens "
+        f"that count, beside {len(text)} plain documents, so scores hardly see them: give them a domain of their own"
     )
 
 
