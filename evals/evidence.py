@@ -25,6 +25,7 @@ class _Comparison(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     n: int = Field(description="items compared")
+    units: int | None = Field(default=None, description="independent ones: items of one cluster count as one")
     original: float | None = Field(description="metric of the original (suite: mean over its tasks)")
     candidate: float | None = Field(description="metric of the candidate")
     chance: float = Field(description="metric of a model that knows nothing")
@@ -54,7 +55,9 @@ class TaskEvidence(_Comparison):
     candidate_hi: float
     lost: int | None = Field(default=None, description="items only the original got right")
     gained: int | None = Field(default=None, description="items only the candidate got right")
-    p: float | None = Field(default=None, description="McNemar's exact two-sided p that both are equally often right")
+    p: float | None = Field(
+        default=None, description="exact two-sided p that both are equally often right (McNemar's, over clusters)"
+    )
     original_stats: dict[str, Any] = {}
     candidate_stats: dict[str, Any] = {}
 

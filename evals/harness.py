@@ -9,8 +9,6 @@ or another wording of the task, can never be answered from the cache.
 
 from __future__ import annotations
 
-import json
-import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -19,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from evals.answers import RecordedModel
 from evals.backend import check_backend, from_directory, in_memory, is_first_process
-from evals.ending import answer_statistics
+from evals.clusters import cluster_field
 from evals.errors import EvalError, EvalUsageError
 from evals.fingerprint import directory_fingerprint, fingerprint, tokenizer_fingerprint
 from evals.finished import FinishedTasks, finished
-from evals.records import PERPLEXITIES, Record, TaskResult, save_results
+from evals.records import TaskResult, save_results
+from evals.samples import task_result
 from evals.silence import silenced
 from evals.suite import TaskSpec
 from evals.tasks import find_tasks
@@ -139,6 +138,9 @@ def run_tasks(
             reason = _reason(group[0].task, error)
             results.failures.update({spec.key: reason for spec in group})
             usage_errors += [error] if isinstance(error, EvalUsageError) else []
+    for result in results.values():
+        if clustered := result.stats.get("looks_clustered"):
+            results.notes[result.task] = clustered
     if not results and is_first_process():
         reasons = "; ".join(sorted(set(results.failures.values())))
         raise usage_errors[0] if usage_errors else EvalError(f"no task could be evaluated: {reasons}")
@@ -153,6 +155,9 @@ def _score(
     cache: FinishedTasks | None,
 ) -> dict[str, TaskResult]:
     """One run of one task: from the cache, or from the model, going on where an earlier run was killed."""
+    for leaf, task in leaves.items():
+        for spec in group:  # a wrong field is found before the model has worked for hours
+            cluster_field(spec, leaf, next(iter(task.eval_docs)))
     entry = cache.entry(group, leaves, settings) if cache else None
     kept = finished(entry, group)
     if kept is not None:
@@ -221,77 +226,8 @@ def _evaluate(
     if output is None:  # the first process has them all
         return {}
     seconds = time.perf_counter() - started
-    return {spec.key: _result(output, leaves, spec, lm, seconds, settings) for spec in specs}
-
-
-def _result(
-    output: dict[str, Any],
-    leaves: dict[str, ConfigurableTask],
-    spec: TaskSpec,
-    lm: Any,
-    seconds: float,
-    settings: dict[str, Any],
-) -> TaskResult:
-    """One spec's records out of lm-eval's samples; a group's tasks are joined, weighted by their items."""
-    aggregation = PERPLEXITIES.get(spec.metric, "mean")
-    records: list[Record] = []
-    rows: list[dict[str, Any]] = []
-    better: bool | None = None
-    for leaf, task in leaves.items():
-        chosen = [row for row in output["samples"][leaf] if row["filter"] == spec.filter and spec.metric in row]
-        if not chosen:
-            raise EvalUsageError(_no_such_metric(leaf, spec, output))
-        mine = [
-            _record(row, spec, task.OUTPUT_TYPE, leaf if len(leaves) > 1 else None, settings["log_samples"])
-            for row in chosen
-        ]
-        part = TaskResult(leaf, spec.metric, spec.filter, mine, aggregation=aggregation)
-        reported = output["results"][leaf][f"{spec.metric},{spec.filter}"]
-        if not math.isclose(part.value, reported, rel_tol=1e-9, abs_tol=1e-12):
-            raise EvalError(
-                f"task {leaf}: {spec.metric} is {reported} but its items give {part.value}; it is no mean over items, "
-                "so two models cannot be paired on it; choose another metric"
-            )
-        better = output["higher_is_better"][leaf].get(spec.metric)
-        records += mine
-        rows += chosen
-    return TaskResult(
-        task=spec.task,
-        metric=spec.metric,
-        filter=spec.filter,
-        records=sorted(records, key=lambda r: (r.extra.get("subtask", ""), r.doc_id)),
-        higher_is_better=aggregation == "mean" if better is None else better,
-        aggregation=aggregation,
-        name=spec.key,
-        stats=answer_statistics(rows, next(iter(leaves.values())), lm)
-        | {"tokenizer": settings["tokenizer"], "seconds": round(seconds, 3)},
-    )
-
-
-def _no_such_metric(leaf: str, spec: TaskSpec, output: dict[str, Any]) -> str:
-    offered = sorted(key for key in output["results"][leaf] if "," in key and "_stderr" not in key)
-    return f"task {leaf}: no metric {spec.metric!r} with filter {spec.filter!r}; it has {', '.join(offered)}"
-
-
-def _record(row: dict[str, Any], spec: TaskSpec, output_type: str, subtask: str | None, log_samples: bool) -> Record:
-    score = row[spec.metric]
-    extra: dict[str, Any] = {"subtask": subtask} if subtask else {}
-    if isinstance(score, tuple | list):  # log-likelihood and the number of words or bytes it covers
-        score, extra["weight"] = score
-    if output_type == "generate_until":
-        extra |= {
-            "response": row["resps"][0][0],
-            "answer": _text(row["filtered_resps"][0]),
-            "target": str(row["target"]),
-        }
-    if log_samples:
-        # Through JSON and back: what is kept in memory equals what a file gives.
-        extra |= json.loads(json.dumps({"doc": row["doc"], "arguments": row["arguments"]}, default=str))
-    return Record(row["doc_id"], row["doc_hash"], row["prompt_hash"], float(score), extra)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    stats = {"tokenizer": settings["tokenizer"], "seconds": round(seconds, 3)}
+    return {spec.key: task_result(output, leaves, spec, lm, stats, settings["log_samples"]) for spec in specs}
 
 
 def _reason(task: str, error: Exception) -> str:

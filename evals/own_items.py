@@ -45,6 +45,7 @@ class OwnItems(BaseModel):
     prompt: str = Field("{prompt}", description="text of the question; {column} is replaced by that column")
     answer: str = Field("answer", description="column of the answer: text, or the number or text of the right choice")
     choices: str = Field("choices", description="column with the list of choices (multiple_choice)")
+    cluster: str = Field("", description="column that items which depend on each other share, such as a passage")
     regex: str = Field("", description="pattern whose first group is the answer; the last match counts (regex)")
     until: list[str] = Field(["\n\n"], description="strings that end a generated answer")
     max_gen_toks: int = Field(256, gt=0, description="tokens generated at most (regex, numeric)")
@@ -76,6 +77,9 @@ class OwnItems(BaseModel):
             "report_only": self.report_only,
             "quick": self.quick,
         }
+        if self.cluster:
+            distinct = {row["cluster"] for row in rows}
+            fields |= {"cluster": "cluster", "items_per_cluster": len(rows) / len(distinct)}
         return fields
 
     def _check_regex(self, path: Path) -> None:
@@ -107,6 +111,8 @@ class OwnItems(BaseModel):
             return row[name]
 
         made: Row = {"prompt": re.sub(r"\{(\w+)\}", lambda found: str(column(found[1])), self.prompt)}
+        if self.cluster:
+            made["cluster"] = str(column(self.cluster))
         if self.kind == "text":
             return made
         answer = column(self.answer)

@@ -1,29 +1,21 @@
-"""Two models on the same items: pairing, retention above chance with its interval, McNemar, items needed.
+"""Two models on the same items: pairing, what depends on what, a paired test, items needed.
 
 Pure arithmetic on `TaskResult`s. Assumptions: items are exchangeable within a task; scores of one item on the two
-models may be correlated in any way, which pairing exploits; the tasks of a suite count alike, whatever their sizes.
-
-The interval is a paired Bayesian bootstrap (Rubin 1981): item weights are Dirichlet(1, ..., 1), which for 0/1 scores
-is exact over the four outcomes (both right, lost, gained, both wrong). A resample can only hold what was seen: with
-no lost item among 30, every resample says that nothing is ever lost. So each end is drawn with one pseudo-item of the
-kind that would hurt it, a lost one for the lower end and a gained one for the upper: with none lost among n the lower
-end of the loss is then Clopper and Pearson's exact one, Beta(1, n). Graded scores get the same, between the ends of
-their scale (0 and 1, or what was seen where a score lies outside). Log-likelihoods have no such ends; there the
-resamples are widened as Student's t widens a normal interval, counting a few long documents for as few as they are.
+models may be correlated in any way, which pairing exploits. Items that share a `unit` (questions about one passage, one
+question asked by two tasks) may depend on each other in any way; units are independent.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from evals.errors import EvalError
 from evals.records import Aggregation, TaskResult, aggregate
 
-End = Literal["lower", "upper"]
 MOST_ITEMS = 10_000_000
 """Above this many items the answer to 'how many would decide' is: no number in reach."""
 
@@ -36,6 +28,7 @@ class Pairs:
         original, candidate: [n] scores (log-likelihoods in nats for perplexities).
         weight: [n] words or bytes; ones for scores per item.
         chance: value of a model that knows nothing.
+        unit: [n] labels; items of one label (in this task or another) may depend on each other. None: none do.
     """
 
     name: str
@@ -45,11 +38,17 @@ class Pairs:
     aggregation: Aggregation
     higher_is_better: bool
     chance: float
+    unit: np.ndarray | None = None
 
     @property
     def n(self) -> int:
         """Number of items."""
         return len(self.original)
+
+    @property
+    def units(self) -> int:
+        """Number of independent units; `n` where no item shares one."""
+        return self.n if self.unit is None else len(np.unique(self.unit))
 
     @property
     def binary(self) -> bool:
@@ -62,6 +61,28 @@ class Pairs:
         """The metric of the original and of the candidate."""
         total = self.weight.sum()
         return tuple(float(aggregate(s.sum() / total, self.aggregation)) for s in (self.original, self.candidate))  # type: ignore[return-value]
+
+    def sums(self) -> np.ndarray:
+        """[3, units] sums over each unit's items: the original's scores, the candidate's, the weights."""
+        return joint_sums([self])[0]
+
+
+def joint_sums(tasks: Sequence[Pairs]) -> np.ndarray:
+    """[tasks, 3, units] `Pairs.sums` over the units of all tasks; 0 where a task has no item of a unit."""
+    if len(tasks) == 1 and tasks[0].unit is None:
+        return np.stack([tasks[0].original, tasks[0].candidate, tasks[0].weight])[None]
+    labels = [
+        pairs.unit if pairs.unit is not None else np.array([f"{i}/{j}" for j in range(pairs.n)])
+        for i, pairs in enumerate(tasks)
+    ]
+    distinct, index = np.unique(np.concatenate(labels), return_inverse=True)
+    places = np.split(index, np.cumsum([pairs.n for pairs in tasks])[:-1])
+    return np.array(
+        [
+            [np.bincount(place, row, len(distinct)) for row in (pairs.original, pairs.candidate, pairs.weight)]
+            for pairs, place in zip(tasks, places, strict=True)
+        ]
+    )
 
 
 def pair(original: TaskResult, candidate: TaskResult, chance: float = 0.0) -> Pairs:
@@ -94,6 +115,7 @@ def pair(original: TaskResult, candidate: TaskResult, chance: float = 0.0) -> Pa
         original.aggregation,
         original.higher_is_better,
         chance,
+        np.array([ours[k].unit for k in keys]),
     )
 
 
@@ -123,155 +145,8 @@ def _difference(original: TaskResult, candidate: TaskResult) -> str:
     )
 
 
-def draws(
-    pairs: Pairs,
-    rng: np.random.Generator,
-    count: int,
-    *,
-    end: End | None = None,
-    pseudo: float = 1.0,
-    item: float = 1.0,
-) -> np.ndarray:
-    """Bootstrap values of the metric, [2, count]: row 0 the original, row 1 the candidate.
-
-    Args:
-        end: add the pseudo-item that makes this end of the retention interval honest; None adds nothing.
-            Log-likelihoods have no worst value to add, and get none.
-        pseudo: mass of the pseudo-item.
-        item: Dirichlet mass of every real item; below 1 the resamples are wider.
-    """
-    table = np.stack([pairs.original, pairs.candidate, pairs.weight])  # [3, n]
-    cells, counts = np.unique(table, axis=1, return_counts=True)  # [3, k], [k]
-    mass = counts * item
-    if end is not None and pairs.aggregation == "mean":
-        worst, best = min(0.0, table[:2].min()), max(1.0, table[:2].max())
-        # A lower-is-better metric loses where the candidate scores high.
-        lost = (end == "lower") == pairs.higher_is_better
-        first, second = (best, worst) if lost else (worst, best)
-        cells = np.concatenate([cells, [[first], [second], [1.0]]], axis=1)
-        mass = np.append(mass, pseudo)
-    gamma = rng.standard_gamma(mass, size=(count, len(mass)))  # [count, k], normalised Dirichlet up to a factor
-    sums = gamma @ cells.T  # [count, 3]
-    ratio = sums[:, :2] / sums[:, 2:]
-    return np.asarray(aggregate(ratio, pairs.aggregation)).T
-
-
-def item_mass(pairs: Pairs, alpha: float) -> float:
-    """Dirichlet mass of an item at which an interval over few or unequal documents keeps its level 1 - alpha.
-
-    The variance of a Dirichlet mean over n items of mass a is s^2 / (n a + 1), s^2 without Bessel's correction. a is
-    chosen so that this is s^2 / n times (t / z)^2 m / (m - 1), with m = sum(w)^2 / sum(w^2) documents of equal weight
-    (Kish 1965) and t of m - 1 degrees of freedom. 1 for scores per item, whose pseudo-item does that work.
-    """
-    if pairs.aggregation == "mean" or pairs.n < 2:
-        return 1.0
-    from scipy.stats import norm, t
-
-    effective = max(2.0, float(pairs.weight.sum() ** 2 / (pairs.weight**2).sum()))
-    widening = (t.ppf(1 - alpha / 2, effective - 1) / norm.ppf(1 - alpha / 2)) ** 2 * effective / (effective - 1)
-    return float(max(1 / widening - 1 / pairs.n, 1e-3))
-
-
-def retention(original: np.ndarray, candidate: np.ndarray, chance: np.ndarray, higher_is_better: bool) -> np.ndarray:
-    """Share of the original's ability above chance that the candidate keeps; NaN where the original has none.
-
-    Args:
-        original, candidate: [tasks, ...] values of the metric.
-        chance: [tasks] values of a model that knows nothing.
-
-    Returns:
-        [...] mean(candidate - chance) / mean(original - chance), means over tasks. With a lower-is-better metric and
-        no chance level, mean(original) / mean(candidate): the inverse growth of perplexity or bits.
-    """
-    if not higher_is_better and not chance.any():
-        return original.mean(0) / candidate.mean(0)
-    level = chance.mean()
-    above = original.mean(0) - level
-    able = above > 0 if higher_is_better else above < 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(able, (candidate.mean(0) - level) / above, np.nan)
-
-
 @dataclass(frozen=True)
-class Interval:
-    """Retention of a suite (or one task) with a two-sided interval and p-value against the floor.
-
-    `estimate` is None where the original is not above chance: nothing is there to retain. `lower` and `upper` are
-    [count] sorted draws, from which an interval at any level follows.
-    """
-
-    estimate: float | None
-    lower: np.ndarray
-    upper: np.ndarray
-
-    def ends(self, alpha: float) -> tuple[float, float]:
-        """Both ends at level 1 - alpha."""
-        low = np.quantile(self.lower, alpha / 2, method="lower")  # no interpolation: an end may be infinite
-        return float(low), float(np.quantile(self.upper, 1 - alpha / 2, method="higher"))
-
-    def p_value(self, floor: float) -> float:
-        """Two-sided p of 'retention equals the floor': twice the smaller share of draws beyond it, never 0."""
-        count = len(self.lower)
-        below = (1 + int((self.lower < floor).sum())) / (count + 1)
-        above = (1 + int((self.upper >= floor).sum())) / (count + 1)
-        return min(1.0, 2 * min(below, above))
-
-
-def retention_interval(tasks: list[Pairs], *, seed: int, bootstrap: int, alpha: float) -> Interval:
-    """Retention over tasks by the paired Bayesian bootstrap.
-
-    One pseudo-item is shared by the tasks of the suite, in equal parts. Where the original is at chance in more than
-    alpha / 2 of the draws, there is no estimate. A single document's log-likelihood has no known spread: its interval
-    is infinite.
-
-    Raises:
-        EvalError: tasks that point in different directions.
-    """
-    directions = {pairs.higher_is_better for pairs in tasks}
-    if len(directions) > 1:
-        raise EvalError("higher-is-better and lower-is-better tasks cannot be averaged; put them in two suites")
-    higher = directions.pop()
-    lone = any(pairs.n < 2 and pairs.aggregation != "mean" for pairs in tasks)
-    chance = np.array([pairs.chance for pairs in tasks])
-    rng = np.random.default_rng(seed)
-    sampled = {}
-    for end in ("lower", "upper"):
-        values = np.stack(
-            [draws(p, rng, bootstrap, end=end, pseudo=1 / len(tasks), item=item_mass(p, alpha)) for p in tasks]
-        )  # [tasks, 2, count]
-        sampled[end] = retention(values[:, 0], values[:, 1], chance, higher)
-    observed = np.array([pairs.values() for pairs in tasks])  # [tasks, 2]
-    estimate = float(retention(observed[:, 0], observed[:, 1], chance, higher))
-    undefined = max(np.isnan(values).mean() for values in sampled.values())
-    if math.isnan(estimate) or undefined > alpha / 2:
-        return Interval(None, np.empty(0), np.empty(0))
-    if lone:
-        return Interval(estimate, np.array([-np.inf]), np.array([np.inf]))
-    # The few draws in which the original falls to chance say nothing about the candidate: they go to the outside.
-    lower = np.sort(np.where(np.isnan(sampled["lower"]), -np.inf, sampled["lower"]))
-    upper = np.sort(np.where(np.isnan(sampled["upper"]), np.inf, sampled["upper"]))
-    return Interval(estimate, lower, upper)
-
-
-def value_interval(
-    pairs: Pairs, *, seed: int, bootstrap: int, alpha: float
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Interval of the original's and of the candidate's own value: Wilson's for 0/1 scores, else the bootstrap's."""
-    if pairs.binary:
-        from scipy.stats import binomtest
-
-        def wilson(scores: np.ndarray) -> tuple[float, float]:
-            found = binomtest(int(scores.sum()), pairs.n).proportion_ci(1 - alpha, method="wilson")
-            return float(found.low), float(found.high)
-
-        return wilson(pairs.original), wilson(pairs.candidate)
-    sampled = draws(pairs, np.random.default_rng(seed), bootstrap, item=item_mass(pairs, alpha))
-    ends = np.quantile(sampled, [alpha / 2, 1 - alpha / 2], axis=1)  # [2, 2]
-    return (float(ends[0, 0]), float(ends[1, 0])), (float(ends[0, 1]), float(ends[1, 1]))
-
-
-@dataclass(frozen=True)
-class McNemar:
+class PairedTest:
     """Items only the original got right (`lost`), only the candidate (`gained`), and the exact two-sided p."""
 
     lost: int
@@ -279,15 +154,34 @@ class McNemar:
     p: float
 
 
-def mcnemar(pairs: Pairs) -> McNemar | None:
-    """McNemar's exact test on the discordant items; None where scores are not 0/1."""
-    from scipy.stats import binomtest
+def paired_test(pairs: Pairs) -> PairedTest | None:
+    """Exact test that both models are equally often right; None where scores are not 0/1.
 
+    McNemar's where every item is a unit of its own. Otherwise its form for units: given the size of every unit's
+    difference d = gained - lost, each sign is as likely as the other, and p is the share of all 2^units choices of
+    signs whose sum is at least as far from 0 as what was seen (Fisher's randomization test; for |d| = 1 McNemar's).
+    """
     if not pairs.binary:
         return None
     lost = int(((pairs.original == 1) & (pairs.candidate == 0)).sum())
     gained = int(((pairs.original == 0) & (pairs.candidate == 1)).sum())
-    return McNemar(lost, gained, float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0)
+    sums = pairs.sums()
+    return PairedTest(lost, gained, _sign_flip((sums[1] - sums[0]).astype(int)))
+
+
+def _sign_flip(differences: np.ndarray) -> float:
+    """P(|sum of +-d| >= |sum of d|), signs fair coins. The distribution is the product of (x^d + x^-d) / 2."""
+    from scipy.stats import binom
+
+    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    chances = np.ones(1)  # of the sums -reach, ..., reach
+    for size, count in zip(sizes, counts, strict=True):
+        coins = np.zeros(2 * size * count + 1)
+        coins[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = np.convolve(chances, coins)
+    reach = len(chances) // 2
+    far = np.abs(np.arange(-reach, reach + 1)) >= abs(int(differences.sum()))
+    return float(min(1.0, chances[far].sum()))
 
 
 def items_needed(n: int, estimate: float, low: float, high: float, floor: float) -> int | None:

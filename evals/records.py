@@ -48,7 +48,8 @@ def aggregate(score_per_weight: np.ndarray | float, aggregation: Aggregation) ->
 class Record:
     """One item: which document and prompt, and the score (0/1, a graded score, or a log-likelihood in nats).
 
-    `extra` holds what explains the score: `weight` (bytes or words of a log-likelihood), `response`, `target` ...
+    `extra` holds what explains the score: `weight` (bytes or words of a log-likelihood), `response`, `target`,
+    `cluster` (what items that depend on each other share) ...
     """
 
     doc_id: int
@@ -61,6 +62,11 @@ class Record:
     def key(self) -> tuple[int, str, str]:
         """What must be equal for two records to be about the same question."""
         return self.doc_id, self.doc_hash, self.prompt_hash
+
+    @property
+    def unit(self) -> str:
+        """Label that items which depend on each other share: their cluster, else the document itself."""
+        return str(self.extra.get("cluster", self.doc_hash))
 
     @property
     def weight(self) -> float:

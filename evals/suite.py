@@ -33,6 +33,10 @@ class TaskSpec(BaseModel):
     report_only: bool = Field(False, description="shown with its figures, but no part of the suite's retention")
     quick: int | None = Field(None, gt=0, description="items of the quick size; the suite's own number if absent")
     limit: int | None = Field(None, gt=0, description="first items only (of each task of a group); null: all")
+    cluster: str | None = Field(
+        None, description="field of the document that dependent items share (one passage); '': none; null: as known"
+    )
+    items_per_cluster: float = Field(1.0, ge=1, description="on average, for the power check; counted for jsonl")
     definition: str = Field("", description="lm-eval task file, where the name alone does not find it")
 
     @property

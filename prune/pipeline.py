@@ -160,7 +160,7 @@ class Pipeline:
         """
         from transformers import AutoConfig
 
-        from evals.gate import power_messages
+        from evals.power import power_messages
         from evals.suite_choice import check_tasks
 
         depth = int(AutoConfig.from_pretrained(self.source).get_text_config().num_hidden_layers)

@@ -1,29 +1,31 @@
 """How often the gate lets a candidate pass that keeps exactly the floor and no more: its error rates, by simulation.
 
 Each experiment draws the answers of two models whose true retention is known, and judges them with the gate's own
-interval and rule. Three tables, which stand in evals/README.md: one suite; several suites under Holm's procedure; a
-choice among several candidates, by the shallowest PASS and by fixed-sequence testing. Assumptions: items are
-independent of each other (one scenario breaks this on purpose); the two models' answers to one item are as correlated
-as the scenario says.
+interval and rule. Four tables, which stand in evals/README.md: one suite; items in clusters that depend on each other,
+declared to the gate and not; several suites under Holm's procedure; a choice among several candidates, by the
+shallowest PASS and by fixed-sequence testing. The two models' answers to one item are as correlated as the scenario
+says, and so are the answers within a cluster.
 
-    python scripts/simulate_gate.py [--experiments 2000] [--bootstrap 2000] [--seed 0] [--output table.md]
+    python scripts/simulate_gate.py [--tables suite,clusters,suites,candidates] [--experiments 2000] [--bootstrap 2000]
+        [--seed 0] [--output table.md]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from evals.gate import confirmed, holm_levels, verdict_of
-from evals.paired import Pairs, retention_interval
+from evals.paired import Pairs
+from evals.retention import retention_interval
 
 Kind = Literal["right or wrong", "graded", "bits per byte"]
 
@@ -39,7 +41,10 @@ class Scenario:
         retention: true share of the ability above chance that the candidate keeps.
         correlation: 0 = the models answer independently, 1 = as alike as their scores allow.
         tasks: tasks of equal size in the suite.
-        group: items that get one and the same outcome, as questions about one text may; 1 = independent items.
+        cluster: items that depend on each other, on average, as questions about one text may; 1 = independent items.
+        within: intraclass correlation of what happens to two items of a cluster, 1 = one and the same.
+        unequal: clusters have 1, 2, 3 ... items (geometric); else all have the same number.
+        declared: the gate is told which items form a cluster.
     """
 
     kind: Kind
@@ -50,7 +55,10 @@ class Scenario:
     correlation: float
     tasks: int = 1
     floor: float = 0.95
-    group: int = 1
+    cluster: int = 1
+    within: float = 0.0
+    unequal: bool = False
+    declared: bool = True
 
     def draw(self, rng: np.random.Generator) -> list[Pairs]:
         """One experiment: the paired answers to every task."""
@@ -67,12 +75,27 @@ class Scenario:
         both = p * q + self.correlation * (min(p, q) - p * q)
         return [both, p - both, q - both, 1 - p - q + both]
 
+    def _clusters(self, rng: np.random.Generator) -> np.ndarray:
+        """[n] number of each item's cluster; n varies where the clusters are unequal."""
+        count = self.n // self.cluster
+        sizes = rng.geometric(1 / self.cluster, count) if self.unequal else np.full(count, self.cluster)
+        return np.repeat(np.arange(count), sizes)
+
+    def _within(self, draw: Callable[[int], np.ndarray], unit: np.ndarray | None, rng: np.random.Generator) -> Any:
+        """[..., n] of `draw(n)`. An item is its cluster's with probability sqrt(within), else its own: two items of a
+        cluster are one and the same with probability `within`, which is then their correlation."""
+        if unit is None:
+            return draw(self.n)
+        alike, own = draw(int(unit[-1]) + 1)[..., unit], draw(len(unit))
+        return np.where(rng.random(len(unit)) < np.sqrt(self.within), alike, own)
+
     def _answers(self, rng: np.random.Generator) -> Pairs:
         """0/1 scores. P(both right) lies between independence and its largest value, min(p, q)."""
         cells = np.array([(1, 1), (1, 0), (0, 1), (0, 0)], dtype=float)
-        outcome = rng.choice(4, size=self.n // self.group, p=self._cell_shares())
-        drawn = cells[np.repeat(outcome, self.group)]  # [n, 2]
-        return self._pairs(drawn[:, 0], drawn[:, 1], np.ones(len(drawn)))
+        unit = self._clusters(rng) if self.cluster > 1 else None
+        outcome = self._within(lambda size: rng.choice(4, size=size, p=self._cell_shares()), unit, rng)
+        drawn = cells[outcome]  # [n, 2]
+        return self._pairs(drawn[:, 0], drawn[:, 1], np.ones(len(drawn)), unit)
 
     def against(self, original: np.ndarray, rng: np.random.Generator) -> Pairs:
         """0/1 scores of a candidate, given what the original [n] got right: several candidates, one original."""
@@ -84,26 +107,38 @@ class Scenario:
         """Scores in [0, 1], U-shaped, mean p and q; a share `correlation` of the items use one random number."""
         from scipy.stats import beta
 
-        own, other = rng.random((2, self.n))
-        other = np.where(rng.random(self.n) < self.correlation, own, other)
+        def draw(size: int) -> np.ndarray:
+            own, other = rng.random((2, size))
+            return np.stack([own, np.where(rng.random(size) < self.correlation, own, other)])
+
+        unit = self._clusters(rng) if self.cluster > 1 else None
+        first, second = self._within(draw, unit, rng)
         p, q = self.original, self.candidate
-        return self._pairs(beta.ppf(own, p, 1 - p), beta.ppf(other, q, 1 - q), np.ones(self.n))
+        return self._pairs(beta.ppf(first, p, 1 - p), beta.ppf(second, q, 1 - q), np.ones(len(first)), unit)
 
     def _likelihoods(self, rng: np.random.Generator) -> Pairs:
         """Log-likelihoods of documents of 50-5000 bytes; difficulty varies by document and is shared."""
-        size = np.exp(rng.uniform(np.log(50), np.log(5000), self.n)).round()
-        shared = rng.lognormal(-0.045, 0.3, self.n)  # mean 1
-        noise = rng.lognormal(-0.00125, 0.05, (2, self.n))  # mean 1
-        alone = rng.lognormal(-0.045, 0.3, self.n)
-        first = self.original * shared * noise[0]
-        second = self.original / self.retention * np.where(rng.random(self.n) < self.correlation, shared, alone)
-        return self._pairs(-size * first, -size * second * noise[1], size)
+        unit = self._clusters(rng) if self.cluster > 1 else None
+        count = self.n if unit is None else len(unit)
+        size = np.exp(rng.uniform(np.log(50), np.log(5000), count)).round()
 
-    def _pairs(self, original: np.ndarray, candidate: np.ndarray, weight: np.ndarray) -> Pairs:
+        def draw(size: int) -> np.ndarray:
+            shared = rng.lognormal(-0.045, 0.3, size)  # mean 1
+            noise = rng.lognormal(-0.00125, 0.05, (2, size))  # mean 1
+            alone = rng.lognormal(-0.045, 0.3, size)
+            other = np.where(rng.random(size) < self.correlation, shared, alone)
+            return np.stack([self.original * shared, self.original / self.retention * other]) * noise
+
+        first, second = self._within(draw, unit, rng)
+        return self._pairs(-size * first, -size * second, size, unit)
+
+    def _pairs(
+        self, original: np.ndarray, candidate: np.ndarray, weight: np.ndarray, unit: np.ndarray | None = None
+    ) -> Pairs:
         bits = self.kind == "bits per byte"
-        return Pairs(
-            "simulated", original, candidate, weight, "bits_per_byte" if bits else "mean", not bits, self.chance
-        )
+        aggregation: Literal["bits_per_byte", "mean"] = "bits_per_byte" if bits else "mean"
+        known = unit if self.declared else None
+        return Pairs("simulated", original, candidate, weight, aggregation, not bits, self.chance, known)
 
 
 @dataclass(frozen=True)
@@ -136,12 +171,25 @@ def scenarios() -> Iterator[Scenario]:
     yield Scenario("right or wrong", 50, 0.7, 0.0, 0.6, 0.8, floor=0.6)
     yield Scenario("right or wrong", 30, 0.7, 0.25, 0.95, 0.8, tasks=4)
     yield Scenario("right or wrong", 400, 0.7, 0.25, 0.95, 0.8, tasks=4)
-    # Beyond the gate's assumption: questions that share a text and, here, one outcome.
-    yield Scenario("right or wrong", 1200, 0.7, 0.0, 0.95, 0.8, group=3)
     for n in (30, 400):
         yield Scenario("graded", n, 0.7, 0.0, 0.95, 0.8)
     for n in (30, 300):
         yield Scenario("bits per byte", n, 0.6, 0.0, 0.95, 1.0)
+
+
+def cluster_scenarios() -> Iterator[Scenario]:
+    """Few and many clusters, loosely and fully dependent, equal and unequal, every kind of score."""
+    kind: Kind = "right or wrong"
+    for n, cluster in ((40, 5), (150, 5), (500, 5), (1200, 3), (2000, 5)):
+        for within in (0.1, 0.3, 1.0):
+            yield Scenario(kind, n, 0.7, 0.0, 0.95, 0.8, cluster=cluster, within=within)
+    yield Scenario(kind, 1200, 0.7, 0.0, 0.95, 0.0, cluster=3, within=0.3)
+    yield Scenario(kind, 1200, 0.7, 0.0, 0.95, 1.0, cluster=3, within=0.3)
+    yield Scenario(kind, 1200, 0.7, 0.25, 0.95, 0.8, cluster=3, within=0.3)
+    for n in (150, 2000):
+        yield Scenario(kind, n, 0.7, 0.0, 0.95, 0.8, cluster=5, within=0.3, unequal=True)
+    yield Scenario("graded", 1200, 0.7, 0.0, 0.95, 0.8, cluster=3, within=0.3)
+    yield Scenario("bits per byte", 300, 0.6, 0.0, 0.95, 1.0, cluster=5, within=0.3)
 
 
 @dataclass(frozen=True)
@@ -267,6 +315,10 @@ def candidate_cases() -> Iterator[Candidates]:
 COLUMNS = (
     "score", "tasks x items", "original", "chance", "floor", "correlation", "false PASS", "false FAIL", "power"
 )  # fmt: skip
+CLUSTER_COLUMNS = (
+    "score", "clusters x items", "within", "between models", "chance", "false PASS", "false FAIL", "power",
+    "false PASS undeclared",
+)  # fmt: skip
 SUITE_COLUMNS = ("suites", "any false PASS", "any false FAIL", "any false PASS without Holm", "all PASS")
 CHOICE_COLUMNS = (
     "candidates, deepest first", "wrong: shallowest PASS", "wrong: fixed sequence",
@@ -278,30 +330,69 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def tables(experiments: int, bootstrap: int, seed: int) -> Iterator[str]:
-    """The Markdown tables row by row. Power: how often a candidate that keeps everything passes."""
-    yield _row(COLUMNS)
-    yield "| --- " * len(COLUMNS) + "|"
+def _suite_rows(run: Run) -> Iterator[list[str]]:
+    """Power: how often a candidate that keeps everything passes."""
     for scenario in scenarios():
-        at_floor = simulate(scenario, experiments=experiments, bootstrap=bootstrap, seed=seed)
-        equal = simulate(replace(scenario, retention=1.0), experiments=experiments // 4, bootstrap=bootstrap, seed=seed)
-        kind = f"{scenario.kind}, groups of {scenario.group}" if scenario.group > 1 else scenario.kind
+        at_floor, power = simulate(scenario, **run.full), simulate(replace(scenario, retention=1.0), **run.quarter)
         figures = (scenario.original, scenario.chance, scenario.floor)
-        rates = (f"{at_floor.passed:.2%}", f"{at_floor.failed:.2%}", f"{equal.passed:.0%}")
+        rates = (f"{at_floor.passed:.2%}", f"{at_floor.failed:.2%}", f"{power.passed:.0%}")
         size = f"{scenario.tasks} x {scenario.n}"
-        yield _row([kind, size, *(f"{x:.2f}" for x in figures), f"{scenario.correlation:.1f}", *rates])
-    yield ""
-    yield _row(SUITE_COLUMNS)
-    yield "| --- " * len(SUITE_COLUMNS) + "|"
+        yield [scenario.kind, size, *(f"{x:.2f}" for x in figures), f"{scenario.correlation:.1f}", *rates]
+
+
+def _cluster_rows(run: Run) -> Iterator[list[str]]:
+    for scenario in cluster_scenarios():
+        at_floor, power = simulate(scenario, **run.full), simulate(replace(scenario, retention=1.0), **run.quarter)
+        ignored = simulate(replace(scenario, declared=False), **run.full)
+        size = f"{scenario.n // scenario.cluster} x {scenario.cluster}{', unequal' if scenario.unequal else ''}"
+        figures = (scenario.within, scenario.correlation, scenario.chance)
+        rates = (f"{at_floor.passed:.2%}", f"{at_floor.failed:.2%}", f"{power.passed:.0%}", f"{ignored.passed:.2%}")
+        yield [scenario.kind, size, *(f"{x:.2f}" for x in figures), *rates]
+
+
+def _suites_rows(run: Run) -> Iterator[list[str]]:
     for suites in suite_cases():
-        found = simulate_suites(suites, experiments=experiments, bootstrap=bootstrap, seed=seed)
-        yield _row([suites.name, *(f"{rate:.2%}" for rate in astuple(found))])
-    yield ""
-    yield _row(CHOICE_COLUMNS)
-    yield "| --- " * len(CHOICE_COLUMNS) + "|"
+        yield [suites.name, *(f"{rate:.2%}" for rate in astuple(simulate_suites(suites, **run.full)))]
+
+
+def _candidate_rows(run: Run) -> Iterator[list[str]]:
     for candidates in candidate_cases():
-        chosen = simulate_choice(candidates, experiments=experiments, bootstrap=bootstrap, seed=seed)
-        yield _row([candidates.name, *(f"{rate:.2%}" for rate in astuple(chosen))])
+        yield [candidates.name, *(f"{rate:.2%}" for rate in astuple(simulate_choice(candidates, **run.full)))]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Settings of every simulation."""
+
+    experiments: int
+    bootstrap: int
+    seed: int
+
+    @property
+    def full(self) -> dict[str, int]:
+        return {"experiments": self.experiments, "bootstrap": self.bootstrap, "seed": self.seed}
+
+    @property
+    def quarter(self) -> dict[str, int]:
+        return self.full | {"experiments": max(1, self.experiments // 4)}
+
+
+TABLES: dict[str, tuple[Sequence[str], Callable[[Run], Iterator[list[str]]]]] = {
+    "suite": (COLUMNS, _suite_rows),
+    "clusters": (CLUSTER_COLUMNS, _cluster_rows),
+    "suites": (SUITE_COLUMNS, _suites_rows),
+    "candidates": (CHOICE_COLUMNS, _candidate_rows),
+}
+
+
+def tables(names: Sequence[str], run: Run) -> Iterator[str]:
+    """The Markdown tables row by row."""
+    for name in names:
+        columns, rows = TABLES[name]
+        yield _row(columns)
+        yield "| --- " * len(columns) + "|"
+        yield from map(_row, rows(run))
+        yield ""
 
 
 def main() -> None:
@@ -309,17 +400,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="False PASS and FAIL rates of the gate at a true retention at the floor."
     )
+    parser.add_argument("--tables", default=",".join(TABLES), help="which, with commas")
     parser.add_argument("--experiments", type=int, default=2000)
     parser.add_argument("--bootstrap", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=None, help="also write the tables here")
     options = parser.parse_args()
+    names = options.tables.split(",")
+    if unknown := set(names) - TABLES.keys():
+        parser.error(f"--tables {', '.join(sorted(unknown))}: choose from {', '.join(TABLES)}")
     lines = []
-    for line in tables(options.experiments, options.bootstrap, options.seed):
+    for line in tables(names, Run(options.experiments, options.bootstrap, options.seed)):
         print(line, flush=True)
         lines.append(line)
     if options.output:
-        options.output.write_text("\n".join(lines) + "\n", encoding="utf8")
+        options.output.write_text("\n".join(lines), encoding="utf8")
 
 
 if __name__ == "__main__":

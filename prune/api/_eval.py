@@ -69,8 +69,9 @@ def eval(
     """
     from evals.backend import check_backend, is_first_process
     from evals.errors import EvalError
-    from evals.gate import judge, power_messages
+    from evals.gate import judge
     from evals.harness import run_tasks
+    from evals.power import power_messages
     from evals.suite import load_suite
     from evals.suite_choice import check_tasks, choose_suites, with_measured_chance
     from prune.files import staged_directory
@@ -120,6 +121,9 @@ def eval(
         )
         for task, reason in results[name].failures.items():
             log.warning("%s on %s: %s", task, name, reason)
+    for note in results["baseline"].notes.values():
+        if not any(note in told for told in notes):
+            log.warning("%s", note)
     if not is_first_process():
         return {"suites": {}, "notes": [], "gate_power": []}
     if not results["baseline"].keys() & results["model"].keys():

@@ -92,6 +92,9 @@ def _evaluate(pipeline: Pipeline, run: RunDirectory, name: str, directory: str, 
         )
         for failed, reason in results.failures.items():
             log.warning("%s on %s: %s", failed, name, reason)
+        if name == "original":
+            for note in results.notes.values():
+                log.warning("%s", note)
         for result in results.values():
             result.save(staging)
 

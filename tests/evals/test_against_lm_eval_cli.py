@@ -83,4 +83,4 @@ def test_scores_equal_those_of_lm_evals_command_line(demo_model: Path, tmp_path:
         rows = [json.loads(line) for line in samples.read_text().splitlines()]
         hashes = {r["doc_id"]: r["prompt_hash"] for r in rows if r["filter"] == spec.filter}
         assert {r.doc_id: r.prompt_hash for r in ours[spec.key].records} == hashes
-    assert 0 < ours["demo_generated_sums"].value < 1
+    assert ours["demo_generated_sums"].value > 0  # agreement on nothing but wrong answers would say little

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from evals.errors import EvalError, EvalUsageError
-from evals.gate import holm_levels, judge, power_check
+from evals.gate import holm_levels, judge
+from evals.power import power_check
 from evals.records import Record, TaskResult
 from evals.suite import Suite, TaskSpec
 

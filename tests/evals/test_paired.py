@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,12 @@ import pytest
 from evals.errors import EvalError
 from evals.paired import (
     Pairs,
-    draws,
-    item_mass,
     items_needed,
-    mcnemar,
     pair,
-    retention,
-    retention_interval,
-    value_interval,
+    paired_test,
 )
 from evals.records import Record, TaskResult
+from evals.retention import count_units, draws, retention, retention_interval, unit_mass, value_interval
 
 
 def pairs_of(original: Any, candidate: Any, **changes: Any) -> Pairs:
@@ -94,7 +91,7 @@ def test_the_bootstrap_equals_a_naive_dirichlet_loop(end: Any) -> None:
     """The module groups equal items into cells; a loop over single items must give the same distribution."""
     rng = np.random.default_rng(3)
     original, candidate = (rng.random((2, 40)) < [[0.7], [0.6]]).astype(float)
-    fast = draws(pairs_of(original, candidate), np.random.default_rng(0), 20_000, end=end)
+    (fast,) = draws([pairs_of(original, candidate)], np.random.default_rng(0), 20_000, end=end)
     items = [(float(a), float(b)) for a, b in zip(original, candidate, strict=True)]
     if end:
         items.append((1.0, 0.0) if end == "lower" else (0.0, 1.0))
@@ -116,7 +113,7 @@ def test_weights_and_logarithms_enter_as_lm_eval_defines_them() -> None:
     assert bits.values() == pytest.approx((14 / 30 / math.log(2), 28 / 30 / math.log(2)), rel=1e-14)
     words = pairs_of(scores, scores * 2, weight=weight, aggregation="perplexity", higher_is_better=False)
     assert words.values() == pytest.approx((math.exp(14 / 30), math.exp(28 / 30)), rel=1e-14)
-    ratio = draws(bits, np.random.default_rng(0), 50)
+    (ratio,) = draws([bits], np.random.default_rng(0), 50)
     assert ratio[1] == pytest.approx(2 * ratio[0], rel=1e-12)
 
 
@@ -142,7 +139,7 @@ def test_few_unequal_documents_widen_the_interval() -> None:
     scores = -rng.uniform(0.5, 1.5, (2, 200))
 
     def mass(weight: np.ndarray) -> float:
-        return item_mass(pairs_of(*scores, weight=weight, aggregation="bits_per_byte", higher_is_better=False), 0.05)
+        return unit_mass(pairs_of(*scores, weight=weight, aggregation="bits_per_byte", higher_is_better=False), 0.05)
 
     equal, unequal = np.ones(200), np.r_[np.full(5, 1e6), np.ones(195)]
     assert mass(equal) == pytest.approx(1, abs=0.05)
@@ -170,18 +167,18 @@ def test_mcnemar_is_the_exact_binomial_test_on_the_discordant_items(lost: int, g
 
     original = [1] * lost + [0] * gained + [1] * 20 + [0] * 10
     candidate = [0] * lost + [1] * gained + [1] * 20 + [0] * 10
-    found = mcnemar(pairs_of(original, candidate))
+    found = paired_test(pairs_of(original, candidate))
     assert found is not None
     assert (found.lost, found.gained) == (lost, gained)
     total = lost + gained
     by_hand = min(1.0, 2 * sum(math.comb(total, k) for k in range(min(lost, gained) + 1)) / 2**total)
     assert found.p == pytest.approx(by_hand, rel=1e-12)
     if total:
-        assert found.p == binomtest(lost, total).pvalue
+        assert found.p == pytest.approx(binomtest(lost, total).pvalue, rel=1e-12)
 
 
 def test_mcnemar_has_nothing_to_say_about_graded_scores() -> None:
-    assert mcnemar(pairs_of([0.5, 1], [1, 1])) is None
+    assert paired_test(pairs_of([0.5, 1], [1, 1])) is None
 
 
 def test_a_values_interval_is_wilsons_for_right_or_wrong_answers() -> None:
@@ -197,3 +194,66 @@ def test_items_needed_follow_the_square_root_law() -> None:
     assert items_needed(100, 0.90, 0.8, 0.96, 0.95) == 145  # ceil(100 (0.06 / 0.05)^2), above the estimate
     assert items_needed(100, 0.95, 0.9, 1.0, 0.95) is None
     assert items_needed(100, 0.97, -math.inf, 1.0, 0.95) is None
+
+
+def test_the_paired_test_over_clusters_equals_every_choice_of_signs() -> None:
+    original = [1, 1, 1, 0, 1, 0, 1, 1, 1, 0]
+    candidate = [0, 0, 1, 1, 0, 0, 0, 1, 0, 1]
+    unit = np.array(list("aaabbccdde"))
+    found = paired_test(pairs_of(original, candidate, unit=unit))
+    assert found is not None
+    differences = [
+        sum(c - o for o, c, u in zip(original, candidate, unit, strict=True) if u == label) for label in "abcde"
+    ]
+    sums = [sum(s * d for s, d in zip(signs, differences, strict=True)) for signs in product((-1, 1), repeat=5)]
+    assert found.p == pytest.approx(np.mean(np.abs(sums) >= abs(sum(differences))), rel=1e-12)
+    assert (found.lost, found.gained) == (5, 2)
+
+
+def test_items_that_share_one_outcome_count_as_their_clusters() -> None:
+    """Three items each, all alike: interval, test and Clopper-Pearson bound are those of one item a cluster."""
+    rng = np.random.default_rng(5)
+    original, candidate = (rng.random((2, 80)) < [[0.7], [0.6]]).astype(float)
+    single = pairs_of(original, candidate)
+    tripled = pairs_of(np.repeat(original, 3), np.repeat(candidate, 3), unit=np.repeat(np.arange(80), 3))
+    assert (tripled.n, tripled.units) == (240, 80)
+    one, three = (retention_interval([p], seed=1, bootstrap=2000, alpha=0.05) for p in (single, tripled))
+    assert three.ends(0.05) == pytest.approx(one.ends(0.05), rel=1e-9)
+    first, second = paired_test(single), paired_test(tripled)
+    assert first is not None
+    assert second is not None
+    assert second.p == pytest.approx(first.p, rel=1e-9)
+    ignored = retention_interval(
+        [pairs_of(np.repeat(original, 3), np.repeat(candidate, 3))], seed=1, bootstrap=2000, alpha=0.05
+    )
+    assert ignored.ends(0.05)[0] > three.ends(0.05)[0]
+
+
+def test_the_cluster_bootstrap_equals_a_naive_loop_over_clusters() -> None:
+    rng = np.random.default_rng(7)
+    unit = rng.integers(0, 25, 120)
+    original, candidate = rng.random((2, 120)).round(2)
+    (fast,) = draws([pairs_of(original, candidate, unit=unit)], np.random.default_rng(0), 20_000)
+    slow = []
+    for _ in range(20_000):
+        weight = rng.standard_exponential(25)[unit]  # one weight a cluster
+        slow.append([(weight * x).sum() / weight.sum() for x in (original, candidate)])
+    levels = [0.025, 0.25, 0.5, 0.75, 0.975]
+    assert np.quantile(fast, levels, axis=1) == pytest.approx(np.quantile(slow, levels, axis=0), abs=5e-3)
+
+
+def test_tasks_that_ask_the_same_questions_are_resampled_together() -> None:
+    rng = np.random.default_rng(2)
+    original, candidate = (rng.random((2, 200)) < [[0.7], [0.65]]).astype(float)
+    unit = np.array([f"q{i}" for i in range(200)])
+    once = pairs_of(original, candidate, unit=unit)
+    assert count_units([once, once]) == 200
+    assert count_units([once, pairs_of(original, candidate)]) == 400
+
+    def ends(*tasks: Pairs) -> tuple[float, float]:
+        return retention_interval(list(tasks), seed=0, bootstrap=4000, alpha=0.05).ends(0.05)
+
+    assert ends(once, once) == pytest.approx(ends(once), abs=0.01)
+    low, high = ends(pairs_of(original, candidate), pairs_of(original, candidate))
+    alone = ends(once)
+    assert high - low == pytest.approx((alone[1] - alone[0]) / math.sqrt(2), rel=0.1)

@@ -30,10 +30,18 @@ AT_FLOOR = [
     gate.Scenario("right or wrong", 400, 0.7, 0.25, 0.95, 0.8, tasks=4),
     gate.Scenario("graded", 30, 0.7, 0.0, 0.95, 0.8),
     gate.Scenario("bits per byte", 30, 0.6, 0.0, 0.95, 1.0),
+    gate.Scenario("right or wrong", 40, 0.7, 0.0, 0.95, 0.8, cluster=5, within=1.0),
+    gate.Scenario("right or wrong", 600, 0.7, 0.0, 0.95, 0.8, cluster=3, within=1.0),
+    gate.Scenario("right or wrong", 600, 0.7, 0.25, 0.95, 0.0, cluster=3, within=0.3),
+    gate.Scenario("right or wrong", 300, 0.7, 0.0, 0.95, 0.8, cluster=5, within=0.3, unequal=True),
+    gate.Scenario("graded", 300, 0.7, 0.0, 0.95, 0.8, cluster=3, within=0.3),
+    gate.Scenario("bits per byte", 150, 0.6, 0.0, 0.95, 1.0, cluster=5, within=0.3),
 ]
 
 
-@pytest.mark.parametrize("scenario", AT_FLOOR, ids=lambda s: f"{s.kind}-{s.tasks}x{s.n}-{s.correlation}")
+@pytest.mark.parametrize(
+    "scenario", AT_FLOOR, ids=lambda s: f"{s.kind}-{s.tasks}x{s.n}-{s.correlation}-{s.cluster}-{s.within}"
+)
 def test_false_passes_and_fails_stay_within_five_percent(scenario: Any) -> None:
     count = 400
     rates = gate.simulate(scenario, experiments=count, bootstrap=400, seed=1)
@@ -42,7 +50,9 @@ def test_false_passes_and_fails_stay_within_five_percent(scenario: Any) -> None:
         assert binomtest(round(rate * count), count, 0.05, alternative="greater").pvalue > 0.005
 
 
-@pytest.mark.parametrize("scenario", AT_FLOOR, ids=lambda s: f"{s.kind}-{s.tasks}x{s.n}-{s.correlation}")
+@pytest.mark.parametrize(
+    "scenario", AT_FLOOR, ids=lambda s: f"{s.kind}-{s.tasks}x{s.n}-{s.correlation}-{s.cluster}-{s.within}"
+)
 def test_the_drawn_models_have_the_retention_they_should(scenario: Any) -> None:
     rng = np.random.default_rng(0)
     means = np.mean([[p.values() for p in scenario.draw(rng)] for _ in range(600)], axis=(0, 1))
@@ -51,6 +61,20 @@ def test_the_drawn_models_have_the_retention_they_should(scenario: Any) -> None:
     else:
         kept = (means[1] - scenario.chance) / (means[0] - scenario.chance)
         assert kept == pytest.approx(scenario.retention, abs=0.02)
+
+
+def test_clusters_that_nobody_declares_break_the_level() -> None:
+    hidden = gate.Scenario("right or wrong", 600, 0.7, 0.0, 0.95, 0.8, cluster=5, within=1.0, declared=False)
+    assert not within(gate.simulate(hidden, experiments=300, bootstrap=400, seed=1).passed, 300)
+
+
+def test_answers_within_a_cluster_are_as_correlated_as_the_scenario_says() -> None:
+    pairs = gate.Scenario("right or wrong", 40_000, 0.7, 0.0, 0.95, 0.8, cluster=2, within=0.3).draw(
+        np.random.default_rng(0)
+    )[0]
+    for score in (pairs.original, pairs.candidate, pairs.candidate - pairs.original):
+        first, second = score.reshape(-1, 2).T
+        assert np.corrcoef(first, second)[0, 1] == pytest.approx(0.3, abs=0.025)
 
 
 def test_an_equal_candidate_passes_with_enough_items() -> None:
