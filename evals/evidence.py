@@ -67,6 +67,7 @@ class SuiteEvidence(_Comparison):
 
     name: str
     title: str
+    titles: dict[str, str] = Field(default={}, description="language code -> title, as the suite gives them")
     tasks: list[TaskEvidence]
     alpha: float = Field(description="level of the interval after Holm's correction over suites")
     p: float | None = Field(

@@ -239,6 +239,7 @@ def _suite_evidence(
     return SuiteEvidence(
         name=suite.name,
         title=suite.title or suite.name,
+        titles=suite.titles,
         tasks=tasks,
         n=n,
         units=units,

@@ -52,6 +52,7 @@ class Suite(BaseModel):
 
     name: str
     title: str = ""
+    titles: dict[str, str] = Field({}, description="language code -> title, for readers of another language")
     tasks: list[TaskSpec] = Field(min_length=1)
     floor: float = Field(0.95, gt=0, le=1.5, description="least retention above chance that passes")
     quick: int = Field(200, gt=0, description="items of each task in the quick size")

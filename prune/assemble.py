@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prune.costing import cost_summary, heal_figures, put_price, read_speeds
 from prune.errors import UsageError
-from prune.packaging.manifest import read_manifest
 from prune.packaging.saving import HEALING
 from prune.recipe import Recipe, load_recipe
 from prune.reporting.data import (
@@ -31,16 +30,13 @@ from prune.reporting.data import (
 from prune.stages.draft import read_drafts
 from prune.stages.heal import candidate_plan
 from prune.stages.screen import screened_out
-from prune.verdict import CandidateKey, Choice, DraftTrial, choose, recommend
+from prune.verdict import CandidateKey, Choice, DraftTrial, choose, override_reasons, recommend
 from prune.versions import library_versions
+from prune.wording import Message, Words, message
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence, SuiteEvidence, TaskEvidence
     from prune.planning.plan import Plan
-
-NOT_MEASURED = [
-    "Other runtimes (vLLM, llama.cpp): the exported files are stock, but this run loads them in transformers only.",
-]
 
 
 def assemble(
@@ -84,13 +80,13 @@ def assemble(
         put_price(candidate, speeds, recipe)
     shown = next((c for c in candidates if choice.key and c.key == f"{choice.key.num_layers}-{choice.key.stage}"), None)
     return ReportData(
-        title=f"Depth pruning of {Path(recipe.model).name}",
+        title=Path(recipe.model).name,
+        lang=recipe.report.lang,
         generated_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        headline=choice.label,
         ship=choice.ship,
         verdicts=_verdicts(judged, choice, drafts),
         candidates=candidates,
-        exported=_exported(choice, root),
+        exported=_exported(choice, recipe, suites_of(judged)),
         analysis=AnalysisView.from_analysis(analysis),
         plans=[
             PlanSummary(
@@ -105,8 +101,12 @@ def assemble(
         ],
         cost=cost_summary(shown, speeds, recipe),
         drafts=[_draft(suite, trial) for suite, trial in drafts.items()],
-        warnings=[str(line) for line in analysis.info.get("warnings", [])],
-        not_measured=[*NOT_MEASURED, *speeds.not_measured, *screened_out(root), *_untried(recipe, judged, drafts)],
+        not_measured=[
+            message("missing_runtimes"),
+            *speeds.not_measured,
+            *screened_out(root),
+            *_untried(recipe, judged, drafts),
+        ],
         recipe=(root / "recipe.yaml").read_text(encoding="utf8"),
         provenance={
             "model": recipe.model,
@@ -166,8 +166,12 @@ def _is_accuracy(suite: SuiteEvidence) -> bool:
 
 
 def _task_score(task: TaskEvidence, side: Literal["original", "candidate"]) -> TaskScore:
+    from evals.records import PERPLEXITIES
+
     value, lo, hi = (getattr(task, name) for name in (side, f"{side}_lo", f"{side}_hi"))
-    return TaskScore(accuracy=value, lo=lo, hi=hi, n=task.n, metric=task.metric)
+    return TaskScore(
+        accuracy=value, lo=lo, hi=hi, n=task.n, metric=task.metric, is_share=task.metric not in PERPLEXITIES
+    )  # fmt: skip
 
 
 def _suite_score(suite: SuiteEvidence, side: Literal["original", "candidate"]) -> SuiteScore:
@@ -201,9 +205,13 @@ def _language(directory: Path) -> dict[str, Any]:
     }
 
 
-def suites_of(judged: dict[CandidateKey, Evidence]) -> dict[str, str]:
-    """Name -> title of every suite that was judged."""
-    return {suite.name: suite.title for suite in next(iter(judged.values())).suites}
+def suites_of(judged: dict[CandidateKey, Evidence]) -> dict[str, Words]:
+    """Name -> title by language of every suite that was judged."""
+    return {suite.name: _title(suite) for suite in next(iter(judged.values())).suites}
+
+
+def _title(suite: SuiteEvidence) -> Words:
+    return {"en": suite.title, **suite.titles}
 
 
 def _draft(suite: str, trial: DraftTrial) -> Draft:
@@ -218,13 +226,11 @@ def _draft(suite: str, trial: DraftTrial) -> Draft:
     )
 
 
-def _untried(recipe: Recipe, judged: dict[CandidateKey, Evidence], drafts: dict[str, DraftTrial]) -> list[str]:
+def _untried(recipe: Recipe, judged: dict[CandidateKey, Evidence], drafts: dict[str, DraftTrial]) -> list[Message]:
     if not recipe.draft.enabled:
-        return ["Speculative decoding with the shallow checkpoint as a draft: switched off in the recipe."]
+        return [message("missing_draft_off")]
     passed = [title for name, title in suites_of(judged).items() if name not in drafts]
-    if not passed:
-        return []
-    return [f"Speculative decoding for {', '.join(passed)}: a shallower checkpoint passes there by itself."]
+    return [message("missing_draft", suites=passed)] if passed else []
 
 
 def _verdicts(
@@ -237,7 +243,7 @@ def _verdicts(
         rows.append(
             SuiteVerdict(
                 suite=suite.name,
-                title=suite.title,
+                title=_title(suite),
                 verdict=suite.verdict,
                 recommendation=found.recommendation,
                 retention=suite.retention,
@@ -254,13 +260,13 @@ def _verdicts(
     return rows
 
 
-def _exported(choice: Choice, root: Path) -> Exported | None:
+def _exported(choice: Choice, recipe: Recipe, titles: dict[str, Words]) -> Exported | None:
     if choice.key is None:
         return None
-    manifest = read_manifest(root / "export")
     return Exported(
         num_layers=choice.key.num_layers,
         stage=choice.key.stage,
-        label=choice.label,
-        overrides=manifest["overrides"],
+        passed=list(choice.passed),
+        refused=list(choice.refused),
+        overrides=override_reasons(choice, recipe.export.override, titles),
     )

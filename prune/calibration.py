@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from prune.errors import PruneError, UsageError
 from prune.files import sha256_json
 from prune.rows import FORMS, read_rows
+from prune.wording import Message, message
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +63,7 @@ class Domain:
         }
 
 
-def drowned_answers(domain: Domain) -> str | None:
+def drowned_answers(domain: Domain) -> Message | None:
     """A warning where plain text hides a domain's completions from every score per token; None where it does not.
 
     A figure per token weighs a document by its counted tokens: a one-word answer beside a story of 150 tokens counts
@@ -72,10 +73,10 @@ def drowned_answers(domain: Domain) -> str | None:
     text = [len(d.input_ids) - d.answer_start for d in domain.documents if d.answer_start <= 1]
     if not answers or not text or 2 * sum(answers) * len(domain.documents) > len(answers) * sum(answers + text):
         return None
-    return (
-        f"{domain.name}: the {len(answers)} completions are {sum(answers):,} of the {sum(answers + text):,} tokens "
-        f"that count, beside {len(text)} plain documents, so scores hardly see them: give them a domain of their own"
-    )
+    return message(
+        "warn_drowned_answers", domain=domain.name, completions=len(answers), plain=len(text), counted=sum(answers),
+        tokens=sum(answers + text),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

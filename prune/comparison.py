@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from prune.files import write_json
+from prune.wording import Message, Text
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
@@ -75,12 +76,12 @@ class Comparison(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     models: list[Compared]
-    setting: str = ""
+    setting: Message
     depth_map: dict[str, Any] | None = None
 
-    def save(self, path: Path) -> None:
-        """As JSON, atomically."""
-        write_json(path, self.model_dump(mode="json"))
+    def save(self, path: Path, lang: str = "en") -> None:
+        """As JSON, atomically; messages with their sentence in that language."""
+        write_json(path, Text(lang).spelled(self.model_dump(mode="json")))
 
 
 def suite_figures(evidence: Evidence | None, reference: Evidence | None) -> dict[str, SuiteFigure]:

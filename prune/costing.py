@@ -9,6 +9,7 @@ break-even traffic depends on no price, and is given without one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from evals.vllm_bench import VllmBench, check_same_load, read_vllm_bench
 from prune.errors import UsageError
 from prune.recipe import Recipe
 from prune.reporting.data import Candidate, Cost, Sensitivity
+from prune.wording import Message, message
 
 FACTOR = 2.0
 """The sensitivity plot divides and multiplies each assumption by this."""
@@ -31,24 +33,22 @@ class Speeds:
     vllm: dict[str, VllmBench] = field(default_factory=dict)
 
     @property
-    def setting(self) -> str:
-        """Batch, context, device and dtype in words."""
+    def setting(self) -> Message:
+        """Batch, context, device and dtype."""
         if self.vllm:
-            return self.vllm["original"].setting
+            load = [f"{key} {value}" for key, value in self.vllm["original"].load.items()]
+            return message("setting_vllm", load=load)
         speed = self.rows["original"]["throughput"]
-        return (
-            f"batch {speed['batch_size']}, {speed['prompt_tokens']} prompt and {speed['new_tokens']} new tokens, "
-            f"{speed['device']}, {speed['dtype']}"
-        )
+        return measured_setting(speed)
 
     @property
-    def not_measured(self) -> list[str]:
+    def not_measured(self) -> list[Message]:
         """What a reader might expect of the costs and will not find."""
         lines = []
         if self.rows["original"]["throughput"]["peak_memory_bytes"] is None:
-            lines.append("Peak memory while decoding: read from an accelerator only, and this run had none.")
+            lines.append(message("missing_peak_memory"))
         if missing := [name for name in self.rows if self.vllm and name not in self.vllm]:
-            lines.append(f"Speed under vLLM of {', '.join(missing)} layers: no benchmark file was given.")
+            lines.append(message("missing_vllm", depths=missing))
         return lines
 
     def decode(self, name: str) -> float | None:
@@ -64,6 +64,12 @@ class Speeds:
         pairs = zip(*(self.rows[n]["throughput"]["decode_seconds"] for n in ("original", name)), strict=True)
         ratios = [original / candidate for original, candidate in pairs]
         return (min(ratios), max(ratios)) if len(ratios) > 1 else None
+
+
+def measured_setting(speed: Mapping[str, Any]) -> Message:
+    """How a speed was measured, from the fields of `evals.throughput.Throughput`."""
+    keys = ("batch_size", "prompt_tokens", "new_tokens", "device", "dtype")
+    return message("setting_measured", **{key: speed[key] for key in keys})
 
 
 def read_speeds(root: Path, recipe: Recipe) -> Speeds:
@@ -140,7 +146,7 @@ def cost_summary(shown: Candidate | None, speeds: Speeds, recipe: Recipe) -> Cos
     result = Cost(
         currency=options.currency,
         price_per_gpu_hour=options.price_per_hour,
-        price_note=options.price_note,
+        price_note=options.own_price_note,
         planned_tokens=options.healing_tokens,
         setting=speeds.setting,
     )

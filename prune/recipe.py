@@ -108,6 +108,7 @@ class SuiteRecipe(_Section):
 
     name: str
     title: str = ""
+    titles: dict[str, str] = Field({}, description="language code -> title for a report in that language")
     floor: float = Field(0.95, gt=0, le=1, description="share of the original's score above chance that must be kept")
     tasks: list[dict[str, Any]] = Field(
         min_length=1, description="task, metric, filter, chance, num_fewshot ...; or jsonl and kind (evals/README.md)"
@@ -167,6 +168,7 @@ class CostRecipe(_Section):
     )
     currency: str = Field("USD", description="of every price")
     price_note: str = Field("", description="where the price comes from; stands beside every amount")
+    price_notes: dict[str, str] = Field({}, description="language code -> the note for a report in that language")
     healing_price_per_hour: float | None = Field(
         None, gt=0, description="of the machine that trains; price_per_hour if absent"
     )
@@ -180,6 +182,11 @@ class CostRecipe(_Section):
         description="`original` or a number of layers -> JSON of `vllm bench serve --save-result`; these speeds are "
         "then the ones that are priced",
     )
+
+    @property
+    def own_price_note(self) -> dict[str, str]:
+        """The note by language."""
+        return {"en": self.price_note, **self.price_notes} if self.price_note else dict(self.price_notes)
 
 
 class ExportRecipe(_Section):

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from prune.wording import Message, message
+from prune.wording.message import ends
+
 if TYPE_CHECKING:
     from evals.evidence import Evidence
     from evals.speculative import DraftResult
@@ -122,13 +125,13 @@ class ClassVerdict:
         recommendation: use shallow: a checkpoint passes as it was cut; heal first: only a healed one passes; shallow
             as draft: none passes, but one speeds the original up without changing its answers; keep deep: neither.
         key: the shallowest checkpoint that passes, or the draft; None for keep deep.
-        reason: one sentence with the figures.
+        reason: the figures.
     """
 
     suite: str
     recommendation: Recommendation
     key: CandidateKey | None
-    reason: str
+    reason: Message
 
 
 def recommend(
@@ -145,16 +148,16 @@ def recommend(
     if passing:
         key = min(passing, key=lambda k: k.preference)
         action: Recommendation = "use shallow" if key.stage == "pruned" else "heal first"
-        return ClassVerdict(suite, action, key, f"the shallowest that passes: {_retention(judged, key, suite)}")
+        return ClassVerdict(suite, action, key, message("reason_passes", kept=_kept(judged, key, suite)))
     best = max(judged, key=lambda k: judged[k].suite(suite).retention or float("-inf"))
-    reason = f"none passes; the best is {_retention(judged, best, suite)}"
+    parts = [message("reason_none_passes", kept=_kept(judged, best, suite))]
     if needed := judged[best].suite(suite).items_needed:
-        reason += f", undecided: about {needed} items would tell"
+        parts.append(message("reason_undecided", items=needed))
     trial = (drafts or {}).get(suite)
-    if trial is None:
-        return ClassVerdict(suite, "keep deep", None, reason)
-    reason += f"; {trial.sentence}"
-    if trial.result.lossless and trial.result.speedup > 1:
+    if trial is not None:
+        parts.append(trial.outcome)
+    reason = message("sentences", parts=parts)
+    if trial is not None and trial.result.lossless and trial.result.speedup > 1:
         return ClassVerdict(suite, "shallow as draft", trial.key, reason)
     return ClassVerdict(suite, "keep deep", None, reason)
 
@@ -167,27 +170,35 @@ class DraftTrial:
     result: DraftResult
 
     @property
-    def sentence(self) -> str:
+    def outcome(self) -> Message:
         """What was tried and what came of it."""
         found = self.result
-        kept = "no token was proposed" if found.acceptance_rate is None else f"{found.acceptance_rate:.0%} accepted"
-        return (
-            f"as a draft, {self.key.num_layers} layers give {found.identical} of {found.prompts} outputs identical, "
-            f"{kept}, {found.speedup:.2f} x the speed"
-        )
+        return message(
+            "reason_draft" if found.acceptance_rate is not None else "reason_draft_idle",
+            layers=self.key.num_layers, identical=found.identical, prompts=found.prompts,
+            accepted=found.acceptance_rate, speedup=found.speedup,
+        )  # fmt: skip
 
 
-def _retention(judged: Mapping[CandidateKey, Evidence], key: CandidateKey, suite: str) -> str:
+def _kept(judged: Mapping[CandidateKey, Evidence], key: CandidateKey, suite: str) -> Message:
+    """A candidate and its retention; with few items the interval may have no end on a side."""
     found = judged[key].suite(suite)
-    state = "healed" if key.stage == "healed" else "cut"
-    kept = "retention unknown" if found.retention is None else f"retention {found.retention:.3f}"
-    ends = ""
-    if found.retention_lo is not None or found.retention_hi is not None:
-        # With few items the original may lie within noise of chance: the interval then has no end on that side.
-        lo = "-inf" if found.retention_lo is None else f"{found.retention_lo:.3f}"
-        hi = "inf" if found.retention_hi is None else f"{found.retention_hi:.3f}"
-        ends = f" [{lo}, {hi}]"
-    return f"{key.num_layers} layers, {state}, {kept}{ends} against a floor of {found.floor:g}"
+    candidate = message("layers_stage", layers=key.num_layers, stage=message(f"stage_{key.stage}"))
+    if found.retention is None:
+        return message("kept_undefined", candidate=candidate)
+    interval = ends(found.retention_lo, found.retention_hi)
+    return message("kept_share", candidate=candidate, share=found.retention, interval=interval, floor=found.floor)
+
+
+def override_reasons(choice: Choice, own: str | None, titles: Mapping[str, dict[str, str]]) -> list[Message]:
+    """Why a checkpoint leaves although suites refuse it: the recipe's fallback, and a person's own words.
+
+    Args:
+        own: `export.override` of the recipe.
+        titles: suite -> title by language.
+    """
+    found = [message("override_fallback", suite=titles.get(name) or {"en": name}) for name in choice.refused]
+    return [*found, *([message("override_own", reason={"en": own})] if own else [])]
 
 
 def _join(titles: list[str]) -> str:

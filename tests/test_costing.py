@@ -12,6 +12,7 @@ from prune.costing import cost_summary, put_price, read_speeds
 from prune.errors import UsageError
 from prune.recipe import CostRecipe, DataRecipe, EvalRecipe, PlanRecipe, Recipe
 from prune.reporting.data import Candidate
+from prune.wording import message
 
 
 def recipe(**cost: Any) -> Recipe:
@@ -99,7 +100,7 @@ def test_vllms_speeds_replace_the_runs_own(root: Path) -> None:
 def test_a_candidate_without_a_vllm_file_has_no_speed_rather_than_another_runtimes(root: Path) -> None:
     settings = recipe(price_per_hour=3.6, vllm_bench={"original": bench(root / "o.json", 1000.0)})
     assert healed(root, settings).decode_tokens_per_s is None
-    assert any("Speed under vLLM of 2 layers" in line for line in read_speeds(root, settings).not_measured)
+    assert message("missing_vllm", depths=["2"]) in read_speeds(root, settings).not_measured
 
 
 @pytest.mark.parametrize(("names", "words"), [(["2"], "no file for `original`"), (["original", "7"], "names 7")])

@@ -11,6 +11,7 @@ import yaml
 
 import prune
 from prune.stages.screen import SCREEN, _confirmed, screened_out
+from prune.wording.text import english
 from tests.test_pipeline import small_recipe
 
 
@@ -36,12 +37,13 @@ def test_the_report_says_what_was_screened_out_and_by_which_figures(tmp_path: Pa
     rows = {"8": looks("FAIL"), "10": looks("PASS"), "14": looks("PASS", retention=None)}
     found = {"confirmed": [10], "floor": 0.7, "depths": rows}
     (tmp_path / SCREEN).write_text(json.dumps(found), encoding="utf8")
-    lines = screened_out(tmp_path)
+    lines = [english(line) for line in screened_out(tmp_path)]
     assert len(lines) == 2
     assert "8 layers" in lines[0]
     assert "screened out after 50 items" in lines[0]
-    assert "0.40 [0.30, 0.50]" in lines[0]
+    assert "keeps 40.0\u00a0% (30.0–50.0\u00a0%)" in lines[0]
     assert "not needed" in lines[1]
+    assert "what is kept is not defined" in lines[1]
 
 
 @pytest.mark.slow

@@ -6,7 +6,9 @@ import json
 
 from evals.evidence import Evidence, SuiteEvidence
 from evals.speculative import DraftResult
-from prune.verdict import CandidateKey, DraftTrial, choose, confirmed_passes, recommend
+from prune.verdict import CandidateKey, DraftTrial, choose, confirmed_passes, override_reasons, recommend
+from prune.wording import Text
+from prune.wording.text import english
 
 
 def evidence(**verdicts: str) -> Evidence:
@@ -65,7 +67,7 @@ def test_recommendations_follow_the_shallowest_pass():
     general, math = recommend(table, "general"), recommend(table, "math")
     assert (general.recommendation, general.key) == ("use shallow", CandidateKey(12, "pruned"))
     assert (math.recommendation, math.key) == ("heal first", CandidateKey(12, "healed"))
-    assert "12 layers, healed, retention 0.900 against a floor of 0.95" in math.reason
+    assert "12 layers, healed, keep 90.0\u00a0% (no limit on either side) against a floor of 95" in english(math.reason)
 
 
 def trial(identical: int, speedup: float) -> DraftTrial:
@@ -83,11 +85,12 @@ def test_a_draft_is_recommended_only_when_it_is_lossless_and_faster():
     assert recommend(failed, "math").recommendation == "keep deep"
     drafted = recommend(failed, "math", {"math": trial(200, 1.3)})
     assert (drafted.recommendation, drafted.key) == ("shallow as draft", CandidateKey(10, "healed"))
-    assert "200 of 200 outputs identical, 90% accepted, 1.30 x the speed" in drafted.reason
+    said = english(drafted.reason)
+    assert "200 of 200 outputs identical, 90\u00a0% of its tokens accepted, at 1.30× the speed" in said
     for poor in (trial(199, 1.3), trial(200, 0.9)):
         verdict = recommend(failed, "math", {"math": poor})
         assert (verdict.recommendation, verdict.key) == ("keep deep", None)
-        assert "as a draft" in verdict.reason
+        assert "As a draft" in english(verdict.reason)
     passed = recommend(failed, "general", {"general": trial(200, 1.3)})
     assert passed.recommendation == "use shallow"
 
@@ -96,7 +99,19 @@ def test_an_interval_without_an_upper_end_is_said_so():
     table = judged({(12, "pruned"): ("INCONCLUSIVE", "PASS")})
     suite = table[CandidateKey(12, "pruned")].suite("general")
     suite.retention_lo, suite.retention_hi = 0.2, None
-    assert "[0.200, inf]" in recommend(table, "general").reason
+    assert "(at least 20.0\u00a0%, no upper limit)" in english(recommend(table, "general").reason)
+    suite.retention_lo, suite.retention_hi = None, 1.3
+    assert "(at most 130.0\u00a0%, no lower limit)" in english(recommend(table, "general").reason)
+    suite.retention = None
+    assert "what is kept is not defined" in english(recommend(table, "general").reason)
+
+
+def test_overrides_name_the_refused_suites_and_a_persons_own_words():
+    choice = choose(judged({(12, "healed"): ("PASS", "FAIL")}), fallback=True, depth=16)
+    fallback, own = override_reasons(choice, "agreed with Ada", {"math": {"en": "Arithmetic", "ja": "計算"}})
+    assert english(fallback) == "recipe export.fallback: exported without Arithmetic"
+    assert "計算" in Text("ja").say(fallback)
+    assert Text("ja").say(own) == "agreed with Ada"
 
 
 def test_a_pass_below_a_depth_that_does_not_pass_is_not_claimed():

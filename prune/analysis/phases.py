@@ -10,12 +10,14 @@ outlying layer (usually the first) would otherwise decide.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from prune.analysis.statistics import INTERVAL, Records, ratio, resampling
+from prune.wording import Message, message
+from prune.wording.text import english
 
 INDICATORS = {
     "cosine_sign_flip": "contribution_cosine/layer",
@@ -45,7 +47,7 @@ def phase_changes(parts: Sequence[Records], replicates: int, seed: int) -> dict[
             search = sign_flip if name == "cosine_sign_flip" else change_point
             found[name] = _located(_curve(ratio(parts, key), key), curves, search)
     if len(found) > 1:
-        found["agreement"] = _agreement(found)
+        found["agreement"] = english(agreement(found))
     return found
 
 
@@ -123,14 +125,20 @@ def _located(
     return row
 
 
-def _agreement(found: dict[str, Any]) -> str:
-    places = {name: row for name, row in found.items() if row is not None}
-    missing = [name.replace("_", " ") for name, row in found.items() if row is None]
+def agreement(found: Mapping[str, Any]) -> Message:
+    """Whether the intervals of the indicators meet.
+
+    Args:
+        found: what `phase_changes` returns, of two indicators or more.
+    """
+    rows = {name: found[name] for name in INDICATORS if name in found}
+    places = {name: row for name, row in rows.items() if row is not None}
+    missing = [message(f"phase_{name}") for name, row in rows.items() if row is None]
     if not places:
-        return "no indicator finds a change"
-    listed = ", ".join(f"{name.replace('_', ' ')} at layer {row['layer']}" for name, row in places.items())
+        return message("phases_none")
+    listed = [message("phase_at", name=message(f"phase_{name}"), layer=row["layer"]) for name, row in places.items()]
     if missing:
-        return f"the indicators disagree: {listed}; none by {', '.join(missing)}"
+        return message("phases_partly", found=listed, missing=missing)
     spans = [(row.get("lo", row["layer"]), row.get("hi", row["layer"])) for row in places.values()]
     apart = any(a[0] > b[1] or b[0] > a[1] for a, b in itertools.combinations(spans, 2))
-    return f"the indicators {'disagree' if apart else 'agree within their intervals'}: {listed}"
+    return message("phases_disagree" if apart else "phases_agree", found=listed)

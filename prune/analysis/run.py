@@ -23,7 +23,7 @@ from prune.analysis.processes import ALONE, Processes
 from prune.analysis.prompts import SEGMENTS, takes_part
 from prune.analysis.registry import ON_PROMPTS, Measure, modules, select
 from prune.analysis.result import Analysis
-from prune.analysis.stability import stability
+from prune.analysis.stability import stability, too_few_documents
 from prune.analysis.statistics import Records, resampling, summarise
 from prune.analysis.streamed import Streaming, collect_streamed
 from prune.calibration import Batch, Domain, batches, drowned_answers
@@ -32,6 +32,8 @@ from prune.files import sha256_json
 from prune.model.anatomy import find_anatomy
 from prune.model.sublayers import SublayerTracer
 from prune.versions import library_versions
+from prune.wording import Message, message
+from prune.wording.text import english
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -113,7 +115,9 @@ def run_analysis(
     }
     if depth_use:
         info["difficulty"] = depth_use
-    info["warnings"] = _warnings(tracer, domains, info)
+    found = _warnings(tracer, domains, info)
+    info["messages"] = [warning.model_dump(mode="json") for warning in found]
+    info["warnings"] = [english(warning) for warning in found]
     return Analysis(info, measurements)
 
 
@@ -199,41 +203,37 @@ def _scalars(measurements: dict[str, np.ndarray], domains: Mapping[str, Domain])
     return scalars
 
 
-def _without_prompts(domains: Mapping[str, Domain], first_token: str) -> list[str]:
+def _without_prompts(domains: Mapping[str, Domain], first_token: str) -> list[Message]:
     found = []
     for name, domain in domains.items():
         absent = sum(not takes_part(document, first_token) for document in domain.documents)
         if absent:
             found.append(
-                f"{name}: {absent} of {len(domain.documents)} documents have no prompt of {SEGMENTS} tokens before a "
-                f"completion and took no part in {' and '.join(ON_PROMPTS)}"
-            )
+                message(
+                    "warn_no_prompt", domain=name, absent=absent, documents=len(domain.documents), tokens=SEGMENTS,
+                    measures=list(ON_PROMPTS),
+                )
+            )  # fmt: skip
     return found
 
 
-def _warnings(tracer: SublayerTracer, domains: Mapping[str, Domain], info: Mapping[str, Any]) -> list[str]:
+def _warnings(tracer: SublayerTracer, domains: Mapping[str, Domain], info: Mapping[str, Any]) -> list[Message]:
     found = []
     asked, used = info["options"]["batch_size"], info["options"]["batch_size_used"]
     if used < asked:
-        found.append(f"out of memory at batch size {asked}: measured with {used}")
+        found.append(message("warn_batch_size", asked=asked, used=used))
     for name, domain in domains.items():
         if domain.excluded:
-            found.append(f"{name}: {domain.excluded} documents were shorter than two tokens and were left out")
+            found.append(message("warn_short", domain=name, documents=domain.excluded))
         if drowned := drowned_answers(domain):
             found.append(drowned)
     if set(ON_PROMPTS) & set(info["options"]["measures"]):
         found += _without_prompts(domains, info["options"]["first_token"])
-    reasons: dict[str, list[int]] = {}
+    reasons: dict[str, tuple[Message, list[int]]] = {}
     for layer, layout in sorted(tracer.layouts.items()):
-        if layout.reason:
-            reasons.setdefault(layout.reason, []).append(layer)
-    for reason, layers in reasons.items():
-        listed = ", ".join(map(str, layers))
-        found.append(f"attention and MLP are not measured apart: layers {listed}: {reason}")
+        if layout.reason is not None:
+            reasons.setdefault(layout.reason.model_dump_json(), (layout.reason, []))[1].append(layer)
+    found += [message("warn_not_apart", layers=layers, reason=reason) for reason, layers in reasons.values()]
     if tracer.attention_removable is False:
-        found.append(
-            "attention alone cannot be left out of every layer: something else adds to the stream beside it, so "
-            "effects of attention are not reported"
-        )
-    sentence = info["stability"].get("sentence")
-    return [*found, sentence] if sentence else found
+        found.append(message("warn_attention_stays"))
+    return [*found, *too_few_documents(info["stability"], sum(len(d.documents) for d in domains.values()))]

@@ -7,14 +7,17 @@ The layers 'chosen' are the k = L // 4 that the criterion would drop first.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from prune.analysis.statistics import Records, ratio, resampling
+from prune.wording import Message, message
+from prune.wording.text import english
 
-CRITERIA = {"block_influence": "Block Influence", "output_effect/dnll": "ΔNLL"}
+CRITERIA = {"block_influence": "criterion_block_influence", "output_effect/dnll": "criterion_dnll"}
+"""Measurement that ranks the layers -> its name in the catalogue."""
 ENOUGH = 0.9  # of the resamples choose the very same layers
 QUANTILE = 1.645  # one-sided 95 %
 
@@ -41,10 +44,36 @@ def stability(parts: Sequence[Records], num_layers: int, replicates: int, seed: 
     for key in CRITERIA:
         if any(key in part.sums for part in parts):
             found[key] = _criterion(ratio(parts, key), ratio(parts, key, draws), count, documents)
-    lines = [_sentence(CRITERIA[key], row, documents) for key, row in found.items() if row["same_set"] < ENOUGH]
-    if lines:
-        found["sentence"] = " ".join(lines)
+    if few := too_few_documents(found, documents):
+        found["sentence"] = " ".join(english(line) for line in few)
     return found
+
+
+def too_few_documents(found: Mapping[str, Any], documents: int) -> list[Message]:
+    """One message for each criterion whose choice of layers another draw of documents would change.
+
+    Args:
+        found: what `stability` returns.
+        documents: of all domains.
+    """
+    said = []
+    for key, name in CRITERIA.items():
+        row = found.get(key)
+        if row is None or row["same_set"] >= ENOUGH:
+            continue
+        needed = row["documents_needed"]
+        outlook = (
+            message("documents_no_number")
+            if needed is None
+            else message("documents_needed", documents=max(needed, documents + 1))
+        )
+        said.append(
+            message(
+                "warn_few_documents", documents=documents, count=len(row["layers"]), criterion=message(name),
+                share=row["same_set"], layers=row["layers"], outlook=outlook,
+            )
+        )  # fmt: skip
+    return said
 
 
 def _criterion(scores: np.ndarray, resampled: np.ndarray, count: int, documents: int) -> dict[str, Any]:
@@ -62,15 +91,3 @@ def _criterion(scores: np.ndarray, resampled: np.ndarray, count: int, documents:
         "overlap": float(common.mean() / count),
         "documents_needed": math.ceil(needed) if math.isfinite(needed) and needed < 1e9 else None,
     }
-
-
-def _sentence(name: str, row: dict[str, Any], documents: int) -> str:
-    layers = ", ".join(map(str, row["layers"]))
-    text = (
-        f"{documents} documents are too few to say which {len(row['layers'])} layers have the least {name}: "
-        f"resampled, {row['same_set']:.0%} give the same set ({layers})"
-    )
-    needed = row["documents_needed"]
-    if needed is None:
-        return f"{text}; no number of documents is in sight that would tell them apart."
-    return f"{text}; about {max(needed, documents + 1)} would settle it."

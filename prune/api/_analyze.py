@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prune.api._inputs import Data, check_files, load_domains, pad_token
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
+from prune.wording import Text
 
 if TYPE_CHECKING:
     from prune.analysis.processes import Processes
@@ -33,6 +34,7 @@ def analyze(
     trust_remote_code: bool = False,
     stream: bool = False,
     stream_memory: float = 4.0,
+    lang: str = "en",
     dry_run: bool = False,
 ) -> Analysis | dict[str, Any]:
     """Measure how a model uses its depth, and write the result into a new directory.
@@ -51,6 +53,7 @@ def analyze(
             Measures: `prune.analysis.registry.STREAMED`.
         stream_memory: GiB of activations held in memory when streaming; the others lie in a hidden directory beside
             `output` until the end.
+        lang: language of analysis.html, `en` or `ja`.
         dry_run: check the input and return what would be done.
 
     Raises:
@@ -60,6 +63,7 @@ def analyze(
 
     target = Path(output)
     refuse_non_empty(target)
+    Text(lang)  # an unknown language should not wait for the measurements to be found out
     source = model_directory(model)
     check_files(data)
     from prune.analysis import analyze as measure_model
@@ -106,7 +110,7 @@ def analyze(
     from prune.reporting.page import render_analysis_html
     from prune.reporting.png import write_analysis_pngs
 
-    render_analysis_html(analysis, target / "analysis.html")
+    render_analysis_html(analysis, target / "analysis.html", lang)
     write_analysis_pngs(analysis, target / "figures")
     return analysis
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prune.api._inputs import Data, check_files, load_domains, pad_token
 from prune.errors import UsageError
 from prune.files import refuse_non_empty, staged_directory, write_json
+from prune.wording import Message, Text
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
@@ -40,6 +41,7 @@ def compare(
     alpha: float = 0.05,
     seed: int = 0,
     dtype: str = "float32",
+    lang: str = "en",
     progress: bool = False,
     dry_run: bool = False,
 ) -> Comparison | dict[str, Any]:
@@ -52,6 +54,7 @@ def compare(
         data: documents by domain; no depth use and no depth map without.
         depth_map: best linear map from each depth of the first model to each of the second.
         cost_batch_size, prompt_tokens, new_tokens, repeats: of the speed measurement, all models in turn.
+        lang: language of the pages, `en` or `ja`.
 
     Raises:
         UsageError, PruneError, evals.errors.EvalError: bad input, or a tokenizer that makes the tests different.
@@ -60,6 +63,7 @@ def compare(
 
     target = Path(output)
     refuse_non_empty(target)
+    Text(lang)  # an unknown language should not wait for the measurements to be found out
     names = _names(models)
     if depth_map and (not data or len(models) != 2):
         raise UsageError("--depth_map takes exactly two models and documents (--data NAME=PATH)")
@@ -107,13 +111,13 @@ def compare(
     from prune.reporting.page import render_depth_map_html
 
     with staged_directory(target) as staging:
-        result.save(staging / "compare.json")
-        render_comparison_html(result, staging / "compare.html")
+        result.save(staging / "compare.json", lang)
+        render_comparison_html(result, staging / "compare.html", lang)
         for name, found in evidence.items():
             found.save(staging / "evidence" / name)
         if found_map is not None:
             write_json(staging / "depth_map.json", found_map.as_dict())
-            render_depth_map_html(found_map, (names[0], names[1]), staging / "depth_map.html")
+            render_depth_map_html(found_map, (names[0], names[1]), staging / "depth_map.html", lang)
     return result
 
 
@@ -187,9 +191,10 @@ def _figures(name: str, reference: str, evidence: dict[str, Evidence]) -> dict[s
 
 def _cost(
     loaded: dict[str, Any], directories: dict[str, str], shape: dict[str, int], repeats: int
-) -> tuple[dict[str, dict[str, Any]], str]:
+) -> tuple[dict[str, dict[str, Any]], Message]:
     from evals.cost import footprint
     from evals.throughput import measure_side_by_side
+    from prune.costing import measured_setting
 
     speeds = measure_side_by_side(loaded, **shape, repeats=repeats)
     rows: dict[str, dict[str, Any]] = {}
@@ -204,9 +209,7 @@ def _cost(
             "prefill_tokens_per_s": speeds[name].prefill_tokens_per_s,
             "decode_tokens_per_s": speeds[name].decode_tokens_per_s,
         }
-    first = next(iter(speeds.values()))
-    words = f"batch {first.batch_size}, {first.prompt_tokens} prompt and {first.new_tokens} new tokens"
-    return rows, f"{words}, {first.device}, {first.dtype}"
+    return rows, measured_setting(next(iter(speeds.values())).to_dict())
 
 
 def _depth(

@@ -24,7 +24,7 @@ def report(
     from prune.files import write_text
     from prune.recipe import load_recipe
     from prune.reporting.page import render_html, render_markdown
-    from prune.reporting.text import Text
+    from prune.wording.text import Text
 
     root = Path(run)
     data = assemble(root, vllm_bench={name: str(path) for name, path in (vllm_bench or {}).items()})

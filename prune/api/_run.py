@@ -34,7 +34,7 @@ def run(
     from prune.embedded import RECIPES
     from prune.pipeline import Pipeline
     from prune.recipe import ReportRecipe, load_recipe
-    from prune.reporting.text import Text
+    from prune.wording.text import Text
 
     path = RECIPES.get(str(recipe), Path(recipe))
     root = Path(output) if output is not None else Path("runs") / Path(recipe).stem

@@ -29,6 +29,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Of every random choice.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors (and JSON when asked for).")]
 DryRun = Annotated[bool, typer.Option("--dry_run", help="Check the input, say what would be done, write nothing.")]
+Lang = Annotated[str, typer.Option("--lang", help="Language of the page, en or ja.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Of the computation: auto, float32, bfloat16, float16.")]
 Revision = Annotated[str | None, typer.Option("--revision", help="Of a hub id.")]
 RemoteCode = Annotated[bool, typer.Option("--trust_remote_code", help="Run the repository's own modelling code.")]
@@ -87,7 +88,8 @@ def with_settings(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Call
             for name, field in fields.items():
                 value = values.pop(name, None)
                 if value is not None:
-                    values[name] = split_names(value) if _is_list(field.annotation, value) else value
+                    is_list = "list" in str(field.annotation) and "," in str(value)
+                    values[name] = split_names(value) if is_list else value
             return command(**values)
 
         keyword = [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in own]
@@ -99,23 +101,8 @@ def with_settings(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Call
     return decorate
 
 
-def _is_list(annotation: Any, value: Any) -> bool:
-    """Whether a flag's text stands for a list: commas or a number say so, or there is nothing else that it could be."""
-    options = _alternatives(annotation)
-    if not any(typing.get_origin(o) is list for o in options):
-        return False
-    text = any(o is str or typing.get_origin(o) is typing.Literal for o in options)
-    return not text or "," in value or value.isdigit()
-
-
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    """`a | b` as its parts, whether the annotation is evaluated as `X | Y` or as `Union`."""
-    is_union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
-    return typing.get_args(annotation) if is_union else (annotation,)
-
-
 def _flag_type(annotation: Any) -> type:
-    options = _alternatives(annotation)
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     plain = [o for o in options if o in (bool, int, float)]
     return plain[0] if plain and not any(typing.get_origin(o) is list for o in options) else str
 

@@ -27,7 +27,6 @@ from prune.healing.data import Collator, Split, TrainingSet
 from prune.healing.held_out import held_out_loss
 from prune.healing.methods import trained_parameters
 from prune.healing.objective import batch_losses
-from prune.healing.prefix import SharedPrefix
 from prune.healing.settings import HealSettings
 
 Track = Callable[[nn.Module], Mapping[str, float]]
@@ -42,11 +41,10 @@ class Task:
     """What a run trains on and against.
 
     Attributes:
-        fingerprint: what must be equal for a checkpoint to be resumed, by field name.
         head: the student's output embedding.
         teacher: the original model, on any device; none without distillation or residual matching.
         matches: pairs of hidden states for residual matching.
-        prefix: first layers that run once for student and teacher.
+        fingerprint: what must be equal for a checkpoint to be resumed, by field name.
         track: called with the model at every evaluation; what it returns is logged as `eval_<name>`.
     """
 
@@ -54,11 +52,10 @@ class Task:
     split: Split
     training_set: TrainingSet
     collator: Collator
+    head: nn.Module | None
+    teacher: nn.Module | None
+    matches: Sequence[tuple[int, int]]
     fingerprint: Mapping[str, Any]
-    head: nn.Module | None = None
-    teacher: nn.Module | None = None
-    matches: Sequence[tuple[int, int]] = ()
-    prefix: SharedPrefix | None = None
     track: Track | None = None
 
 
@@ -108,15 +105,7 @@ class HealTrainer(Trainer):
     ) -> Any:
         """The weighted objective per counted token of the whole accumulated batch of all processes."""
         task = self.task
-        losses = batch_losses(
-            model,
-            inputs,
-            task.settings,
-            head=task.head,
-            teacher=task.teacher,
-            matches=task.matches,
-            prefix=task.prefix,
-        )
+        losses = batch_losses(model, inputs, task.settings, head=task.head, teacher=task.teacher, matches=task.matches)
         scale = self.accelerator.num_processes / num_items_in_batch
         loss = losses.total * scale
         self._step_losses.append(loss.detach())

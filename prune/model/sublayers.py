@@ -19,6 +19,7 @@ from torch import nn
 
 from prune.model.anatomy import Anatomy, is_norm
 from prune.model.tracing import stream_of
+from prune.wording import Message, message
 
 Source = Literal["module", "norm", "difference"]
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative residual of an explanation
@@ -68,7 +69,7 @@ class Layout:
     attn: Rule | None = None
     mlp: Rule | None = None
     parallel: bool = False
-    reason: str = ""
+    reason: Message | None = None
 
 
 @dataclass
@@ -211,11 +212,11 @@ class SublayerTracer:
 def decide_layout(seen: _Seen, resid_post: torch.Tensor, mask: torch.Tensor | None) -> Layout:
     """How the layer whose tensors were seen is composed (ARCHITECTURES, exact residual contributions)."""
     if seen.attn_out is None or seen.mlp_in is None or seen.mlp_out is None:
-        return Layout(reason="it has a single sub-layer, or attention and MLP were not found")
+        return Layout(reason=message("apart_single"))
     pre = seen.resid_pre
     mid = _stream_before_mlp(seen)
     if mid.shape != pre.shape:
-        return Layout(reason=f"the MLP's input has the shape {tuple(mid.shape)}, the stream {tuple(pre.shape)}")
+        return Layout(reason=message("apart_input_shape", shape=list(mid.shape), stream=list(pre.shape)))
     if mid.data_ptr() == pre.data_ptr():
         return _parallel_layout(seen, resid_post, mask)
     attn = _explain(mid, pre, seen.attn_out, seen.norm_after(seen.attn_out), mask)
@@ -227,13 +228,13 @@ def _parallel_layout(seen: _Seen, resid_post: torch.Tensor, mask: torch.Tensor |
     assert seen.attn_out is not None  # decide_layout has checked both
     assert seen.mlp_out is not None
     if seen.attn_out.shape != resid_post.shape or seen.mlp_out.shape != resid_post.shape:
-        return Layout(parallel=True, reason="a parallel sub-layer returns another shape than the stream")
+        return Layout(parallel=True, reason=message("apart_output_shape"))
     change = _tokens(resid_post, mask) - _tokens(seen.resid_pre, mask)  # [N, d]
     parts = torch.stack([_tokens(seen.attn_out, mask).flatten(), _tokens(seen.mlp_out, mask).flatten()], 1)  # [N·d, 2]
     scales = torch.linalg.lstsq(parts.T @ parts, parts.T @ change.flatten()).solution  # [2]
     error = (parts @ scales - change.flatten()).norm() / change.norm().clamp(min=1e-30)
     if float(error) > TOLERANCE.get(resid_post.dtype, HALF_TOLERANCE):
-        return Layout(parallel=True, reason="attention and MLP outputs together do not explain the stream")
+        return Layout(parallel=True, reason=message("apart_unexplained"))
     attn, mlp = (Rule("module", _tidy(float(s))) for s in scales)
     return Layout(attn, mlp, parallel=True)
 

@@ -8,35 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any
 
-from prune.reporting.data import AnalysisView, Candidate, ReportData, Sensitivity, Stage, SuiteVerdict
+from prune.reporting.data import AnalysisView, Candidate, ReportData, Sensitivity, Stage, SuiteScore
 from prune.reporting.figures.layers import DEPTH_SCORE
-from prune.reporting.text import Text, money, percent, quantity, scaled, times
+from prune.wording.numbers import money, quantity, times
+from prune.wording.text import Text
 
 QUIET = 0.75  # a layer is quiet below this share of the median relative contribution
-
-
-def headline(data: ReportData, text: Text) -> str:
-    """The verdict in one line: what the pipeline wrote in English, else composed from the verdicts' rows."""
-    if data.headline and text.lang == "en":
-        return data.headline
-    total = data.original.num_layers if data.original else max(data.depths, default=0)
-
-    def titles(rows: list[Any]) -> str:
-        return text("list_comma").join(row.title or row.suite for row in rows)
-
-    passed = [row for row in data.verdicts if row.verdict == "PASS"]
-    undecided = [row for row in data.verdicts if row.verdict == "INCONCLUSIVE"]
-    failed = [row for row in data.verdicts if row.verdict == "FAIL"]
-    lines = []
-    if passed and data.exported:
-        lines.append(text("headline_use", layers=data.exported.num_layers, total=total, suites=titles(passed)))
-    if failed:
-        lines.append(text("headline_keep", total=total, suites=titles(failed)))
-    if undecided:
-        lines.append(text("headline_undecided", suites=titles(undecided)))
-    return " ".join(lines) or data.headline or text("headline_none")
 
 
 def _name(candidate: Candidate, text: Text) -> str:
@@ -52,8 +30,8 @@ def accuracy(data: ReportData, suite: str, text: Text) -> str:
     if all(c.suites[suite].verdict is None for c in measured):
         last = measured[-1]
         return text(
-            "caption_accuracy_plain", total=original.num_layers, before=percent(original.suites[suite].accuracy),
-            candidate=_name(last, text), after=percent(last.suites[suite].accuracy),
+            "caption_accuracy_plain", total=original.num_layers, before=text.percent(original.suites[suite].accuracy),
+            candidate=_name(last, text), after=text.percent(last.suites[suite].accuracy),
         )  # fmt: skip
 
     def shallowest(stage: Stage) -> int | None:
@@ -65,17 +43,15 @@ def accuracy(data: ReportData, suite: str, text: Text) -> str:
         best = max(measured, key=lambda c: c.suites[suite].retention or 0.0)
         return text(
             "caption_accuracy_none", total=original.num_layers, candidate=_name(best, text),
-            retained=percent(best.suites[suite].retention),
+            retained=text.with_interval(*retained(best.suites[suite])),
         )  # fmt: skip
     words = [text("none") if depth is None else depth for depth in (healed, pruned)]
     return text("caption_accuracy", healed=words[0], pruned=words[1])
 
 
-def reason(data: ReportData, row: SuiteVerdict, text: Text) -> str:
-    """The figures behind one verdict: what the run wrote in English, else what the candidates' scores say."""
-    if row.reason and text.lang == "en":
-        return row.reason
-    return accuracy(data, row.suite, text) if row.reason else ""
+def retained(score: SuiteScore) -> tuple[float | None, float | None, float | None]:
+    """Retention with both ends of its interval."""
+    return score.retention, score.retention_lo, score.retention_hi
 
 
 def cost(data: ReportData, text: Text) -> str:
@@ -96,7 +72,7 @@ def break_even(data: ReportData, text: Text) -> str:
     return text(
         "caption_break_even", cost=money(prices.healing_cost, prices.currency),
         saved=money(original.cost_per_million_tokens - shown.cost_per_million_tokens, prices.currency),
-        tokens=scaled(prices.break_even_tokens),
+        tokens=text.count(prices.break_even_tokens),
     )  # fmt: skip
 
 
@@ -105,9 +81,9 @@ def sensitivity(data: ReportData, text: Text) -> str:
     if data.cost is None or not data.cost.sensitivity or not data.cost.break_even_tokens:
         return ""
     widest = max(data.cost.sensitivity, key=lambda row: _spread(row.at_low, row.at_high))
-    said = text("caption_sensitivity", tokens=scaled(data.cost.break_even_tokens), widest=assumption(widest, text))
+    said = text("caption_sensitivity", tokens=text.count(data.cost.break_even_tokens), widest=assumption(widest, text))
     if any(row.at_low is None or row.at_high is None for row in data.cost.sensitivity):
-        said += text("sentence_space") + text("caption_sensitivity_never")
+        return text("sentences", parts=[said, text("caption_sensitivity_never")])
     return said
 
 
@@ -137,14 +113,15 @@ def contribution(view: AnalysisView, text: Text) -> str:
     quietest, _ = _extremes(row)
     quiet = [layer for layer, value in enumerate(row) if value is not None and value < QUIET * middle]
     if not quiet:
-        share = percent(row[quietest] / middle if middle else None, 0)
+        share = text.percent(row[quietest] / middle if middle else None, 0)
         return text("caption_even", quietest=quietest, share=share)
     key = "caption_quiet_one" if len(quiet) == 1 else "caption_quiet"
-    sentence = text(key, layers=text.ranges(quiet), share=percent(QUIET, 0), quietest=quietest)
+    sentence = text(key, layers=text.ranges(quiet), share=text.percent(QUIET, 0), quietest=quietest)
     losses = view.get("output_effect/dnll")
     if losses is None or any(losses[layer] is None for layer in quiet):
         return sentence
-    return sentence + " " + text("caption_quiet_cheap", dnll=quantity(max(losses[layer] for layer in quiet), 2))
+    dearest = quantity(max(losses[layer] for layer in quiet), 2)
+    return text("sentences", parts=[sentence, text("caption_quiet_cheap", dnll=dearest)])
 
 
 def cosine(view: AnalysisView, text: Text) -> str:
@@ -199,7 +176,7 @@ def loss(view: AnalysisView, text: Text) -> str:
         if middles[easy] > 0:
             ratio = times(middles[hard] / middles[easy])
             sentences.append(text("caption_dnll_ratio", ratio=ratio, hard=hard, easy=easy))
-    return " ".join(sentences)
+    return text("sentences", parts=sentences)
 
 
 def extremes(view: AnalysisView, key: str, name: str, text: Text, show: Callable[[float], str] = quantity) -> str:
@@ -233,7 +210,7 @@ def difficulty(view: AnalysisView, text: Text) -> str:
             continue
         ends = {end: f"{row[f'shift_{end}']:+.2f}" for end in ("lo", "hi")}
         said.append(text("caption_difficulty", domain=name, verdict=verdict, shift=f"{row['shift']:+.2f}", **ends))
-    return " ".join(said)
+    return text("sentences", parts=said)
 
 
 def effect(view: AnalysisView, key: str, name: str, text: Text) -> str:

@@ -9,7 +9,8 @@ from prune.files import write_text
 from prune.reporting import figures, tables
 from prune.reporting.page import fill_page
 from prune.reporting.panels import Panel
-from prune.reporting.text import UNKNOWN, Text, percent, quantity, scaled
+from prune.wording.numbers import UNKNOWN, quantity, size
+from prune.wording.text import Text
 
 if TYPE_CHECKING:
     from prune.comparison import Compared, Comparison
@@ -22,8 +23,9 @@ def render_comparison_html(found: Comparison, path: Path, lang: str = "en") -> N
         UsageError: `lang` is neither `en` nor `ja`.
     """
     text = Text(lang)
+    pareto = text("sentences", parts=[text("caption_pareto"), text("measured_at", setting=found.setting)])
     drawn = [
-        ("quality-cost", figures.quality_by_cost(found, text), f"{text('caption_pareto')} ({found.setting})"),
+        ("quality-cost", figures.quality_by_cost(found, text), pareto),
         ("depth-use", figures.contribution_by_relative_depth(found, text), text("caption_depth_use")),
     ]
     panels = [
@@ -32,7 +34,7 @@ def render_comparison_html(found: Comparison, path: Path, lang: str = "en") -> N
         if figure is not None
     ]
     front = [m.name for m in found.models if m.pareto]
-    headline = text("headline_front", models=text("list_comma").join(front)) if front else text("title_compare")
+    headline = text("headline_front", models=front) if front else text("title_compare")
     names = " · ".join(m.name for m in found.models)
     context = {
         "text": text, "title": names, "page_title": f"{text('title_compare')}: {names}", "headline": headline,
@@ -50,20 +52,22 @@ def comparison_table(found: Comparison, text: Text) -> tables.Table:
     for index, model in enumerate(found.models):
         speed = model.decode_tokens_per_s
         table.rows.append([
-            model.name, str(model.num_layers), scaled(model.parameters), scaled(model.bytes, "B"),
-            scaled(model.kv_bytes_per_token, "B"), quantity(speed) if speed else UNKNOWN,
-            percent(model.depth_score), percent(model.width_used), *(_score(model, suite) for suite in suites),
+            model.name, str(model.num_layers), text.count(model.parameters), size(model.bytes),
+            size(model.kv_bytes_per_token), quantity(speed) if speed else UNKNOWN,
+            text.percent(model.depth_score), text.percent(model.width_used),
+            *(_score(model, suite, text) for suite in suites),
         ])  # fmt: skip
         if model.pareto:
             table.chosen.append(index)
     return table.without_empty_columns()
 
 
-def _score(model: Compared, suite: str) -> str:
+def _score(model: Compared, suite: str, text: Text) -> str:
     figure = model.suites.get(suite)
     if figure is None:
         return UNKNOWN
     if figure.verdict is None:
         return quantity(figure.score)
-    kept = tables.with_interval(figure.retention, figure.retention_lo, figure.retention_hi)
-    return f"{quantity(figure.score)}, {kept} {figure.verdict}"
+    kept = text.with_interval(figure.retention, figure.retention_lo, figure.retention_hi)
+    verdict = text(f"verdict_{figure.verdict}")
+    return text("compare_score", score=figure.score, kept=kept, verdict=verdict)

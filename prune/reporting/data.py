@@ -1,8 +1,9 @@
 """What a report shows: one serialisable value that the pipeline fills and every renderer reads.
 
 The HTML page, the Markdown and the JSON file are three views of the same `ReportData`, so their figures cannot differ.
-Assumptions: shares and accuracies are fractions (0..1), never per cent; bytes and seconds are whole units; what was not
-measured is None or absent, never zero. Non-finite numbers become None, since JSON has none.
+What the tool has to say stands here as messages, which each view writes down in its language. Assumptions: shares and
+accuracies are fractions (0..1), never per cent; bytes and seconds are whole units; what was not measured is None or
+absent, never zero. Non-finite numbers become None, since JSON has none.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 from prune.errors import UsageError
 from prune.files import write_json
 from prune.secrets import without_secrets
+from prune.wording import Message, Text, Words
 
 if TYPE_CHECKING:
     from prune.analysis.result import Analysis
@@ -47,13 +49,20 @@ class _Part(BaseModel):
 
 
 class TaskScore(_Part):
-    """One task's score with its interval; `metric` as the harness names it."""
+    """One task's score with its interval.
+
+    Attributes:
+        accuracy: the metric's value, a fraction where `is_share`.
+        metric: as the harness names it.
+        is_share: false for metrics in a unit of their own, such as bits per byte.
+    """
 
     accuracy: float | None
     lo: float | None = None
     hi: float | None = None
     n: int = 0
     metric: str = ""
+    is_share: bool = True
 
 
 class SuiteScore(_Part):
@@ -117,15 +126,16 @@ class SuiteVerdict(_Part):
     """The gate's answer for one suite.
 
     Attributes:
-        recommendation: one of 'use shallow', 'heal first', 'keep deep', 'shallow as draft' (translated), or any text.
+        title: of the suite, by language; its name where empty.
+        recommendation: one of 'use shallow', 'heal first', 'keep deep', 'shallow as draft'.
         retention, lo, hi: on the candidate named by `num_layers` and `stage`.
         floor: the retention that the lower bound must clear.
         items_needed: items that would decide an INCONCLUSIVE verdict.
-        reason: the figures that led to it, one sentence; optional.
+        reason: the figures that led to it.
     """
 
     suite: str
-    title: str = ""
+    title: Words = {}
     verdict: Verdict
     recommendation: str = ""
     retention: float | None = None
@@ -136,16 +146,22 @@ class SuiteVerdict(_Part):
     items_needed: int | None = None
     num_layers: int | None = None
     stage: Stage | None = None
-    reason: str = ""
+    reason: Message | None = None
 
 
 class Exported(_Part):
-    """The checkpoint that left the building, the label it carries, and what a person overrode (with the reason)."""
+    """The checkpoint that left the building.
+
+    Attributes:
+        passed, refused: names of the suites that it passes, and of those that must stay on the original.
+        overrides: gates that a person set aside, with the reason.
+    """
 
     num_layers: int
     stage: Stage
-    label: str = ""
-    overrides: list[str] = []
+    passed: list[str] = []
+    refused: list[str] = []
+    overrides: list[Message] = []
 
 
 class PlanSummary(_Part):
@@ -176,10 +192,10 @@ class Cost(_Part):
         price_per_gpu_hour: in `currency`.
         healing_seconds, healing_cost: of the exported candidate.
         break_even_tokens: served tokens after which what was saved has paid for healing.
-        price_note: where the price comes from.
+        price_note: where the price comes from, in the words of the recipe.
         planned_tokens: the training budget that is priced where it is not the run's own.
         sensitivity: break-even when one assumption moves; rows of `evals.cost.Sensitivity`.
-        setting: batch, context, device and dtype of the throughput figures, in words.
+        setting: batch, context, device and dtype of the throughput figures.
     """
 
     currency: str = "USD"
@@ -187,10 +203,10 @@ class Cost(_Part):
     healing_seconds: float | None = None
     healing_cost: float | None = None
     break_even_tokens: float | None = None
-    price_note: str = ""
+    price_note: Words = {}
     planned_tokens: int | None = None
     sensitivity: list[Sensitivity] = []
-    setting: str = ""
+    setting: Message | None = None
 
 
 class Draft(_Part):
@@ -213,7 +229,7 @@ class AnalysisView(_Part):
     phase_changes: dict[str, Any] = {}
     stability: dict[str, Any] = {}
     difficulty: dict[str, Any] = {}
-    warnings: list[str] = []
+    warnings: list[Message] = []
 
     def get(self, key: str, domain: str | None = None) -> list[Any] | None:
         """An array, over all documents or of one domain; None when it was not measured."""
@@ -233,7 +249,7 @@ class AnalysisView(_Part):
             phase_changes=phase if isinstance(phase, dict) else {"found": phase},
             stability=stability if isinstance(stability, dict) else {"chosen_set": stability},
             difficulty=finite(info.get("difficulty") or {}),
-            warnings=[str(line) for line in info.get("warnings") or []],
+            warnings=info.get("messages", []),
         )
 
 
@@ -247,17 +263,19 @@ class ReportData(_Part):
     """Everything one report says.
 
     Attributes:
-        headline: the verdict in one sentence, first line of every view; composed from the verdicts when empty.
+        lang: of the sentences that `save` spells out.
+        title: the name of the model.
         ship: PASS: every suite passed; PARTIAL: exported under a label for some suites; FAIL: nothing may ship.
         exported: None when nothing was exported.
-        not_measured: one line each, what a reader might expect here and will not find, and why.
+        warnings: beyond those of the analysis.
+        not_measured: what a reader might expect here and will not find, and why.
         recipe: the resolved recipe as YAML text.
         provenance: model, hashes, data, seeds, versions; `durations` (stage -> seconds) under its own name.
     """
 
     title: str
+    lang: Literal["en", "ja"] = "en"
     generated_at: str = ""
-    headline: str = ""
     ship: Literal["PASS", "PARTIAL", "FAIL"]
     verdicts: list[SuiteVerdict] = []
     candidates: list[Candidate] = []
@@ -266,8 +284,8 @@ class ReportData(_Part):
     plans: list[PlanSummary] = []
     cost: Cost | None = None
     drafts: list[Draft] = []
-    warnings: list[str] = []
-    not_measured: list[str] = []
+    warnings: list[Message] = []
+    not_measured: list[Message] = []
     recipe: str = ""
     provenance: dict[str, Any] = {}
     durations: dict[str, float | None] = {}
@@ -290,6 +308,11 @@ class ReportData(_Part):
         return next((c for c in self.candidates if c.stage == "original"), None)
 
     @property
+    def total_layers(self) -> int:
+        """Layers of the original, or of the deepest candidate where it was not measured."""
+        return self.original.num_layers if self.original else max(self.depths, default=0)
+
+    @property
     def shown(self) -> Candidate | None:
         """The candidate that the first screen speaks of: the exported one, else the one the verdicts judge."""
         if self.exported:
@@ -310,9 +333,9 @@ class ReportData(_Part):
         names = [row.suite for row in self.verdicts] + [name for c in self.candidates for name in c.suites]
         return list(dict.fromkeys(names))
 
-    def suite_title(self, suite: str) -> str:
+    def suite_title(self, suite: str, text: Text) -> str:
         """The suite's title as the verdicts give it, else its name."""
-        return next((row.title for row in self.verdicts if row.suite == suite and row.title), suite)
+        return next((text.words(row.title) for row in self.verdicts if row.suite == suite and row.title), suite)
 
     def floor(self, suite: str) -> float | None:
         """The retention floor of a suite's gate."""
@@ -326,9 +349,17 @@ class ReportData(_Part):
             return None
         return reference.chance + floor * (reference.accuracy - reference.chance)
 
-    def save(self, path: Path) -> None:
-        """Write `report.json` atomically: the same figures as the page, and no more secrets than the page."""
-        write_json(path, self.model_copy(update={"recipe": without_secrets(self.recipe)}).model_dump(mode="json"))
+    def save(self, path: Path, lang: str | None = None) -> None:
+        """Write `report.json` atomically: the same figures as the page, and no more secrets than the page.
+
+        Every message also carries its `text` in the language (this report's if None), for readers without a catalogue.
+
+        Raises:
+            UsageError: unknown language.
+        """
+        text = Text(lang or self.lang)
+        found = self.model_copy(update={"recipe": without_secrets(self.recipe), "lang": text.lang})
+        write_json(path, text.spelled(found.model_dump(mode="json")))
 
     @classmethod
     def load(cls, path: Path) -> ReportData:

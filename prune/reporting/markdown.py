@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 
 from prune.reporting import captions, tables
+from prune.reporting.answers import Answer, answers, headline
 from prune.reporting.data import ReportData
 from prune.reporting.tables import Table
-from prune.reporting.text import Text
 from prune.secrets import without_secrets
+from prune.wording import Message
+from prune.wording.text import Text
 
 SPACES = re.compile(r"[^\S\u00a0]+")  # line breaks too, but not the one between a figure and its unit
 SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
@@ -39,6 +41,17 @@ def _fenced(body: str) -> str:
     return f"{fence}yaml\n{body.rstrip()}\n{fence}"
 
 
+def _said(messages: list[Message], text: Text) -> list[str]:
+    return [text.say(message) for message in messages]
+
+
+def _answer(answer: Answer, text: Text) -> str:
+    """One answer of the first screen on one line."""
+    losses = [f"{loss.suite}{text('colon')}{loss.lost}" for loss in answer.losses]
+    words = answer.value or text.listed(losses)
+    return text("answer_line", words=words, sentence=answer.sentence)
+
+
 def render_markdown(data: ReportData, lang: str = "en") -> str:
     """The report as GitHub-flavoured Markdown, verdict in the first line.
 
@@ -47,20 +60,25 @@ def render_markdown(data: ReportData, lang: str = "en") -> str:
     """
     text = Text(lang)
     byline = [data.title, *([text("generated", when=data.generated_at)] if data.generated_at else [])]
-    blocks = [f"# {text('ship_' + data.ship)}: {escape(captions.headline(data, text))}", escape(" · ".join(byline))]
+    blocks = [f"# {text('ship_' + data.ship)}: {escape(headline(data, text))}", escape(" · ".join(byline))]
 
     def section(title: str, *parts: str) -> None:
         if any(parts):
             blocks.extend([f"## {escape(title)}", *(part for part in parts if part)])
 
     if data.exported and data.exported.overrides:
-        section(text("overrides"), _list(data.exported.overrides))
+        section(text("overrides"), _list(_said(data.exported.overrides, text)))
+    if found := answers(data, text):
+        blocks.append("\n".join(f"- **{escape(answer.question)}** {escape(_answer(answer, text))}" for answer in found))
     if data.verdicts:
-        said_of = [(row, captions.reason(data, row, text)) for row in data.verdicts]
-        reasons = [f"{row.title or row.suite}: {said}" for row, said in said_of if said]
+        reasons = [
+            f"{text.words(row.title) or row.suite}{text('colon')}{text.say(row.reason)}"
+            for row in data.verdicts
+            if row.reason
+        ]
         section(text("verdicts"), _table(tables.verdict_table(data, text)), _list(reasons))
-    notes = [captions.accuracy(data, suite, text) for suite in data.suites]
-    notes = [f"{data.suite_title(suite)}: {note}" for suite, note in zip(data.suites, notes, strict=True) if note]
+    noted = {suite: captions.accuracy(data, suite, text) for suite in data.suites}
+    notes = [f"{data.suite_title(suite, text)}{text('colon')}{note}" for suite, note in noted.items() if note]
     if data.candidates:
         section(text("all_candidates"), _table(tables.candidate_table(data, text)), _list(notes))
     if data.drafts:
@@ -74,8 +92,9 @@ def render_markdown(data: ReportData, lang: str = "en") -> str:
         section(text("figure_table"), _table(tables.layer_table(view, text)))
     if (task_table := tables.task_table(data, text)).rows:
         section(text("all_tasks"), _table(task_table))
-    section(text("not_measured"), _list(data.not_measured))
-    section(text("warnings"), _list(data.warnings + (data.analysis.warnings if data.analysis else [])))
+    section(text("not_measured"), _list(_said(data.not_measured, text)))
+    warnings = data.warnings + (data.analysis.warnings if data.analysis else [])
+    section(text("warnings"), _list(_said(warnings, text)))
     if data.plans:
         section(text("plans"), _table(tables.plan_table(data, text)))
     section(text("recipe"), _fenced(data.recipe) if data.recipe else "")

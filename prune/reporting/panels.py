@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from prune.reporting import captions, figures
 from prune.reporting.data import AnalysisView, ReportData
-from prune.reporting.text import Text, percent
+from prune.wording.text import Text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -35,7 +35,7 @@ def evidence_panels(data: ReportData, text: Text) -> list[Panel]:
     """Accuracy against depth for every suite, accuracy against cost, and the break-even plot."""
     found = []
     for index, suite in enumerate(data.suites):
-        title = text("title_accuracy", suite=data.suite_title(suite))
+        title = text("title_accuracy", suite=data.suite_title(suite, text))
         figure = figures.accuracy_by_depth(data, suite, text)
         found.append((f"accuracy-{index}", title, captions.accuracy(data, suite, text), figure, False))
     found.append(("cost", text("title_cost"), captions.cost(data, text), figures.accuracy_by_cost(data, text), False))
@@ -59,9 +59,10 @@ def analysis_panels(view: AnalysisView, text: Text, drop: Sequence[int] = ()) ->
     for identifier, key in CURVES.items():
         title, caption = text(f"title_{identifier}"), captions.extremes(view, key, f"caption_{identifier}", text)
         found.append((identifier, caption, figures.curve(view, {key: title}, title, text, drop), False))
-    share = captions.extremes(view, "final_share", "caption_final", text, percent)
+    share = captions.extremes(view, "final_share", "caption_final", text, text.percent)
     found.append(("final", share, figures.curve(view, {"final_share": ""}, text("title_final"), text), False))
-    found.append(("lens", captions.lens(view, text), figures.curve(view, {"lens/kl": "KL"}, "KL (nats)", text), False))
+    lens = figures.curve(view, {"lens/kl": ""}, text("axis_lens"), text)
+    found.append(("lens", captions.lens(view, text), lens, False))
     use = captions.difficulty(view, text)
     found.append(("difficulty", use, figures.depth_by_difficulty(view, text), False))
     for identifier in ("skip", "future", "local"):

@@ -17,7 +17,7 @@ import numpy as np
 
 from prune.reporting.data import AnalysisView
 from prune.reporting.panels import Panel, analysis_panels
-from prune.reporting.text import Text
+from prune.wording.text import Text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

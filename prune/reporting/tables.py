@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prune.reporting.data import AnalysisView, Candidate, ReportData
-from prune.reporting.text import UNKNOWN, Text, duration, interval, money, percent, quantity, scaled, times
+from prune.analysis.phases import INDICATORS, agreement
+from prune.analysis.stability import CRITERIA
+from prune.reporting.data import AnalysisView, Candidate, ReportData, TaskScore
+from prune.wording.numbers import UNKNOWN, money, quantity, size, times
+from prune.wording.text import Text
 
 LAYER_KEYS = (
     "relative_contribution/attn", "relative_contribution/mlp", "relative_contribution/layer",
@@ -21,11 +24,12 @@ LAYER_KEYS = (
 
 @dataclass
 class Table:
-    """Column heads, rows of text, and the indices of rows to stress."""
+    """Column heads, rows of text, and the indices of rows and columns to stress."""
 
     head: list[str]
     rows: list[list[str]] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)
+    chosen_columns: list[int] = field(default_factory=list)
 
     def without_empty_columns(self) -> Table:
         """The table less the columns in which every cell is unknown."""
@@ -38,14 +42,19 @@ def name_of(candidate: Candidate, text: Text) -> str:
     return text("layers_stage", layers=candidate.num_layers, stage=text(f"stage_{candidate.stage}"))
 
 
-def with_interval(value: float | None, lo: float | None, hi: float | None) -> str:
-    """'94.3 % (92.0–96.6 %)', or the value alone."""
-    ends = interval(lo, hi)
-    return f"{percent(value)} ({ends})" if ends else percent(value)
-
-
 def _by_domain(values: dict[str, float | None], digits: int = 3) -> str:
     return ", ".join(f"{name} {quantity(value, digits)}" for name, value in values.items()) or UNKNOWN
+
+
+def _score(score: TaskScore | None, text: Text) -> str:
+    """A share in per cent, any other metric as a plain number, with its interval."""
+    if score is None:
+        return UNKNOWN
+    if score.is_share:
+        return text.with_interval(score.accuracy, score.lo, score.hi)
+    if score.lo is None or score.hi is None:
+        return quantity(score.accuracy)
+    return text("number_with_interval", value=quantity(score.accuracy), interval=f"{score.lo:.3g}–{score.hi:.3g}")
 
 
 def facts(candidate: Candidate, data: ReportData, text: Text) -> list[tuple[str, str]]:
@@ -53,20 +62,20 @@ def facts(candidate: Candidate, data: ReportData, text: Text) -> list[tuple[str,
     currency = data.cost.currency if data.cost else "USD"
 
     def rate(value: float | None) -> str:
-        return UNKNOWN if value is None else text("tokens_per_s", value=quantity(value))
+        return UNKNOWN if value is None else text("tokens_per_s", value=value)
 
     rows = [
-        (text("parameters"), scaled(candidate.parameters)),
-        (text("bytes"), scaled(candidate.bytes, "B")),
-        (text("kv"), scaled(candidate.kv_bytes_per_token, "B")),
-        (text("peak_memory"), scaled(candidate.peak_memory_bytes, "B")),
+        (text("parameters"), text.count(candidate.parameters)),
+        (text("bytes"), size(candidate.bytes)),
+        (text("kv"), size(candidate.kv_bytes_per_token)),
+        (text("peak_memory"), size(candidate.peak_memory_bytes)),
         (text("decode"), rate(candidate.decode_tokens_per_s)),
         (text("speedup"), times(candidate.decode_speedup)),
         (text("prefill"), rate(candidate.prefill_tokens_per_s)),
         (text("cost_per_million"), money(candidate.cost_per_million_tokens, currency)),
         (text("perplexity"), _by_domain(candidate.perplexity)),
         (text("bits_per_byte"), _by_domain(candidate.bits_per_byte)),
-        (text("healing"), duration(candidate.heal_seconds)),
+        (text("healing"), text.duration(candidate.heal_seconds)),
         (text("heal_tokens"), _tokens(candidate.heal_tokens, "heal_tokens_value", text)),
         (text("healing_cost"), money(candidate.healing_cost, currency)),
         (text("break_even"), _break_even(candidate, text)),
@@ -75,7 +84,7 @@ def facts(candidate: Candidate, data: ReportData, text: Text) -> list[tuple[str,
 
 
 def _tokens(count: float | None, key: str, text: Text) -> str:
-    return UNKNOWN if count is None else text(key, tokens=scaled(count))
+    return UNKNOWN if count is None else text(key, tokens=count)
 
 
 def _break_even(candidate: Candidate, text: Text) -> str:
@@ -85,20 +94,19 @@ def _break_even(candidate: Candidate, text: Text) -> str:
 
 
 def candidate_table(data: ReportData, text: Text) -> Table:
-    """One row a candidate: every suite's accuracy and retention, then its facts."""
-    heads = [text("candidate"), *(data.suite_title(suite) for suite in data.suites)]
+    """One column a candidate: every suite's accuracy with its interval, then the facts; the exported one stressed."""
+    table = Table([text("candidate"), *(name_of(candidate, text) for candidate in data.candidates)])
+    for suite in data.suites:
+        scores = [candidate.suites.get(suite) for candidate in data.candidates]
+        if any(scores):
+            cells = [text.with_interval(score.accuracy, score.lo, score.hi) if score else UNKNOWN for score in scores]
+            table.rows.append([data.suite_title(suite, text), *cells])
     known = [dict(facts(candidate, data, text)) for candidate in data.candidates]
-    names = list(dict.fromkeys(name for row in known for name in row))
-    table = Table(heads + names)
-    for index, candidate in enumerate(data.candidates):
-        cells = [name_of(candidate, text)]
-        for suite in data.suites:
-            score = candidate.suites.get(suite)
-            cells.append(with_interval(score.accuracy, score.lo, score.hi) if score else UNKNOWN)
-        table.rows.append(cells + [known[index].get(name, UNKNOWN) for name in names])
-        if data.exported and candidate.key == f"{data.exported.num_layers}-{data.exported.stage}":
-            table.chosen.append(index)
-    return table.without_empty_columns()
+    for name in dict.fromkeys(name for row in known for name in row):
+        table.rows.append([name, *(row.get(name, UNKNOWN) for row in known)])
+    exported = f"{data.exported.num_layers}-{data.exported.stage}" if data.exported else ""
+    table.chosen_columns = [i for i, candidate in enumerate(data.candidates, start=1) if candidate.key == exported]
+    return table
 
 
 def task_table(data: ReportData, text: Text) -> Table:
@@ -109,7 +117,7 @@ def task_table(data: ReportData, text: Text) -> Table:
         scores = [candidate.tasks.get(task) for candidate in data.candidates]
         metric = next((score.metric for score in scores if score and score.metric), "")
         items = max((score.n for score in scores if score), default=0)
-        cells = [with_interval(s.accuracy, s.lo, s.hi) if s else UNKNOWN for s in scores]
+        cells = [_score(score, text) for score in scores]
         table.rows.append([f"{task} ({metric})" if metric else task, f"{items:,}", *cells])
     return table
 
@@ -124,8 +132,9 @@ def verdict_table(data: ReportData, text: Text) -> Table:
         if row.num_layers is not None and row.stage is not None:
             judged = text("layers_stage", layers=row.num_layers, stage=text(f"stage_{row.stage}"))
         table.rows.append([
-            row.title or row.suite, text(f"verdict_{row.verdict}"), text.known("recommendation", row.recommendation),
-            with_interval(row.retention, row.lo, row.hi), percent(row.floor, 0), items, judged,
+            text.words(row.title) or row.suite, text(f"verdict_{row.verdict}"),
+            text.known("recommendation", row.recommendation), text.with_interval(row.retention, row.lo, row.hi),
+            text.percent(row.floor, 0), items, judged,
         ])  # fmt: skip
     return table
 
@@ -135,8 +144,8 @@ def draft_table(data: ReportData, text: Text) -> Table:
     table = Table([text(key) for key in ("suite", "draft_prompts", "acceptance", "draft_speedup", "draft_expected")])
     for draft in data.drafts:
         table.rows.append([
-            data.suite_title(draft.suite), f"{draft.identical:,} / {draft.prompts:,}", percent(draft.acceptance_rate),
-            times(draft.speedup), times(draft.expected_speedup),
+            data.suite_title(draft.suite, text), f"{draft.identical:,} / {draft.prompts:,}",
+            text.percent(draft.acceptance_rate), times(draft.speedup), times(draft.expected_speedup),
         ])  # fmt: skip
     return table
 
@@ -179,29 +188,49 @@ def pairs(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def duration_pairs(data: ReportData, text: Text) -> list[tuple[str, str]]:
     """Stages with their time, and the total."""
     known = {stage: seconds for stage, seconds in data.durations.items() if seconds is not None}
-    rows = [(stage, duration(seconds)) for stage, seconds in known.items()]
-    return [*rows, (text("total"), duration(sum(known.values())))] if rows else []
+    rows = [(_stage_name(stage, text), text.duration(seconds)) for stage, seconds in known.items()]
+    return [*rows, (text("total"), text.duration(sum(known.values())))] if rows else []
+
+
+def _stage_name(stage: str, text: Text) -> str:
+    """'heal-12' or 'eval-healed-12' in words; a stage without any keeps its own name."""
+    name, *of = stage.split("-")
+    if not text.has(f"step_{name}"):
+        return stage
+    depth = of[-1] if of and of[-1].isdigit() else ""
+    parts = [text(f"stage_{part}") for part in of if text.has(f"stage_{part}")]
+    if depth:
+        parts.insert(0, text("layers_number", layers=int(depth)))
+    return text("step_of", step=text(f"step_{name}"), of=parts) if parts else text(f"step_{name}")
 
 
 def phase_lines(view: AnalysisView | None, text: Text) -> list[str]:
-    """One line for each indicator of a phase change; 'none found' where it found none."""
+    """One line for each indicator of a phase change, 'none found' where it found none; then whether they agree."""
+    changes = view.phase_changes if view else {}
     lines = []
-    for key, value in (view.phase_changes if view else {}).items():
-        name = str(key).replace("_", " ")
-        if isinstance(value, dict) and value.get("layer") is not None:
-            lo, hi = value.get("lo"), value.get("hi")
-            if lo is None or hi is None:
-                lines.append(text("phase_found_plain", name=name, value=value["layer"]))
-            else:
-                lines.append(text("phase_found", name=name, layer=value["layer"], lo=lo, hi=hi))
-        elif value is None or value == [] or isinstance(value, dict):
-            lines.append(text("phase_none", name=name))
+    for indicator in INDICATORS:
+        if indicator not in changes:
+            continue
+        row, name = changes[indicator], text(f"phase_{indicator}")
+        if row is None:
+            lines.append(text("phase_not_found", name=name))
+        elif row.get("lo") is None:
+            lines.append(text("phase_found_plain", name=name, layer=row["layer"]))
         else:
-            lines.append(text("phase_found_plain", name=name, value=value))
-    return lines
+            found = {"layer": row["layer"], "lo": row["lo"], "hi": row["hi"], "share": row.get("found_share")}
+            lines.append(text("phase_found", name=name, **found))
+    return [*lines, text.say(agreement(changes))] if len(lines) > 1 else lines
 
 
 def stability_lines(view: AnalysisView | None, text: Text) -> list[str]:
-    """The stability figures as lines."""
-    rows = pairs(view.stability) if view else []
-    return [text("stability_value", key=key.replace("_", " "), value=value) for key, value in rows]
+    """For each criterion the layers it would drop first, and how often resampled documents choose the same ones."""
+    lines = []
+    for key, name in CRITERIA.items():
+        row = view.stability.get(key) if view else None
+        if row is not None:
+            known = "stability_criterion" if row["documents_needed"] is not None else "stability_criterion_open"
+            lines.append(text(
+                known, criterion=text(name), layers=row["layers"], share=row["same_set"],
+                documents=row["documents_needed"],
+            ))  # fmt: skip
+    return lines

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prune.packaging.saving import HEALING
 from prune.stages.draft import draft_facts
 from prune.stages.heal import candidate_plan
-from prune.verdict import recommend
+from prune.verdict import override_reasons, recommend
+from prune.wording.text import english
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
     from prune.pipeline import Pipeline
     from prune.run_directory import RunDirectory
-    from prune.verdict import CandidateKey, Choice, DraftTrial
+    from prune.verdict import CandidateKey, Choice, ClassVerdict, DraftTrial
 
 
 def export(
@@ -33,9 +33,7 @@ def export(
     key = choice.key
     evidence = judged[key]
     evidence.save(pipeline.root / "evidence")
-    overrides = [f"recipe export.fallback: exported without {name}" for name in choice.refused]
-    if pipeline.recipe.export.override:
-        overrides.append(pipeline.recipe.export.override)
+    overrides = [english(reason) for reason in override_reasons(choice, pipeline.recipe.export.override, {})]
     healing = pipeline.root / key.path / HEALING
     facts = {
         "source": pipeline.recipe.model,
@@ -48,7 +46,7 @@ def export(
         "seed": pipeline.recipe.seed,
         "healing": json.loads(healing.read_text(encoding="utf8")) if healing.is_file() else None,
         "overrides": overrides[:-1],
-        "task_classes": [dataclasses.asdict(recommend(judged, suite.name, drafts)) for suite in evidence.suites],
+        "task_classes": [_task_class(recommend(judged, suite.name, drafts)) for suite in evidence.suites],
         "drafts": draft_facts(drafts),
     }
 
@@ -72,3 +70,11 @@ def export(
         "shards": pipeline.recipe.export.max_shard_size,
     }
     run.stage("export", "export", inputs, work)
+
+
+def _task_class(found: ClassVerdict) -> dict[str, Any]:
+    """One task class's verdict for the manifest."""
+    key = None if found.key is None else {"num_layers": found.key.num_layers, "stage": found.key.stage}
+    return {
+        "suite": found.suite, "recommendation": found.recommendation, "key": key, "reason": english(found.reason),
+    }  # fmt: skip

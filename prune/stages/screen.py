@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from prune.files import sha256_tree, write_json
 from prune.model.loading import load_model
+from prune.wording import Message, message
+from prune.wording.message import ends
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
@@ -24,11 +26,6 @@ if TYPE_CHECKING:
     from prune.run_directory import RunDirectory
 
 SCREEN = "evidence/screen.json"
-VERDICTS = {
-    "FAIL": "screened out",
-    "INCONCLUSIVE": "undecided and left out",
-    "PASS": "not needed, shallower ones passed",
-}
 log = logging.getLogger("prune")
 
 
@@ -83,7 +80,7 @@ def _judged(pipeline: Pipeline, depth: int, original: Any, suites: list[Suite]) 
 
 
 def _row(evidence: Evidence) -> dict[str, Any]:
-    keys = ("title", "n", "retention", "retention_lo", "retention_hi", "verdict")
+    keys = ("title", "titles", "n", "retention", "retention_lo", "retention_hi", "verdict")
     return {
         "overall": evidence.overall,
         "suites": {s.name: {key: getattr(s, key) for key in keys} for s in evidence.suites},
@@ -123,8 +120,8 @@ def _confirmed(rows: Mapping[int, list[dict[str, Any]]], count: int) -> list[int
     return sorted([*passed, *undecided[::-1]][:count] or [max(rows)], reverse=True)
 
 
-def screened_out(root: Path) -> list[str]:
-    """One line for each depth that did not go on, with the figures that decided; empty without a screen."""
+def screened_out(root: Path) -> list[Message]:
+    """One message for each depth that did not go on, with the figures that decided; empty without a screen."""
     if not (root / SCREEN).is_file():
         return []
     found = json.loads((root / SCREEN).read_text(encoding="utf8"))
@@ -132,16 +129,23 @@ def screened_out(root: Path) -> list[str]:
     for depth, looks in found["depths"].items():
         if int(depth) not in found["confirmed"]:
             last = looks[-1]
-            why = "; ".join(_said(row) for row in last["suites"].values())
-            verdict = VERDICTS[last["overall"]]
             lines.append(
-                f"{depth} layers, healed or on the full suites: {verdict} after {last['items_per_task']} items per "
-                f"task as cut, against a floor of {found['floor']:g} ({why})."
+                message(
+                    "missing_screened",
+                    layers=int(depth),
+                    outcome=message(f"screen_{last['overall']}"),
+                    items=last["items_per_task"],
+                    floor=found["floor"],
+                    suites=[_kept(row) for row in last["suites"].values()],
+                )
             )
     return lines
 
 
-def _said(row: Mapping[str, Any]) -> str:
-    if row["retention"] is None or row["retention_lo"] is None:
-        return f"{row['title']}: retention unknown"
-    return f"{row['title']}: retention {row['retention']:.2f} [{row['retention_lo']:.2f}, {row['retention_hi']:.2f}]"
+def _kept(row: Mapping[str, Any]) -> Message:
+    title = {"en": row["title"], **row.get("titles", {})}
+    if row["retention"] is None:
+        return message("screen_undefined", suite=title)
+    return message(
+        "screen_kept", suite=title, share=row["retention"], interval=ends(row["retention_lo"], row["retention_hi"])
+    )

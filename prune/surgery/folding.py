@@ -19,6 +19,8 @@ from torch import nn
 from prune.model.anatomy import Anatomy, is_norm
 from prune.model.sublayers import Contribution, SublayerTracer
 from prune.model.tracing import Walk, stream_of
+from prune.wording import message
+from prune.wording.text import english
 
 Place = Literal["projection", "norm"]
 TOLERANCE = 1e-3  # relative, of an explanation or of a fold
@@ -77,7 +79,7 @@ def find_seat(model: nn.Module, walk: Walk, tracer: SublayerTracer, layer: int, 
             stack.callback(module.register_forward_hook(keep).remove)
         contribution = observe(walk, tracer, layer, hidden)
     if contribution.mlp is None:
-        raise CannotFoldError(tracer.layouts[layer].reason or "attention and MLP cannot be told apart")
+        raise CannotFoldError(english(tracer.layouts[layer].reason or message("apart_unknown")))
     real = walk.batch.attention_mask.bool()
     added = contribution.mlp[real].double()  # [N, d]
     modules = dict(_writers(anatomy, layer))

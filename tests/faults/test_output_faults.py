@@ -191,8 +191,8 @@ def test_f37_failed_gate_is_the_first_line_and_exit_3(monkeypatch: pytest.Monkey
     from prune.reporting.markdown import render_markdown
     from tests.reporting.sample import sample_report
 
-    failed = sample_report().model_copy(update={"ship": "FAIL", "headline": "Nothing ships: arithmetic FAIL."})
-    assert "Nothing ships: arithmetic FAIL" in render_markdown(failed).splitlines()[0]
+    failed = sample_report().model_copy(update={"ship": "FAIL", "exported": None})
+    assert render_markdown(failed).splitlines()[0].startswith("# Do not ship: Keep all 16 layers")
 
     def fail(*args: Any, **options: Any) -> None:
         raise GateFailed("arithmetic FAIL")
@@ -219,7 +219,7 @@ def test_f39_html_escapes_names(tmp_path: Path) -> None:
     from tests.reporting.sample import sample_report
 
     hostile = "<img src=x onerror=alert(1)>"
-    render_html(sample_report().model_copy(update={"title": hostile, "headline": hostile}), tmp_path / "r.html")
+    render_html(sample_report().model_copy(update={"title": hostile}), tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text(encoding="utf8")
     assert hostile not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page

@@ -225,7 +225,6 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
         ({}, {"kept_layers": [0, 1]}, PruneError, "give 4 sorted layer numbers"),
         ({"method": "full", "train_layers": [9]}, {}, UsageError, "no layer 9"),
         ({"lora_target_modules": "nothing"}, {}, UsageError, "does not fit this model"),
-        ({"lora_layers": [4]}, {}, UsageError, "lora_layers: the model has no layer 4; its layers are 0 to 3"),
         ({"lr_scheduler_type": "sometimes"}, {}, UsageError, "lr_scheduler_type"),
         ({"report_to": ["papyrus"]}, {}, UsageError, "report_to"),
     ],

@@ -24,6 +24,8 @@ from prune.reporting.data import (
     SuiteVerdict,
     TaskScore,
 )
+from prune.wording import message
+from prune.wording.message import ends
 
 LAYERS = 16
 ORDER = [11, 10, 9, 12, 8, 6]  # dropped layers, best first
@@ -73,6 +75,7 @@ def sample_candidates() -> list[Candidate]:
                 },
                 tasks={
                     "story_questions": TaskScore(accuracy=general, lo=general - 0.02, hi=general + 0.02, n=ITEMS),
+                    "story_text": TaskScore(accuracy=0.71 / general, metric="bits_per_byte", n=50, is_share=False),
                     "arithmetic_2da": TaskScore(accuracy=min(1.0, math * 1.03), lo=math - 0.04, hi=math + 0.04, n=200),
                     "arithmetic_3da": TaskScore(accuracy=math * 0.97, lo=math - 0.06, hi=math + 0.02, n=200),
                 },
@@ -143,12 +146,20 @@ def sample_analysis(model: str = "demo/counting-16") -> Analysis:
         "versions": {"torch": "2.13", "transformers": "5.23"},
         "scalars": {},
         "phase_changes": {
-            "cosine_sign_flip": {"layer": 8, "lo": 7, "hi": 9},
-            "contribution_change_point": {"layer": 4, "lo": 3, "hi": 6},
+            "cosine_sign_flip": {"layer": 8, "lo": 7, "hi": 9, "found_share": 0.99},
+            "contribution_change_point": {"layer": 4, "lo": 3, "hi": 6, "found_share": 1.0},
             "future_effect_change_point": None,
         },
-        "stability": {"chosen_set": 0.91, "documents_needed": 320},
-        "warnings": ["stories: 2 documents were shorter than two tokens and were left out"],
+        "stability": {
+            "block_influence": {"layers": [9, 10, 11, 12], "same_set": 0.91, "overlap": 0.97, "documents_needed": 320},
+            "output_effect/dnll": {
+                "layers": [9, 10, 11, 13],
+                "same_set": 0.4,
+                "overlap": 0.8,
+                "documents_needed": None,
+            },
+        },
+        "messages": [message("warn_short", domain="stories", documents=2).model_dump(mode="json")],
     }
     return Analysis(info, {key: value.astype(np.float32) for key, value in arrays.items()})
 
@@ -162,22 +173,32 @@ def sample_report(title: str = "demo/counting-16") -> ReportData:
         title=title,
         generated_at="2026-11-24 00:40 UTC",
         ship="PARTIAL",
-        headline="Ship 12 of 16 layers for stories; keep all 16 for arithmetic.",
         verdicts=[
             SuiteVerdict(
-                suite="stories", title="Stories", verdict="PASS", recommendation="use shallow",
+                suite="stories", title={"en": "Stories", "ja": "物語"}, verdict="PASS", recommendation="use shallow",
                 retention=stories.retention, lo=stories.retention_lo, hi=stories.retention_hi, floor=0.95, n=ITEMS,
                 num_layers=12, stage="healed",
             ),
             SuiteVerdict(
-                suite="arithmetic", title="Arithmetic", verdict="FAIL", recommendation="shallow as draft",
+                suite="arithmetic", title={"en": "Arithmetic", "ja": "計算"}, verdict="FAIL",
+                recommendation="shallow as draft",
                 retention=arithmetic.retention, lo=arithmetic.retention_lo, hi=arithmetic.retention_hi, floor=0.95,
                 n=ITEMS, num_layers=12, stage="healed",
-                reason="No depth below 16 passes; the 14-layer checkpoint keeps 77.5 % after healing.",
+                reason=message("sentences", parts=[
+                    message("reason_none_passes", kept=message(
+                        "kept_share", candidate=message("layers_stage", layers=14, stage=message("stage_healed")),
+                        share=0.775, interval=ends(0.73, None), floor=0.95,
+                    )),
+                    message("reason_undecided", items=900),
+                    message("reason_draft", layers=10, identical=200, prompts=200, accepted=0.61, speedup=1.12),
+                ]),
             ),
         ],
         candidates=candidates,
-        exported=Exported(num_layers=12, stage="healed", label="general", overrides=[]),
+        exported=Exported(
+            num_layers=12, stage="healed", passed=["stories"], refused=["arithmetic"],
+            overrides=[message("override_fallback", suite={"en": "Arithmetic", "ja": "計算"})],
+        ),
         analysis=AnalysisView.from_analysis(sample_analysis(title)),
         plans=[
             PlanSummary(num_layers=16, drop=sorted(ORDER[:count]), order=ORDER[:count], criterion="dnll",
@@ -186,21 +207,28 @@ def sample_report(title: str = "demo/counting-16") -> ReportData:
         ],
         cost=Cost(
             price_per_gpu_hour=0.50, healing_seconds=74.0, healing_cost=0.0103, break_even_tokens=138_000,
-            price_note="example price, not a quotation", sensitivity=[
+            price_note={"en": "example price, not a quotation", "ja": "単価は例で、見積もりではありません"},
+            sensitivity=[
                 Sensitivity(name="healing_tokens", low=0.5, high=2, at_low=69_000, at_high=276_000),
                 Sensitivity(name="training_price", low=0.5, high=2, at_low=69_000, at_high=276_000),
                 Sensitivity(name="speedup", low=0.98, high=1.4, at_low=None, at_high=121_000),
             ],
-            setting="CPU, float32, batch 1, context 64",
+            setting=message("setting_measured", batch_size=1, prompt_tokens=64, new_tokens=24, device="cpu",
+                            dtype="float32"),
         ),
         drafts=[
             Draft(suite="arithmetic", prompts=200, identical=200, acceptance_rate=0.61, speedup=1.12,
                   expected_speedup=1.18)
         ],
-        warnings=["arithmetic: 3 of 400 answers were cut at max_gen_toks"],
+        warnings=[message("warn_batch_size", asked=32, used=8)],
         not_measured=[
-            "GSM8K and MATH-500: the demo model cannot answer them",
-            "GPU throughput: no accelerator was available to this run",
+            message("missing_runtimes"),
+            message("missing_peak_memory"),
+            message("missing_draft", suites=[{"en": "Stories", "ja": "物語"}]),
+            message("missing_screened", layers=8, outcome=message("screen_FAIL"), items=50, floor=0.7, suites=[
+                message("screen_kept", suite={"en": "Stories", "ja": "物語"}, share=0.4, interval=ends(None, 0.61)),
+                message("screen_undefined", suite={"en": "Arithmetic", "ja": "計算"}),
+            ]),
         ],
         recipe="model: demo/counting-16\nseed: 0\ndepths: [16, 14, 12, 10]\nplan:\n  criterion: dnll\n"
         "  strategy: greedy\nheal:\n  lora_r: 16\n  learning_rate: 0.001\n",
@@ -211,5 +239,6 @@ def sample_report(title: str = "demo/counting-16") -> ReportData:
             "seed": 0,
             "versions": {"torch": "2.13.0", "transformers": "5.23.0", "lm-eval": "0.4.13"},
         },
-        durations={"analyze": 24.1, "plan": 12.0, "cut": 0.8, "heal": 148.0, "eval": 171.0, "gate": 0.6, "export": 1.9},
+        durations={"analyze": 24.1, "plan": 12.0, "cut-12": 0.8, "heal-12": 148.0, "eval-healed-12": 171.0,
+                   "eval-original": 60.0, "gate": 0.6, "draft": 30.0, "cost": 3.0, "export": 1.9},
     )  # fmt: skip

@@ -4,7 +4,7 @@ import pytest
 
 from prune.reporting import captions
 from prune.reporting.data import AnalysisView
-from prune.reporting.text import Text
+from prune.wording.text import Text
 
 from .sample import sample_report
 
@@ -57,10 +57,3 @@ def test_accuracy_captions_name_the_shallowest_passing_depth() -> None:
     data = sample_report()
     assert "passes the gate: 12. Without healing: 14." in captions.accuracy(data, "stories", TEXT)
     assert "No depth below 16" in captions.accuracy(data, "arithmetic", TEXT)
-
-
-def test_the_headline_is_composed_where_none_was_given() -> None:
-    data = sample_report()
-    data.headline = ""
-    assert captions.headline(data, TEXT) == "Ship 12 of 16 layers for Stories. Keep all 16 layers for Arithmetic."
-    assert "16層" in captions.headline(data, Text("ja"))

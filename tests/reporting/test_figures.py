@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prune.reporting.figures import accuracy_by_depth
-from prune.reporting.text import Text
+from prune.wording.text import Text
 
 from .sample import sample_report
 

@@ -11,7 +11,7 @@ from prune.reporting.data import AnalysisView
 from prune.reporting.figures.layers import depth_by_difficulty
 from prune.reporting.panels import analysis_panels
 from prune.reporting.png import colour, draw, write_pngs
-from prune.reporting.text import Text
+from prune.wording.text import Text
 
 from .sample import sample_report
 

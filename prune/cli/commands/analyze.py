@@ -12,6 +12,7 @@ from prune.cli.flags import (
     DryRun,
     Dtype,
     Json,
+    Lang,
     Model,
     Output,
     Quiet,
@@ -59,6 +60,7 @@ def command(
     trust_remote_code: RemoteCode = False,
     stream: Annotated[bool, typer.Option("--stream", help=STREAM_HELP)] = False,
     stream_memory: Annotated[float, typer.Option("--stream_memory", min=0.0, help=STREAM_MEMORY_HELP)] = 4.0,
+    lang: Lang = "en",
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -82,6 +84,7 @@ def command(
         trust_remote_code=trust_remote_code,
         stream=stream,
         stream_memory=stream_memory,
+        lang=lang,
         dry_run=dry_run,
     )
     if isinstance(result, dict):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from prune.cli.commands.eval import Alpha, Include, Limit, LocalData, Suites
-from prune.cli.flags import DATA_HELP, DryRun, Dtype, Json, Output, Quiet, Seed, split_names
+from prune.cli.flags import DATA_HELP, DryRun, Dtype, Json, Lang, Output, Quiet, Seed, split_names
 from prune.cli.show import emit, number, table
 
 
@@ -32,12 +32,14 @@ def command(
     seed: Seed = 0,
     dtype: Dtype = "float32",
     alpha: Alpha = 0.05,
+    lang: Lang = "en",
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Quality, cost, depth use and width of several checkpoints, with the Pareto front."""
     from prune import api
+    from prune.wording.text import english
 
     result = api.compare(
         models,
@@ -55,6 +57,7 @@ def command(
         seed=seed,
         dtype=dtype,
         alpha=alpha,
+        lang=lang,
         progress=not quiet and sys.stderr.isatty(),
         dry_run=dry_run,
     )
@@ -74,7 +77,7 @@ def command(
         use = [number(m.depth_score), number(m.width_used)]
         rows.append([m.name, m.num_layers, *scores, f"{m.parameters:,}", speed, *use, pareto])
     table("Comparison", columns, rows, quiet=quiet)
-    lines = [f"speed: {result.setting}", f"written: {output} (open compare.html)"]
+    lines = [f"speed: {english(result.setting)}", f"written: {output} (open compare.html)"]
     if result.depth_map:
         lines.insert(0, f"depth map: {result.depth_map['sentence']}")
     emit({}, lines, as_json=False, quiet=quiet)

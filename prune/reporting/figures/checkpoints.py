@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prune.reporting.figures.style import SERIES, layout, literal
-from prune.reporting.text import Text
+from prune.wording.text import Text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

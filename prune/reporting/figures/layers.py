@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.reporting.data import AnalysisView
 from prune.reporting.figures.style import BANDS, SERIES, layout, literal, mark_removed, whiskers, with_band
-from prune.reporting.text import Text
+from prune.wording.text import Text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

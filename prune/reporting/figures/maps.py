@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prune.reporting.data import AnalysisView
 from prune.reporting.figures.style import SCALE, layout, literal, tick
-from prune.reporting.text import Text
+from prune.wording.text import Text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

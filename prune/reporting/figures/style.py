@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prune.reporting.data import AnalysisView
-from prune.reporting.text import runs
+from prune.wording.numbers import runs
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
