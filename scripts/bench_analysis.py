@@ -22,6 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from prune.analysis import analyze, angular, contributions, lens, removals, width
@@ -81,44 +82,72 @@ def alternating(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[st
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def measured(model: torch.nn.Module, batch: Batch, modules: list[Any], rules: Rules, parts: bool = False) -> Records:
-    records = Records(len(batch.index))
-    anatomy = find_anatomy(model)
-    clean = CleanPass(model, anatomy, batch, SublayerTracer(anatomy), rules, parts)
-    for module in modules:
-        module.measure(clean, records)
-    return records
-
-
 def clean_pass(model: torch.nn.Module, repeats: int, length: int) -> None:
-    """The measurements without intervention against a forward pass whose logits are not kept."""
-    shape = model.config
-    batch = next(batches(domain(4, length, shape.vocab_size).documents, 4)).to(model.device)
-    rules, kept = Rules(), {}
+    """The measurements without intervention against a forward pass whose logits are not kept.
+
+    One tracer for all repeats, as one analysis has for all batches: the layouts of the layers are found on the first,
+    whose cost is printed apart. Ratios are taken within a repeat; the spectra of `width`, which an analysis computes
+    once per domain, are charged in full to this one batch.
+    """
+    batch = next(batches(domain(4, length, model.config.vocab_size).documents, 4)).to(model.device)
+    anatomy = find_anatomy(model)
+    tracer = SublayerTracer(anatomy)
 
     def plain() -> None:
         with torch.no_grad():
             model(**model_inputs(model, batch, one_logit=True))
 
-    def with_measures(*modules: Any) -> Callable[[], None]:
-        return lambda: kept.update(records=measured(model, batch, list(modules), rules))
+    def analysed() -> dict[str, float]:
+        records, held = Records(len(batch.index)), []
+        took = {"pass": seconds(lambda: held.append(CleanPass(model, anatomy, batch, tracer, Rules())))}
+        for module in (contributions, angular, width, lens):
+            took[module.__name__.rpartition(".")[2]] = seconds(lambda module=module: module.measure(held[0], records))
+        return took | {"spectra": seconds(lambda: width.derive([records], None))}
 
-    base = (contributions, angular)
-    sides = {"plain": plain, "contributions, angular": with_measures(*base),
-             "+ lens": with_measures(*base, lens), "+ width": with_measures(*base, width)}  # fmt: skip
     with torch.no_grad():
         model(batch.input_ids[:1, :8])  # warm
-    took = alternating(sides, repeats)
-    print(f"clean pass, {parameters(model)}, 4 x {length} tokens: plain {took['plain']:.2f} s")
-    for name in list(sides)[1:]:
-        print(f"  {name}: {took[name] / took['plain']:.3f} x plain")
-    print(f"  lens alone: {(took['+ lens'] - took['contributions, angular']) / took['plain']:.3f} x plain")
-    spectra = seconds(lambda: width.derive([kept["records"]], None))
-    print(f"  width, eigendecompositions once at the end: {spectra / took['plain']:.3f} x plain")
-    tokens = batch.input_ids.numel()
-    print(f"  tokens/s: plain {tokens / took['plain']:.0f}, measured {tokens / took['contributions, angular']:.0f}")
+    print(f"clean pass, {parameters(model)}, 4 x {length} tokens", flush=True)
+    shares: list[dict[str, float]] = []
+    for repeat in range(repeats + 1):
+        once, took = seconds(plain), analysed()
+        base = took["pass"] + took["contributions"] + took["angular"]
+        took = {"plain": once, "base": base, "with width": base + took["width"] + took["spectra"], **took}
+        if repeat:
+            shares.append({name: value / once for name, value in took.items()} | {"seconds": once})
+        else:
+            print(f"  first batch, layouts included: {base / once:.3f} x plain")
+    report = {"base": "contributions, cosines, final shares, Block Influence, both triangles", "with width":
+              "the same with residual width", "pass": "of that, the pass with what layers add", "contributions":
+              "Gram matrix, final stream, sums per document", "angular": "both triangles", "width": "sample of tokens",
+              "spectra": "spectra, once per domain", "lens": "logit lens, 32 tokens a document"}  # fmt: skip
+    for name, words in report.items():
+        values = [share[name] for share in shares]
+        spread = f"{min(values):.3f} to {max(values):.3f}"
+        print(f"  {words}: {statistics.median(values):.3f} x plain ({spread} in {repeats} repeats)")
+    typical = statistics.median(share["seconds"] for share in shares)
+    print(f"  tokens/s of the plain pass: {batch.input_ids.numel() / typical:.0f}")
+    floor(model, batch, plain, typical)
     if model.device.type == "cuda":
-        ceiling(model, tokens / took["plain"])
+        ceiling(model, batch.input_ids.numel() / typical)
+
+
+def floor(model: torch.nn.Module, batch: Batch, plain: Callable[[], None], took: float) -> None:
+    """What the figures need at least: operations, and bytes of streams read or written once, against the plain pass."""
+    with FlopCounterMode(display=False) as counter:
+        plain()
+    layers, tokens = find_anatomy(model).num_layers, batch.input_ids.numel()
+    stream = tokens * model.config.hidden_size  # numbers in one stream
+    gram = 2 * stream * (layers + 1) ** 2
+    dots = 2 * stream * layers * 8  # norms of resid_pre, resid_mid, attn_out, mlp_out, c; three products; c with final
+    moved = model.dtype.itemsize * stream * (layers + 1) + 4 * stream * layers * 5  # streams; attn, mlp; c made, read
+    source, target = torch.ones(1 << 24), torch.empty(1 << 24)  # 64 MiB each: more than a cache
+    target.copy_(source)
+    copied = min(seconds(lambda: target.copy_(source)) for _ in range(5)) / (2 * source.nbytes)
+    print(
+        f"  floor: plain {counter.get_total_flops() / 1e9:.0f} GFLOP; Gram {gram / 1e9:.1f} GFLOP in float64, norms\n"
+        f"  and products {dots / 1e9:.1f} GFLOP, {moved / MIB:.0f} MiB moved: {moved * copied / took:.3f} x plain "
+        "at the speed of a copy on CPU"
+    )
 
 
 def ceiling(model: torch.nn.Module, tokens_per_second: float) -> None:

@@ -24,7 +24,8 @@ from prune.model.tracing import Walk
 PARTS = ("layer", "attn", "mlp")
 """What can be left out of a layer: all that it adds, or what attention or the MLP adds."""
 
-STACK_BYTES = 1 << 28  # of float64 streams at a time in a Gram matrix
+BLOCK_BYTES = {"cpu": 1 << 22, "cuda": 1 << 28}
+"""Float64 streams of a block of tokens at all depths in a Gram matrix: on CPU they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +124,22 @@ class CleanPass:
 
         Float64, because an angle near 0 is the square root of a rounding error of its cosine.
         """
-        streams, device = self.walk.resid_pre, self.walk.resid_pre[-1].device
-        width = streams[0].shape[-1]
-        chunk = max(1, STACK_BYTES // (8 * len(streams) * width))
-        selected = [stream[self.mask.to(stream.device)] for stream in streams]  # (L+1) x [N, d]
-        parts = []
-        for begin in range(0, len(self.row), chunk):
-            stack = torch.stack([s[begin : begin + chunk].to(device).double() for s in selected], 1)  # [n, L+1, d]
-            parts.append(stack @ stack.transpose(1, 2))  # [n, L+1, L+1]
-        return torch.cat(parts)
+        streams = [self.tokens(stream) for stream in self.walk.resid_pre]  # (L+1) x [N, d]
+        depths, (tokens, width), device = len(streams), streams[0].shape, streams[-1].device
+        size = min(tokens, max(1, BLOCK_BYTES.get(device.type, BLOCK_BYTES["cuda"]) // (8 * depths * width)))
+        block = torch.empty(size, depths, width, dtype=torch.float64, device=device)
+        gram = torch.empty(tokens, depths, depths, dtype=torch.float64, device=device)  # [N, L+1, L+1]
+        for begin in range(0, tokens, size):
+            end = min(begin + size, tokens)
+            part = block[: end - begin]  # [n, L+1, d]
+            for depth, stream in enumerate(streams):
+                part[:, depth] = stream[begin:end]
+            torch.bmm(part, part.transpose(1, 2), out=gram[begin:end])
+        return gram
+
+    def tokens(self, stream: torch.Tensor) -> torch.Tensor:
+        """[N, d] real tokens of a stream [B, T, d], where it lies; without padding a view of it."""
+        return stream.flatten(0, 1) if len(self.row) == self.mask.numel() else stream[self.mask.to(stream.device)]
 
     def by_document(self, values: torch.Tensor, row: torch.Tensor | None = None) -> np.ndarray:
         """Sums over each document's tokens, float64.

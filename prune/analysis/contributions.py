@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from prune.analysis.clean_pass import CleanPass
-from prune.analysis.layer_reader import SMALLEST_NORM, cosine
+from prune.analysis.layer_reader import SMALLEST_NORM, cosine, row_dots
 from prune.analysis.statistics import Records
 
 
@@ -42,14 +42,9 @@ def _streams(clean: CleanPass, records: Records) -> None:
     influence = 1 - cosine(neighbours, norm[:, :-1], norm[:, 1:])  # [N, L]
     records.add("block_influence", clean.index, clean.by_document(influence), clean.lengths)
 
-    final = clean.walk.resid_pre[-1]
-    final = final[clean.mask.to(final.device)].float()  # [N, d]
-    dots, sizes = [], []
-    for added in clean.reader.added:
-        moved = added.to(final.device)  # [N, d]
-        dots.append(torch.linalg.vecdot(moved, final))
-        sizes.append(torch.linalg.vector_norm(moved, dim=-1))
-    dot, size = torch.stack(dots, 1).double(), torch.stack(sizes, 1).double()  # [N, L], [N, L]
+    final = clean.tokens(clean.walk.resid_pre[-1]).float()  # [N, d]
+    dot = torch.stack([row_dots(added.to(final.device), final) for added in clean.reader.added], 1).double()  # [N, L]
+    size = torch.stack([size.to(final.device) for size in clean.reader.sizes], 1).double()  # [N, L]
     length = norm[:, -1:]  # [N, 1]
     records.add("final_cosine/layer", clean.index, clean.by_document(cosine(dot, size, length)), clean.lengths)
     share = torch.cat([gram[:, :1, -1], dot], 1) / (length**2).clamp(min=SMALLEST_NORM**2)  # [N, L+1]

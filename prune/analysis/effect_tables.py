@@ -90,7 +90,7 @@ def percentiles(parts: Sequence[Records], draws: Sequence[np.ndarray] | None, fa
     for name in sorted({name for part in parts for name in part.samples if name.startswith(f"{family}/")}):
         used = [(number, part.samples[name]) for number, part in enumerate(parts) if name in part.samples]
         base = np.concatenate([np.full(len(s.priority), s.tokens_per_sample) for _, s in used])  # [n]
-        effects = np.concatenate([s.values["effect"] for _, s in used])  # [n, P]
+        effects = np.concatenate([s.values("effect") for _, s in used])  # [n, P]
         depth = int((1 + np.sqrt(1 + 8 * effects.shape[1])) / 2)
         figures[f"{name}/p99"] = _square(weighted_quantile(effects, base[None])[0], depth)
         if draws is not None:

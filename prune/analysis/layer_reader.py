@@ -13,11 +13,19 @@ import torch
 from prune.model.sublayers import Contribution
 
 SMALLEST_NORM = 1e-6  # denominators are clamped here
+ROWS = 64  # tokens at a time on CPU, so that a product of two streams is summed while it is in the cache
 
 
 def cosine(dot: torch.Tensor, norm_a: torch.Tensor, norm_b: torch.Tensor) -> torch.Tensor:
     """dot / (‖a‖·‖b‖), 0 where either vanishes."""
     return dot / (norm_a * norm_b).clamp(min=SMALLEST_NORM**2)
+
+
+def row_dots(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """[N, d], [N, d] -> [N] inner products of rows, without a second [N, d] in memory on CPU."""
+    if a.device.type != "cpu" or len(a) <= ROWS:
+        return torch.linalg.vecdot(a, b)
+    return torch.cat([torch.linalg.vecdot(x, y) for x, y in zip(a.split(ROWS), b.split(ROWS), strict=True)])
 
 
 class LayerReader:
@@ -27,6 +35,7 @@ class LayerReader:
         relative: part (attn, mlp, layer) -> list of [N] float32, ‖added‖ / ‖stream it is added to‖.
         cosines: part -> list of [N] float32, cosine of the added vector with that stream.
         added: list of [N, d] float32, the contribution of each layer.
+        sizes: list of [N] float32, the norm of each layer's contribution.
         attn: list of [N, d] float32, attention's; empty unless asked for, or when it cannot be told from the MLP's.
         mlp: list of [N, d] float32, likewise.
     """
@@ -40,6 +49,7 @@ class LayerReader:
         self.relative: dict[str, list[torch.Tensor]] = {"attn": [], "mlp": [], "layer": []}
         self.cosines: dict[str, list[torch.Tensor]] = {"attn": [], "mlp": [], "layer": []}
         self.added: list[torch.Tensor] = []
+        self.sizes: list[torch.Tensor] = []
 
     def __call__(self, seen: Contribution) -> None:
         mask: torch.Tensor | slice = self.mask.to(seen.resid_pre.device)
@@ -53,22 +63,27 @@ class LayerReader:
                 mlp=None if seen.mlp is None else seen.mlp.flatten(0, 1),
             )
         pre = seen.resid_pre[mask].float()  # [N, d]
+        length = torch.linalg.vector_norm(pre, dim=-1)  # [N]
         if seen.attn is None or seen.mlp is None:
             added = seen.resid_post[mask].float() - pre  # [N, d]
         else:
             attn, mlp = seen.attn[mask], seen.mlp[mask]  # [N, d], [N, d]
             added = attn + mlp  # [N, d]
-            self._record("attn", attn, pre)
-            self._record("mlp", mlp, pre if seen.parallel else pre + attn)
+            self._record("attn", attn, pre, length)
+            if seen.parallel:
+                self._record("mlp", mlp, pre, length)
+            else:
+                mid = pre + attn  # [N, d]
+                self._record("mlp", mlp, mid, torch.linalg.vector_norm(mid, dim=-1))
             if self.keep_parts:
                 self.attn.append(attn)
                 self.mlp.append(mlp)
-        self._record("layer", added, pre)
+        self.sizes.append(self._record("layer", added, pre, length))
         self.added.append(added)
 
-    def _record(self, part: str, added: torch.Tensor, stream: torch.Tensor) -> None:
+    def _record(self, part: str, added: torch.Tensor, stream: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+        """Figures of what is added [N, d] to a stream [N, d] of these lengths [N]; gives the norms of the former."""
         size = torch.linalg.vector_norm(added, dim=-1)  # [N]
-        base = torch.linalg.vector_norm(stream, dim=-1)  # [N]
-        dot = torch.linalg.vecdot(added, stream)  # [N]
-        self.relative[part].append(size / base.clamp(min=SMALLEST_NORM))
-        self.cosines[part].append(cosine(dot, size, base))
+        self.relative[part].append(size / length.clamp(min=SMALLEST_NORM))
+        self.cosines[part].append(cosine(row_dots(added, stream), size, length))
+        return size

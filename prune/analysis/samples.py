@@ -38,14 +38,21 @@ class TokenSample:
         seen: tokens offered so far.
         priority: [n] uint64, ascending.
         group: [n] the resampling group of each token's document.
-        values: name -> [n, *shape].
+        stored: name -> [n, *shape]; a newcomer takes the place of the token that it drives out, so these are in no
+            order of their own.
+        place: [n] where the values of each token lie in `stored`.
     """
 
     capacity: int
     seen: int = 0
     priority: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     group: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    values: dict[str, np.ndarray] = field(default_factory=dict)
+    stored: dict[str, np.ndarray] = field(default_factory=dict)
+    place: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def values(self, name: str) -> np.ndarray:
+        """[n, *shape] what was measured, in the order of priority; a copy."""
+        return self.stored[name][self.place]
 
     @property
     def tokens_per_sample(self) -> float:
@@ -72,14 +79,23 @@ class TokenSample:
         self.seen += offered
         if not len(priority):
             return
-        joined = np.concatenate([self.priority, priority])
+        held, joined = len(self.priority), np.concatenate([self.priority, priority])
         order = np.argsort(joined, kind="stable")[: self.capacity]
-        self.priority = joined[order]
-        self.group = np.concatenate([self.group, group])[order]
+        newcomers = np.sort(order[order >= held]) - held
+        driven_out = np.setdiff1d(np.arange(held), order)
+        places = np.concatenate([self.place[driven_out], np.arange(held, held + len(newcomers) - len(driven_out))])
+        place = np.concatenate([self.place, np.zeros(len(priority), dtype=np.int64)])
+        place[held + newcomers] = places
         for name, value in values.items():
-            old = self.values.get(name)
-            self.values[name] = (value if old is None else np.concatenate([old, value]))[order]
+            reused, entering = len(driven_out), value[newcomers]
+            if len(newcomers) > reused:
+                old = self.stored.get(name, value[:0])
+                self.stored[name] = np.concatenate([old, entering[reused:]])
+            self.stored[name][places[:reused]] = entering[:reused]
+        self.priority, self.place = joined[order], place[order]
+        self.group = np.concatenate([self.group, group])[order]
 
     def merge(self, other: TokenSample) -> None:
         """Fold in the sample of another part of the same domain."""
-        self.add(other.priority, other.group, other.values, other.seen)
+        values = {name: other.values(name) for name in other.stored}
+        self.add(other.priority, other.group, values, other.seen)

@@ -2,8 +2,11 @@
 
 Is d_model saturated? Answered from the spectrum of the stream's covariance over tokens. A covariance is d x d at every
 depth, so this runs on a sample of tokens (see `samples`; at most `DOMAIN_TOKENS` of a domain, `ALL_TOKENS` and
-`SAMPLE_BYTES` for all domains) through the Gram matrix of whichever is smaller, tokens or width. No participation ratio
-above the number of tokens sampled can be seen: the scalar `width/tokens` says how many there were.
+`SAMPLE_BYTES` for all domains) through the Gram matrix of whichever is smaller, tokens or width. The scalar
+`width/tokens` says how many tokens, n, there were. The participation ratio R is freed of the bias of a sample (it would
+come out as R / (1 + R/n)). Leading eigenvalues are not: those of few tokens are high, so a stable rank r is low, by at
+most about 2.5 r/n of itself. Eigenvectors are sought in float32: those that hold 99 % of the variance of n tokens have
+eigenvalues of at least λ_max / (100 n), well above its rounding.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ SAMPLE_BYTES = 1 << 29  # of streams and contributions kept for all domains toge
 TOP = (1, 4, 16)  # principal directions whose share of the variance is given
 HELD = 0.99  # share of the variance that a stream's principal directions must hold to count as its span
 RESAMPLES = 100
+RESOLVED = 1e-6  # of the largest eigenvalue: what float32 leaves of an eigenvalue below is its rounding
 SUBSPACE = 32  # resampled leading eigenvalues are sought among so many principal directions of the whole sample
 
 
@@ -35,16 +39,21 @@ def measure(clean: CleanPass, records: Records) -> None:
     sample = records.sample("width", max(2, capacity))
     priority = token_priority(clean.document, clean.position)  # [N]
     kept = np.flatnonzero(sample.admits(priority))  # [n]
-    place = clean.mask.nonzero()[torch.from_numpy(kept).to(clean.mask.device)]  # [n, 2]
+    token = torch.from_numpy(kept).to(clean.row.device)  # [n]
+    place = clean.mask.flatten().nonzero()[token, 0]  # [n] among the batch's B·T places
     values = {
-        "stream": _stacked([s[place[:, 0].to(s.device), place[:, 1].to(s.device)] for s in streams]),  # [n, L+1, d]
-        "added": _stacked([a[torch.from_numpy(kept).to(a.device)] for a in clean.reader.added]),  # [n, L, d]
+        "stream": _stacked([stream.flatten(0, 1) for stream in streams], place),  # [n, L+1, d]
+        "added": _stacked(clean.reader.added, token),  # [n, L, d]
     }
     sample.add(priority[kept], clean.document[kept] % records.groups, values, len(priority))
 
 
-def _stacked(parts: Sequence[torch.Tensor]) -> np.ndarray:
-    return torch.stack([part.float().cpu() for part in parts], 1).numpy()
+def _stacked(parts: Sequence[torch.Tensor], rows: torch.Tensor) -> np.ndarray:
+    """[n, depths, d] float32: these rows [n] of the parts [N, d] of every depth."""
+    found = torch.empty(len(rows), len(parts), parts[0].shape[-1])
+    for depth, part in enumerate(parts):
+        found[:, depth] = part[rows.to(part.device)]
+    return found.numpy()
 
 
 def derive(parts: Sequence[Records], draws: Sequence[np.ndarray] | None) -> dict[str, np.ndarray]:
@@ -69,42 +78,50 @@ def derive(parts: Sequence[Records], draws: Sequence[np.ndarray] | None) -> dict
         counts = np.concatenate([draws[i][:RESAMPLES, s.group] for i, s in used], 1)  # [R, n]
         weights = np.concatenate([weights, base * counts])
     weights = torch.from_numpy(weights[weights.astype(bool).sum(1) >= 2])
+    unseen = torch.from_numpy(1 - 1 / base)  # [n]
     rows: dict[str, list[np.ndarray]] = {}
-    for depth in range(used[0][1].values["stream"].shape[1]):
-        stream = torch.from_numpy(np.concatenate([s.values["stream"][:, depth] for _, s in used]))  # [n, d]
-        added = None
-        if depth < used[0][1].values["added"].shape[1]:
-            added = torch.from_numpy(np.concatenate([s.values["added"][:, depth] for _, s in used]))  # [n, d]
-        for key, values in depth_figures(stream, added, weights).items():
+    layers = used[0][1].stored["added"].shape[1]
+
+    def at(depth: int, name: str) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate([s.stored[name][s.place, depth] for _, s in used]))  # [n, d]
+
+    for depth in range(layers + 1):
+        added = at(depth, "added") if depth < layers else None
+        for key, values in depth_figures(at(depth, "stream"), added, weights, unseen).items():
             rows.setdefault(f"width/{key}", []).append(values)
     return _with_intervals({key: np.stack(values, 1) for key, values in rows.items()}) | {
         "width/tokens": np.asarray(weights.shape[1], dtype=np.float32)
     }
 
 
-def depth_figures(stream: torch.Tensor, added: torch.Tensor | None, weights: torch.Tensor) -> dict[str, np.ndarray]:
+def depth_figures(
+    stream: torch.Tensor, added: torch.Tensor | None, weights: torch.Tensor, unseen: torch.Tensor
+) -> dict[str, np.ndarray]:
     """All figures of one depth for several weightings of the tokens.
 
     Args:
         stream: [n, d] float32.
         added: [n, d] float32, what the layer adds; None after the last.
         weights: [W, n] float64; the first is the plain figure, the others are resamples.
+        unseen: [n] float64, of the tokens that each stands for the share that is not in the sample.
 
     Returns:
         key -> [W] or [W, 3] float64.
     """
     p = weights / weights.sum(1, keepdim=True)  # [W, n]
     centred = stream - (p[0] @ stream.double()).float()  # [n, d]
-    scaled = centred * p[0].sqrt().float()[:, None]  # [n, d], its Gram matrix is the covariance's
+    gram = centred @ centred.T  # [n, n]
+    root = p[0].sqrt().float()[:, None]  # [n, 1]
+    scaled = centred * root  # [n, d]; the covariance is scaled.T @ scaled
     wide = len(scaled) <= scaled.shape[1]
-    values, vectors = torch.linalg.eigh((scaled @ scaled.T if wide else scaled.T @ scaled).double())  # ascending
+    values, vectors = torch.linalg.eigh(root * gram * root.T if wide else scaled.T @ scaled)  # ascending
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-    rank = max(1, int((values > values[0] * 1e-7).sum()))
-    if wide:  # the covariance's directions from the Gram matrix's
-        directions = (scaled.T @ vectors[:, :rank].float()) / values[:rank].sqrt().float()  # [d, rank]
-    else:
-        directions = vectors[:, :rank].float()
-    found = _spectral(centred, directions, values, p)
+    rank = max(1, int((values > values[0] * RESOLVED).sum()))
+    directions = vectors[:, :rank]  # [d, rank]
+    if wide:  # those of the covariance from those of the Gram matrix
+        directions = (scaled.T @ directions) / values[:rank].sqrt().clamp(min=1e-30)  # [d, rank]
+    values = values.double()
+    found = _spectral(gram.double(), centred @ directions[:, :SUBSPACE], values, p, unseen)
     if added is not None:
         held = int((values.cumsum(0) < HELD * values.sum()).sum()) + 1
         inside = (added @ directions[:, : min(held, rank)]).double().square().sum(1)  # [n]
@@ -114,20 +131,30 @@ def depth_figures(stream: torch.Tensor, added: torch.Tensor | None, weights: tor
 
 
 def _spectral(
-    centred: torch.Tensor, directions: torch.Tensor, values: torch.Tensor, p: torch.Tensor
+    gram: torch.Tensor, coordinates: torch.Tensor, values: torch.Tensor, p: torch.Tensor, unseen: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Participation ratio, stable rank and top shares: exact for the first weighting, and for all others exact but
     for the leading eigenvalues, which are sought in the leading `SUBSPACE` directions.
 
     tr C = Σ p_i K_ii - b and tr C² = Σ p_i p_j K_ij² - 2 Σ p_i a_i² + b², with K the Gram matrix of the centred rows,
-    a = K p and b = p·a.
+    a = K p and b = p·a. Of n tokens that stand for N, a token's product with itself is n/N times as frequent among all
+    pairs as in the sample, hence the correction of tr C² (Horvitz and Thompson's estimator, to order 1/n; none when
+    all tokens are there).
+
+    Args:
+        gram: K, [n, n] float64.
+        coordinates: [n, m] float32 of the centred rows in the m leading directions.
+        values: the covariance's eigenvalues, descending.
+        p: [W, n] float64 weights of the tokens, each row summing to 1.
+        unseen: [n] float64, 1 - n/N.
     """
-    gram = (centred @ centred.T).double()  # [n, n]
     a = p @ gram  # [W, n]
     b = (p * a).sum(1)  # [W]
     trace = p @ gram.diagonal() - b  # [W]
     square = ((p @ gram.square()) * p).sum(1) - 2 * (p * a.square()).sum(1) + b.square()  # [W]
-    coordinates = (centred @ directions[:, :SUBSPACE]).double()  # [n, m]
+    own = gram.diagonal() - 2 * a + b[:, None]  # [W, n] squared norms of the rows centred by each weighting
+    square = square - (p.square() * own.square()) @ unseen  # [W]
+    coordinates = coordinates.double()  # [n, m]
     mean = p @ coordinates  # [W, m]
     size = coordinates.shape[1]
     products = (coordinates[:, :, None] * coordinates[:, None, :]).reshape(len(coordinates), size * size)  # [n, m²]

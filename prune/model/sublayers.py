@@ -24,6 +24,7 @@ from prune.wording import Message, message
 Source = Literal["module", "norm", "difference"]
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative residual of an explanation
 HALF_TOLERANCE = 0.1  # the stream itself is rounded by 3-17 % of a contribution there
+CHECKED_TOKENS = 256  # evenly spaced, on which an explanation is tried
 
 
 @dataclass(frozen=True)
@@ -229,8 +230,8 @@ def _parallel_layout(seen: _Seen, resid_post: torch.Tensor, mask: torch.Tensor |
     assert seen.mlp_out is not None
     if seen.attn_out.shape != resid_post.shape or seen.mlp_out.shape != resid_post.shape:
         return Layout(parallel=True, reason=message("apart_output_shape"))
-    change = _tokens(resid_post, mask) - _tokens(seen.resid_pre, mask)  # [N, d]
-    parts = torch.stack([_tokens(seen.attn_out, mask).flatten(), _tokens(seen.mlp_out, mask).flatten()], 1)  # [N·d, 2]
+    change = _tokens(resid_post, mask) - _tokens(seen.resid_pre, mask)  # [n, d]
+    parts = torch.stack([_tokens(seen.attn_out, mask).flatten(), _tokens(seen.mlp_out, mask).flatten()], 1)  # [n·d, 2]
     scales = torch.linalg.lstsq(parts.T @ parts, parts.T @ change.flatten()).solution  # [2]
     error = (parts @ scales - change.flatten()).norm() / change.norm().clamp(min=1e-30)
     if float(error) > TOLERANCE.get(resid_post.dtype, HALF_TOLERANCE):
@@ -247,12 +248,12 @@ def _explain(
     mask: torch.Tensor | None,
 ) -> Rule:
     """The first value that, times a constant, equals the change of the stream; the difference itself if none does."""
-    change = _tokens(after, mask) - _tokens(before, mask)  # [N, d]
+    change = _tokens(after, mask) - _tokens(before, mask)  # [n, d]
     candidates: list[tuple[Source, torch.Tensor | None]] = [("norm", norm), ("module", module)]
     for source, value in candidates:
         if value is None or value.shape != after.shape:
             continue
-        part = _tokens(value, mask)  # [N, d]
+        part = _tokens(value, mask)  # [n, d]
         scale = float((part * change).sum() / (part * part).sum().clamp(min=1e-30))
         error = float((scale * part - change).norm() / change.norm().clamp(min=1e-30))
         if error <= TOLERANCE.get(after.dtype, HALF_TOLERANCE):
@@ -265,9 +266,13 @@ def _tidy(scale: float) -> float:
 
 
 def _tokens(tensor: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """[N, d] float64 of the real tokens."""
+    """[n, d] float64: at most `CHECKED_TOKENS` of the real tokens, evenly spaced from the first."""
     flat = tensor.reshape(-1, tensor.shape[-1])
-    return (flat if mask is None else flat[mask.reshape(-1).to(flat.device)]).double()
+    if mask is None:
+        real = torch.arange(len(flat), device=flat.device)  # [N]
+    else:
+        real = mask.reshape(-1).nonzero()[:, 0].to(flat.device)  # [N]
+    return flat[real[:: max(1, -(-len(real) // CHECKED_TOKENS))]].double()
 
 
 def _stream_before_mlp(seen: _Seen) -> torch.Tensor:
