@@ -117,7 +117,7 @@ def edit_config(config: dict[str, Any], keep: Sequence[int], *, resolve: Resolve
     edit_family(text, kind, n, keep, new_index)
     _make_explicit(text, kind, n, keep, new_index, before, resolve)
     if fixed:
-        _check_fixed(text, kind, keep, fixed)
+        _check_fixed(text, kind, keep, fixed, types)
     for part in {id(edited): edited, id(text): text}.values():
         if isinstance(part.get("quantization_config"), dict):
             edit_quantization(part["quantization_config"], n, new_index)
@@ -222,12 +222,21 @@ def _resolved(text: dict[str, Any], n: int, resolve: Resolver) -> Lists:
     return derived if resolve is from_class else derived | explicit
 
 
-def _check_fixed(text: dict[str, Any], kind: str, keep: Sequence[int], fixed: Lists) -> None:
+def _check_fixed(text: dict[str, Any], kind: str, keep: Sequence[int], fixed: Lists, types: Sequence[str]) -> None:
     """Lists that a config class computes and that no field can state must come out as the kept layers' entries."""
     after = fixed_lists(text)
     for name, value in fixed.items():
-        if name in after and after[name] != [value[i] for i in keep]:
-            raise PruneError(f"config.json: {name}: {kind} would derive {after[name]} for the kept layers {list(keep)}")
+        wanted, found = [value[i] for i in keep], after.get(name)
+        if name == "kv_sharing_modes" and found is not None and len(types) == len(value):
+            wanted, found = (_stores_read(modes, [types[i] for i in keep]) for modes in (wanted, found))
+        if found is not None and found != wanted:
+            raise PruneError(f"config.json: {name}: {kind} would derive {found} for the kept layers {list(keep)}")
+
+
+def _stores_read(modes: Sequence[str | None], types: Sequence[str]) -> list[str | None]:
+    """KV-sharing modes, without the layers that store keys and values which no later layer of their kind reuses."""
+    reused = {kind for mode, kind in zip(modes, types, strict=True) if mode == "reuse"}
+    return [None if m == "store" and kind not in reused else m for m, kind in zip(modes, types, strict=True)]
 
 
 def _keep_one_attention(types: Sequence[str], keep: Sequence[int]) -> None:

@@ -2,8 +2,9 @@
 
 Everything is checked and planned before the first byte is written; the result is built in a hidden sibling
 directory, proved in a child process, and only then gets its name. Assumptions: layers are removed, never reordered;
-tensor bytes are copied unchanged, but for those that a plan's compensation replaces (`replacements`); families without
-a known rule are decided by the proof and cannot be cut without it.
+tensor bytes are copied unchanged, but for those that a plan's compensation replaces (`replacements`), and tensors that
+hold a share of every layer lose the removed layers' (`packed`); families without a known rule are decided by the proof
+and cannot be cut without it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from prune.surgery.config_fields import MTP_COUNTS, check_causal, depth_of, edit
 from prune.surgery.derived import KNOWN
 from prune.surgery.layers import complement, parse_layers
 from prune.surgery.names import find_prefix, rename_tensors
+from prune.surgery.packed import plan_slices
 from prune.surgery.record import write_record
 from prune.surgery.replacements import replace_tensors, replacements_of
 from prune.surgery.writer import Shard, parse_size, plan_shards, write_shards
@@ -112,7 +114,8 @@ def cut(
     if carried and replaced:
         raise UsageError("--adapter: the plan's compensation changes weights under the adapter; use a plan without it")
     # A linked shard is the source's own file: nothing may be written into it.
-    shards = plan_shards(checkpoint, renamed, limit, link=link and not replaced)
+    slices = plan_slices(checkpoint, depth, keep)
+    shards = plan_shards(checkpoint, renamed, limit, link=link and not replaced, slices=slices)
     result = CutResult(model, str(target), depth, keep, drop, sum(shard.bytes for shard in shards), [], False)
     if dry_run:
         return result

@@ -95,16 +95,11 @@ def _refuse_types(text: dict[str, Any], kind: str, keep: Sequence[int], types: S
 
 
 def _refuse_shared(text: dict[str, Any], kind: str, n: int, keep: Sequence[int], types: Sequence[str]) -> None:
-    """Layers that other layers, or one packed tensor, depend on."""
-    if kind in ("gemma3n_text", "gemma4_text") and text.get("hidden_size_per_layer_input", 256):
-        raise PruneError(
-            "config.json: hidden_size_per_layer_input: embed_tokens_per_layer and per_layer_model_projection pack all"
-            " layers into one tensor, which is not sliced"
-        )
+    """Layers that other layers depend on."""
     shared = text.get("num_kv_shared_layers") or 0
     if shared and len(types) == n:
-        own = types[: n - shared]
-        sources = {max(i for i, t in enumerate(own) if t == name) for name in set(types[n - shared :]) & set(own)}
+        own, readers = types[: n - shared], {types[i] for i in keep if i >= n - shared}
+        sources = {max(i for i, t in enumerate(own) if t == name) for name in readers & set(own)}
         gone = sorted(sources - set(keep))
         if gone:
             raise PruneError(f"config.json: num_kv_shared_layers: later layers read layer {gone[0]}'s keys; keep it")

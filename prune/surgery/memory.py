@@ -1,8 +1,8 @@
 """Removing layers from a loaded model, in place, so that it equals the checkpoint that `cut` writes.
 
-Three things change together: the layer list, the layer number that each sub-module keeps for the cache, and every
-depth-dependent field of the config, which all modules share and which is therefore edited in place. Forgetting one is
-silent in many families (masks are chosen by `config.layer_types[i]`).
+Four things change together: the layer list, the layer number that each sub-module keeps for the cache, weights that
+hold a share of every layer, and every depth-dependent field of the config, which all modules share and which is
+therefore edited in place. Forgetting one is silent in many families (masks are chosen by `config.layer_types[i]`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from prune.model.layer_list import find_layer_list, text_config
 from prune.surgery.config_fields import edit_config
 from prune.surgery.derived import config_object, from_class
 from prune.surgery.layers import complement
+from prune.surgery.packed import AXES
 from prune.surgery.signature import NUMBERING, check_signatures, skeleton
 
 if TYPE_CHECKING:
@@ -37,9 +38,12 @@ def drop_layers(model: PreTrainedModel, drop: Sequence[int]) -> PreTrainedModel:
     path, layers = find_layer_list(model)
     keep = complement(list(drop), len(layers), "drop")
     values, pattern = _checked(model, len(layers), keep)
+    packed = _packed(model, pattern, len(layers), keep)
     parent = model.get_submodule(path.rpartition(".")[0])
     setattr(parent, path.rpartition(".")[2], type(layers)(layers[old] for old in keep))
     vars(text_config(model)).update(values)
+    for path, weight in packed.items():
+        _resize(model.get_submodule(path), pattern.get_submodule(path), weight)
     _take_numbers(model, pattern)
     return model
 
@@ -63,6 +67,39 @@ def _checked(model: PreTrainedModel, depth: int, keep: list[int]) -> tuple[dict[
     pattern = skeleton(type(model), shallow)
     check_signatures(skeleton(type(model), model.config), pattern, keep)
     return changed, pattern
+
+
+def _packed(model: nn.Module, pattern: nn.Module, depth: int, keep: list[int]) -> dict[str, nn.Parameter]:
+    """The kept layers' shares of weights that hold a share of every layer, by the path of their module.
+
+    Raises:
+        PruneError: such a module is wrapped or quantised.
+    """
+    import torch
+    from torch import nn
+
+    found = {}
+    own = dict(model.named_modules())
+    for path, part in pattern.named_modules():
+        if (axis := AXES.get(path.rpartition(".")[2])) is None:
+            continue
+        if path not in own or type(own[path]) is not type(part):
+            raise PruneError(
+                f"{path} holds all layers' shares, and is wrapped or quantised: it cannot be cut in memory"
+            )
+        weight = own[path].weight
+        chosen = torch.tensor(keep, device=weight.device)
+        shares = weight.detach().unflatten(axis, (depth, -1)).index_select(axis, chosen)
+        found[path] = nn.Parameter(shares.flatten(axis, axis + 1), requires_grad=weight.requires_grad)
+    return found
+
+
+def _resize(module: nn.Module, like: nn.Module, weight: nn.Parameter) -> None:
+    """Give a module its smaller weight, and the sizes that it states about itself."""
+    module.weight = weight
+    for name, value in vars(like).items():
+        if type(value) is int:
+            setattr(module, name, value)
 
 
 def _differs(old: Any, new: Any) -> bool:

@@ -21,6 +21,7 @@ from prune.surgery.checkpoint import CONFIG, read_checkpoint, read_json
 from prune.surgery.config_fields import check_causal, depth_of, text_part
 from prune.surgery.families import PROVEN
 from prune.surgery.names import find_prefix
+from prune.surgery.packed import check_packed
 from prune.surgery.replay import check_replay
 from prune.surgery.signature import check_directories, model_class
 
@@ -107,9 +108,11 @@ def prove(source: Path, result: Path, keep: Sequence[int]) -> dict[str, Any]:
     Raises:
         PruneError: the first thing that is wrong.
     """
+    config = read_json(source / CONFIG)
     check_directories(source, result, keep)
+    check_packed(source, result, keep, depth_of(config))
     report = verify_checkpoint(result)
-    if str(text_part(read_json(source / CONFIG)).get("model_type")) not in PROVEN:
+    if str(text_part(config).get("model_type")) not in PROVEN:
         check_replay(source, result, keep)
         report["replayed"] = True
     return report

@@ -10,13 +10,14 @@ Assumption: attributes in `NUMBERING` are numbers of layers and expected to chan
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError
 from prune.surgery.checkpoint import CONFIG, read_json
 from prune.surgery.config_fields import DEPTH, INDEX_LISTS
+from prune.surgery.packed import AXES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,14 +106,21 @@ def check_signatures(old_model: nn.Module, new_model: nn.Module, keep: Sequence[
     depths = (len(old_layers), len(new_layers))
     edited = _edited_fields(old_model, new_model)
     new_index = {old: new for new, old in enumerate(keep)}
+    read = _kinds_read(new_layers)
     for new, old in enumerate(keep):
         before, after = signature(old_layers[old], edited), signature(new_layers[new], edited)
         _drop_layer_lists(before, after, depths)
+        _drop_unread_stores(before, after, read)
         _compare(f"layer {old} as layer {new}", before, after, new_index)
     before, after = (signature(model, edited, f"{old_path}.") for model in (old_model, new_model))
     _drop_layer_lists(before, after, depths)
     for name in list(before):
-        if _is_position(name, before[name], after.get(name), keep) or _lost_a_kind(name, before[name], after.get(name)):
+        was, is_now = before[name], after.get(name)
+        if (
+            _is_position(name, was, is_now, keep)
+            or _lost_a_kind(name, was, is_now)
+            or _is_share(name, was, is_now, depths)
+        ):
             before.pop(name), after.pop(name, None)
     _compare("outside the layers", before, after, new_index)
     _check_lists(old_model, new_model, depths, keep)
@@ -170,6 +178,20 @@ def _drop_layer_lists(before: dict[str, Any], after: dict[str, Any], depths: tup
             del before[name], after[name]
 
 
+def _kinds_read(layers: Iterable[nn.Module]) -> set[str]:
+    """Kinds of layer whose keys and values some later layer reuses."""
+    parts = [part for layer in layers for part in layer.modules()]
+    return {str(getattr(part, "layer_type", "")) for part in parts if getattr(part, "is_kv_shared_layer", False)}
+
+
+def _drop_unread_stores(before: dict[str, Any], after: dict[str, Any], read: Collection[str]) -> None:
+    """Forget whether a layer hands on its keys and values where no layer reads those of its kind any more."""
+    for name in [name for name in before if name.endswith("store_full_length_kv")]:
+        kind = before.get(name.replace("store_full_length_kv", "layer_type"))
+        if kind is not None and kind not in read:
+            before.pop(name), after.pop(name, None)
+
+
 def _is_plain(value: Any) -> bool:
     """Whether a value compares by `==`."""
     if isinstance(value, list | tuple):
@@ -205,6 +227,14 @@ def _compare(where: str, before: dict[str, Any], after: dict[str, Any], new_inde
 def _is_position(name: str, old: Any, new: Any, keep: Sequence[int]) -> bool:
     """Whether a number outside the layers is a place between two layers, and still the same place."""
     return "layer" in name and type(old) is int and type(new) is int and new == sum(index < old for index in keep)
+
+
+def _is_share(name: str, old: Any, new: Any, depths: tuple[int, int]) -> bool:
+    """Whether a size counts the shares of all layers, and still does (`check_packed` compares the content)."""
+    if not any(f".{module}." in f".{name.lstrip('./')}" for module in AXES):
+        return False
+    pairs = list(zip(old, new, strict=True)) if isinstance(old, tuple) and isinstance(new, tuple) else [(old, new)]
+    return all(type(a) is int and type(b) is int and (a == b or a * depths[1] == b * depths[0]) for a, b in pairs)
 
 
 def _lost_a_kind(name: str, old: Any, new: Any) -> bool:

@@ -1,18 +1,20 @@
 """Writing safetensors shards by copying byte ranges in the kernel: no tensor is ever decoded.
 
 Shards are planned first, space is reserved before the first byte is copied (a full disk shows up front), and
-neighbouring ranges become one copy. Assumptions: sources are checked headers; the target is a staging directory that
-nobody else writes; memory does not grow with the checkpoint.
+neighbouring ranges become one copy. Of a table whose rows hold every layer's share, blocks of rows pass through a
+bounded buffer: a system call for each row would cost more. Assumptions: sources are checked headers; the target is a
+staging directory that nobody else writes; memory does not grow with the checkpoint.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,21 +22,39 @@ from pathlib import Path
 from prune.errors import PruneError, UsageError
 from prune.surgery.checkpoint import INDEX, SINGLE, Checkpoint
 from prune.surgery.headers import BITS, Entry
+from prune.surgery.packed import Slices
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 CHUNK = 1 << 30
 FALLBACK_CHUNK = 1 << 20
+ROWS_BUFFER = 1 << 22
 FICLONE = 0x40049409  # linux/fs.h: share all blocks of another file, copied only when one of them is written
 NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @dataclass
 class Piece:
-    """One tensor to write: its new name, where its bytes are now."""
+    """One tensor to write: its new name, where its bytes are now, and which of them stay if not all do."""
 
     name: str
     source: Path
     entry: Entry
+    slices: Slices | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As written."""
+        return self.slices.shape if self.slices else self.entry.shape
+
+    @property
+    def bytes(self) -> int:
+        """As written."""
+        return self.slices.bytes if self.slices else self.entry.bytes
+
+    @property
+    def scattered(self) -> bool:
+        """Whether many short ranges stay, so that rows are better read whole."""
+        return self.slices is not None and self.slices.rows > 1 and self.slices.row_bytes <= ROWS_BUFFER
 
 
 @dataclass
@@ -47,7 +67,7 @@ class Shard:
     @property
     def bytes(self) -> int:
         """Payload in bytes."""
-        return sum(piece.entry.bytes for piece in self.pieces)
+        return sum(piece.bytes for piece in self.pieces)
 
 
 def parse_size(text: str) -> int:
@@ -62,7 +82,14 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
-def plan_shards(checkpoint: Checkpoint, renamed: dict[str, str], max_bytes: int, *, link: bool) -> list[Shard]:
+def plan_shards(
+    checkpoint: Checkpoint,
+    renamed: dict[str, str],
+    max_bytes: int,
+    *,
+    link: bool,
+    slices: Mapping[str, Slices] | None = None,
+) -> list[Shard]:
     """Share the kept tensors out over output files, in source order.
 
     Args:
@@ -70,18 +97,21 @@ def plan_shards(checkpoint: Checkpoint, renamed: dict[str, str], max_bytes: int,
         renamed: old -> new name of the kept tensors.
         max_bytes: payload limit of a shard; a single larger tensor gets a shard of its own.
         link: let source files in which nothing changes stand for themselves.
+        slices: old name -> what stays of a tensor that is not kept whole.
     """
+    parts = slices or {}
     shards: list[Shard] = []
     current = Shard()
     for name, header in checkpoint.headers.items():
         source = checkpoint.directory / name
-        pieces = [Piece(renamed[e.name], source, e) for e in header.entries if e.name in renamed]
-        same = len(pieces) == len(header.entries) and all(p.name == p.entry.name for p in pieces)
+        kept = [entry for entry in header.entries if entry.name in renamed]
+        pieces = [Piece(renamed[e.name], source, e, parts.get(e.name)) for e in kept]
+        same = len(pieces) == len(header.entries) and all(p.name == p.entry.name and not p.slices for p in pieces)
         if link and same and pieces:
             shards.append(Shard(pieces, linked=source))
             continue
         for piece in pieces:
-            if current.pieces and current.bytes + piece.entry.bytes > max_bytes:
+            if current.pieces and current.bytes + piece.bytes > max_bytes:
                 shards.append(current)
                 current = Shard()
             current.pieces.append(piece)
@@ -111,15 +141,15 @@ def write_shards(shards: list[Shard], checkpoint: Checkpoint, target: Path) -> l
         total = sum(shard.bytes for shard in shards)
         index_metadata = {**checkpoint.index_metadata, "total_size": total}
         if "total_parameters" in index_metadata:
-            index_metadata["total_parameters"] = sum(_elements(p.entry) for s in shards for p in s.pieces)
+            index_metadata["total_parameters"] = sum(_elements(p) for s in shards for p in s.pieces)
         content = {"metadata": index_metadata, "weight_map": dict(sorted(weight_map.items()))}
         (target / INDEX).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
         names.append(INDEX)
     return names
 
 
-def _elements(entry: Entry) -> int:
-    return entry.bytes * 8 // BITS[entry.dtype]
+def _elements(piece: Piece) -> int:
+    return piece.bytes * 8 // BITS[piece.entry.dtype]
 
 
 def _reason(error: OSError) -> str:
@@ -156,10 +186,9 @@ def write_shard(shard: Shard, metadata: dict[str, str], path: Path) -> None:
     table: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     at = 0
     for piece in pieces:
-        size = piece.entry.bytes
-        shape = list(piece.entry.shape)
-        table[piece.name] = {"dtype": piece.entry.dtype, "shape": shape, "data_offsets": [at, at + size]}
-        at += size
+        end = at + piece.bytes
+        table[piece.name] = {"dtype": piece.entry.dtype, "shape": list(piece.shape), "data_offsets": [at, end]}
+        at = end
     raw = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode("utf8")
     raw += b" " * (-len(raw) % 8)
     with ExitStack() as stack:
@@ -167,24 +196,67 @@ def write_shard(shard: Shard, metadata: dict[str, str], path: Path) -> None:
         _reserve(output.fileno(), 8 + len(raw) + at)
         _write_all(output.fileno(), len(raw).to_bytes(8, "little") + raw)
         inputs: dict[Path, int] = {}
-        for source, begin, end in _ranges(pieces):
-            if source not in inputs:
-                inputs[source] = stack.enter_context(source.open("rb", buffering=0)).fileno()
-            _copy(inputs[source], output.fileno(), begin, end - begin, source)
+        for piece in pieces:
+            if piece.source not in inputs:
+                inputs[piece.source] = stack.enter_context(piece.source.open("rb", buffering=0)).fileno()
+        for scattered, group in itertools.groupby(pieces, key=lambda piece: piece.scattered):
+            if scattered:
+                for piece in group:
+                    _copy_rows(inputs[piece.source], output.fileno(), piece)
+                continue
+            for source, begin, end in _ranges(group):
+                _copy(inputs[source], output.fileno(), begin, end - begin, source)
 
 
-def _ranges(pieces: list[Piece]) -> Iterator[tuple[Path, int, int]]:
+def _ranges(pieces: Iterable[Piece]) -> Iterator[tuple[Path, int, int]]:
     """Byte ranges in order, neighbours joined."""
     source, begin, end = None, 0, 0
     for piece in pieces:
-        if piece.source == source and piece.entry.begin == end:
-            end = piece.entry.end
-            continue
-        if source is not None and end > begin:
-            yield source, begin, end
-        source, begin, end = piece.source, piece.entry.begin, piece.entry.end
+        for first, last in _spans(piece):
+            if piece.source == source and first == end:
+                end = last
+                continue
+            if source is not None and end > begin:
+                yield source, begin, end
+            source, begin, end = piece.source, first, last
     if source is not None and end > begin:
         yield source, begin, end
+
+
+def _spans(piece: Piece) -> Iterator[tuple[int, int]]:
+    """The byte ranges of the source file that stay of one tensor."""
+    if piece.slices is None:
+        yield piece.entry.begin, piece.entry.end
+        return
+    for row in range(piece.slices.rows):
+        start = piece.entry.begin + row * piece.slices.row_bytes
+        for begin, end in piece.slices.spans:
+            yield start + begin, start + end
+
+
+def _copy_rows(source: int, output: int, piece: Piece) -> None:
+    """Copy the same ranges of every row, some rows at a time."""
+    assert piece.slices is not None
+    size, spans = piece.slices.row_bytes, piece.slices.spans
+    offset = piece.entry.begin
+    while offset < piece.entry.end:
+        count = min(ROWS_BUFFER // size * size, piece.entry.end - offset)
+        rows = memoryview(_read_all(source, offset, count, piece.source))
+        starts = range(0, count, size)
+        _write_all(output, b"".join([rows[at + begin : at + end] for at in starts for begin, end in spans]))
+        offset += count
+
+
+def _read_all(source: int, offset: int, count: int, path: Path) -> bytes:
+    parts = []
+    while count:
+        data = os.pread(source, count, offset)
+        if not data:
+            raise PruneError(f"{path}: shrank while it was read; nothing was written")
+        parts.append(data)
+        offset += len(data)
+        count -= len(data)
+    return b"".join(parts)
 
 
 def _reserve(output: int, size: int) -> None:

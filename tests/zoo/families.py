@@ -91,14 +91,14 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "exaone4": {"sliding_window_pattern": 3},
     "gemma3n_text": {
         "num_kv_shared_layers": 2,
-        "layer_types": [SLIDING, FULL, SLIDING, SLIDING] * 2,
+        "layer_types": [SLIDING, FULL, SLIDING, SLIDING, FULL, SLIDING, SLIDING, SLIDING],  # 6 and 7 read 5
         "activation_sparsity_pattern": [0.5] * 3 + [0.0] * 5,
     },
     "gemma4_unified_text": {"global_head_dim": 32, "layer_types": [SLIDING, FULL, SLIDING, FULL] * 2},
     "gemma4_text": {
         "global_head_dim": 32,
         "num_kv_shared_layers": 2,
-        "layer_types": [SLIDING, FULL, SLIDING, SLIDING, SLIDING, FULL, SLIDING, FULL],
+        "layer_types": [SLIDING, FULL, SLIDING, SLIDING, SLIDING, FULL, FULL, FULL],  # 6 and 7 read 5
     },
     "gpt_neo": {"attention_types": [[["global", "local"], 4]]},
     "granitemoehybrid": {"layer_types": [LINEAR, FULL, LINEAR, LINEAR] * 2, "mamba_n_heads": 8, "mamba_d_head": 16},
@@ -146,8 +146,6 @@ ANY = ((3, 4), (0,), (7,), (1, 2, 6))
 REFUSED: dict[str, tuple[str, tuple[tuple[int, ...], ...]]] = {
     "beam": ("layer_idx", ALL_BUT_LAST),
     "diffllama": ("lambda_init", ALL_BUT_LAST),
-    "gemma3n_text": ("hidden_size_per_layer_input", ANY),
-    "gemma4_text": ("hidden_size_per_layer_input", ANY),
     "gemma4_unified_text": ("layer_types", ((7,),)),
     "gpt_neox_japanese": ("dense_bias", ((7,),)),
     "hrm_text": ("num_layers_per_stack", ANY),
