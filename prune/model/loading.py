@@ -6,6 +6,8 @@ error. Half-precision weights are computed in float32 on CPU, where bfloat16 pro
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded"
 """The name that stands for the demo model."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+CONSTANTS = re.compile(
+    r"(^|\.)((attn|attention|attn\.attention)\.(bias|masked_bias|causal_mask)"
+    r"|rotary_emb\.inv_freq|embed_positions\.weights|position_ids)$"
+)
+"""Masks, frequencies and positions that older versions saved and every later one computes."""
 
 
 def check_local(model: str) -> None:
@@ -68,6 +75,11 @@ def resolve_dtype(dtype: str) -> torch.dtype | str:
     return getattr(torch, dtype)
 
 
+def unaccounted(unexpected: Iterable[Any]) -> list[str]:
+    """The tensors of a checkpoint that no model has a place for, without the constants that older versions saved."""
+    return sorted(name for name in map(str, unexpected) if not CONSTANTS.search(name))
+
+
 def load_model(
     model: str,
     *,
@@ -108,7 +120,7 @@ def load_model(
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PruneError(f"{model}: cannot be loaded as a causal language model: {first_line}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        names = sorted(map(str, info[kind]))
+        names = unaccounted(info[kind]) if kind == "unexpected_keys" else sorted(map(str, info[kind]))
         if names:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise PruneError(f"{model}: {kind.replace('_', ' ')}: {shown}; config.json and the weights disagree")

@@ -19,7 +19,7 @@ from torch import nn
 from prune.calibration import Batch
 from prune.errors import PruneError
 from prune.model.anatomy import Anatomy, find_anatomy
-from prune.model.loading import check_local, resolve_dtype
+from prune.model.loading import check_local, resolve_dtype, unaccounted
 from prune.model.shelf import Shelf, ShelvedTensors
 from prune.model.tensor_files import tensor_places
 from prune.model.tracing import Call, LayersStub, Walk, model_inputs, split_call, stream_of
@@ -140,7 +140,10 @@ class StreamedModel:
         info.missing_keys = {name for name in info.missing_keys if not name.startswith(path)}
         self.model.tie_weights(missing_keys=info.missing_keys, recompute_mapping=False)
         self.model._adjust_missing_and_unexpected_keys(info)
-        for kind, names in (("missing keys", info.missing_keys), ("unexpected keys", info.unexpected_keys)):
+        for kind, names in (
+            ("missing keys", info.missing_keys),
+            ("unexpected keys", unaccounted(info.unexpected_keys)),
+        ):
             if names:
                 shown = ", ".join(sorted(map(str, names))[:3])
                 raise PruneError(f"{self.name}: {kind}: {shown}; config.json and the weights disagree")

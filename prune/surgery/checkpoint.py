@@ -156,7 +156,8 @@ def _shard_names(directory: Path, weight_map: dict[str, str] | None) -> list[str
         raise PruneError(f"{directory}: safetensors shards without {INDEX}; download the index too")
     if any(directory.glob("*.bin")) or any(directory.glob("*.pt")) or any(directory.glob("*.pth")):
         raise PruneError(
-            f"{directory}: holds pickled weights only, which can run code when read; convert them to safetensors first"
+            f"{directory}: holds pickled weights only, which can run code when read; if you trust them, load them with"
+            " transformers and save_pretrained, which writes safetensors, or take a revision that has them"
         )
     raise PruneError(f"{directory}: no weights there ({SINGLE} or {INDEX})")
 

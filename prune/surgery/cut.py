@@ -165,7 +165,8 @@ def resolve_source(model: str) -> Path:
 
     try:
         patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*"]
-        return Path(snapshot_download(model, allow_patterns=patterns))
+        others = ["original/*", "consolidated*"]  # the same weights in other formats
+        return Path(snapshot_download(model, allow_patterns=patterns, ignore_patterns=others))
     except Exception as error:  # hub errors are of many kinds
         raise PruneError(f"{model}: cannot be downloaded: {str(error).splitlines()[0]}") from error
 

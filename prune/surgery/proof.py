@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError
+from prune.model.loading import unaccounted
 from prune.surgery.checkpoint import CONFIG, read_checkpoint, read_json
 from prune.surgery.config_fields import check_causal, depth_of, text_part
 from prune.surgery.families import PROVEN
@@ -87,7 +88,8 @@ def reload(directory: Path) -> PreTrainedModel:
         reason = " ".join(str(error).split())[:300]
         raise PruneError(f"{directory.name}: does not load: {type(error).__name__}: {reason}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        names = sorted(map(str, info.get(problem) or ()))
+        found = info.get(problem) or ()
+        names = unaccounted(found) if problem == "unexpected_keys" else sorted(map(str, found))
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise PruneError(f"{problem.replace('_', ' ')}: {', '.join(names[:3])}{more}")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from prune.errors import PruneError
 from prune.model.layer_list import find_layer_list
+from prune.model.loading import load_model
 from prune.surgery.checkpoint import SINGLE, read_checkpoint
 from prune.surgery.cut import cut
 from prune.surgery.proof import prove, reload
+from prune.surgery.replay import logits
 
 TEXT = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -103,26 +107,65 @@ def test_experts_and_saved_buffers_follow_their_layer(kind: str, tmp_path: Path)
         torch.testing.assert_close(found, without_layer_1(model, input_ids=ids), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "extra"),
-    [
-        ("llama", {}, "model.layers.{}.self_attn.rotary_emb.inv_freq"),
-        ("gpt2", {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64}, "transformer.h.{}.attn.bias"),
-    ],
-)
-def test_buffers_that_old_versions_saved_in_layers_are_carried(
-    kind: str, options: dict[str, Any], extra: str, tmp_path: Path
+GPT2 = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64}
+NEO = {"hidden_size": 32, "num_layers": 4, "num_heads": 4, "attention_types": [[["global", "local"], 2]]}
+OLD: dict[str, tuple[str, dict[str, Any], str, list[str]]] = {
+    # kind: (family, options, prefix that its base checkpoints lack, what old versions saved)
+    "gpt2": ("gpt2", GPT2, "transformer.", ["h.{}.attn.bias", "h.{}.attn.masked_bias"]),
+    "gpt_neo": ("gpt_neo", NEO, "", ["transformer.h.{}.attn.attention.bias"]),
+    "llama": ("llama", {}, "", ["model.layers.{}.self_attn.rotary_emb.inv_freq"]),
+    "tied": ("llama", {"tie_word_embeddings": True}, "", []),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_constants_and_tied_heads_that_old_versions_saved_are_carried_and_pass_the_proof(
+    name: str, tmp_path: Path
 ) -> None:
+    kind, options, prefix, extra = OLD[name]
     model = causal(kind, **options)
     model.save_pretrained(tmp_path / "source")
     weights = tmp_path / "source" / SINGLE
-    tensors = load_file(weights)
-    save_file(tensors | {extra.format(i): torch.full((4,), float(i)) for i in range(4)}, weights, {"format": "pt"})
-    cut(str(tmp_path / "source"), tmp_path / "out", drop_layers=[1], verify=False)
+    tensors = {key.removeprefix(prefix): value for key, value in load_file(weights).items()}
+    tensors |= {key.format(i): torch.full((4,), float(i)) for key in extra for i in range(4)}
+    if name == "tied":
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, weights, {"format": "pt"})
+    with mock.patch("prune.surgery.proof.prove_in_child", prove):
+        assert cut(str(tmp_path / "source"), tmp_path / "out", drop_layers=[1]).verified
     after = load_file(tmp_path / "out" / SINGLE)
-    assert [float(after[extra.format(i)][0]) for i in range(3)] == KEEP
-    assert extra.format(3) not in after
+    for key in extra:
+        assert [float(after[key.format(i)][0]) for i in range(3)] == KEEP
+        assert key.format(3) not in after
+    assert ("lm_head.weight" in after) == ("lm_head.weight" in tensors)
     ids = torch.arange(3, 19)[None]  # [1, T]
     with torch.no_grad():
-        found = reload(tmp_path / "out").eval()(ids).logits
-        torch.testing.assert_close(found, without_layer_1(model, input_ids=ids), rtol=1e-5, atol=1e-6)
+        found = load_model(str(tmp_path / "out"), device="cpu")(ids).logits
+        torch.testing.assert_close(found, logits(model, ids, [1]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_tensor_that_no_model_has_is_refused_by_name(tmp_path: Path) -> None:
+    causal("llama").save_pretrained(tmp_path / "source")
+    weights = tmp_path / "source" / SINGLE
+    save_file(load_file(weights) | {"model.layers.3.mlp.bias": torch.ones(4)}, weights, {"format": "pt"})
+    with (
+        mock.patch("prune.surgery.proof.prove_in_child", prove),
+        pytest.raises(PruneError, match=r"unexpected keys: model\.layers\.2\.mlp\.bias"),
+    ):
+        cut(str(tmp_path / "source"), tmp_path / "out", drop_layers=[1])
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_formats_beside_the_weights_stay_behind_and_pickles_alone_are_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    causal("llama").save_pretrained(source)
+    (source / "original").mkdir()
+    for name in ("original/consolidated.00.pth", "pytorch_model.bin", "consolidated.safetensors"):
+        (source / name).write_bytes(b"not read")
+    cut(str(source), tmp_path / "out", drop_layers=[1], verify=False)
+    written = {path.name for path in (tmp_path / "out").rglob("*")}
+    assert written == {"config.json", "generation_config.json", SINGLE, "prune_cut.json"}
+    (source / SINGLE).unlink()
+    (source / "consolidated.safetensors").unlink()
+    with pytest.raises(PruneError, match=r"pickled weights only, .* save_pretrained"):
+        cut(str(source), tmp_path / "again", drop_layers=[1], verify=False)

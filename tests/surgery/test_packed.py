@@ -76,9 +76,9 @@ def test_a_sharded_cut_states_its_sizes_and_the_proof_compares_the_content(gemma
     assert written[TABLE].entry.shape == (128, 6 * 16)
     assert written[MATRIX].entry.shape == (6 * 16, 64)
     check_packed(gemma, tmp_path / "out", result.keep, 8)
+    with pytest.raises(PruneError, match=TABLE):
+        check_packed(gemma, tmp_path / "out", [0, 1, 2, 4, 6, 7], 8)
     for name in (TABLE, MATRIX):
-        with pytest.raises(PruneError, match=name):
-            check_packed(gemma, tmp_path / "out", [0, 1, 2, 4, 6, 7], 8)
         path = written[name].path
         tensors = load_file(path)
         tensors[name][-1, -1] += 1
