@@ -68,7 +68,7 @@ def cut(
     Args:
         model: directory or hub id; or a loaded model, which is changed and returned.
         output: directory to create; not given for a loaded model.
-        plan: a Plan, or the path of a plan.json.
+        plan: a Plan, or the path of a plan.json; its compensation, which lies beside that file, is applied too.
         drop_layers: layers to remove, as indices or text such as `20,21,24-27` (both ends included).
         keep_layers: layers to keep, likewise.
         drop_attn: layers of which only the attention goes: in a loaded model its output projection becomes zero; on
@@ -89,6 +89,8 @@ def cut(
     if not isinstance(model, str | Path):
         if output is not None:
             raise UsageError("output: a loaded model is cut in place; write it with save_pretrained")
+        if adapters:
+            raise UsageError("adapters: are cut along on disk only; merge them into the loaded model first")
         return _in_memory(model, drop_layers=drop_layers, keep_layers=keep_layers, plan=plan, attn=attn, mlp=mlp)
     if output is None:
         raise UsageError("-o/--output: name the directory to create")
@@ -133,10 +135,13 @@ def _in_memory(
     attn: list[int],
     mlp: list[int],
 ) -> PreTrainedModel:
-    """Sub-layers first (their numbers are the original's), then whole layers."""
+    """Sub-layers first (their numbers are the original's), then whole layers, then a plan's compensation."""
+    import torch
+
     from prune.model.layer_list import find_layer_list
     from prune.surgery.cut import choose_layers
     from prune.surgery.memory import drop_layers as remove
+    from prune.surgery.replacements import replacements_in
     from prune.surgery.sublayers import drop_sublayers
 
     whole = not (drop_layers is None and keep_layers is None and plan is None)
@@ -144,6 +149,13 @@ def _in_memory(
     if whole or not (attn or mlp):
         depth = len(find_layer_list(model)[1])
         _, drop = choose_layers(depth, drop_layers=drop_layers, keep_layers=keep_layers, plan=plan)
+    replaced = replacements_in(plan, model)
     if attn or mlp:
+        if replaced:
+            raise UsageError("plan: its compensation was judged without --drop_attn and --drop_mlp; give one or other")
         drop_sublayers(model, attn=attn, mlp=mlp)
-    return remove(model, drop) if drop else model
+    result = remove(model, drop) if drop else model
+    with torch.no_grad():
+        for parameter, value in replaced:
+            parameter.copy_(value)
+    return result

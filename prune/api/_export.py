@@ -29,7 +29,7 @@ def export(
     token: str | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Package a cut or healed checkpoint with its evidence; returns the manifest.
+    """Package a cut or healed checkpoint with its evidence, and adapters that were cut along; returns the manifest.
 
     Args:
         model: directory that `prune cut` or `prune heal` wrote.
@@ -51,7 +51,7 @@ def export(
     from prune.model.loading import check_local
     from prune.packaging.export import check_gate, export_checkpoint
     from prune.packaging.hub import check_repo_id, push
-    from prune.packaging.quantized import variant_directory, write_variant
+    from prune.packaging.quantized import check_unquantized, variant_directory, write_variant
     from prune.packaging.saving import HEALING
     from prune.planning.plan import Plan
 
@@ -63,6 +63,8 @@ def export(
     check_local(model)
     if not Path(model).is_dir():
         raise UsageError(f"{model}: no such directory; give what `prune cut` or `prune heal` wrote")
+    if quantize is not None:
+        check_unquantized(Path(model), quantize)
     found = Evidence.load(Path(evidence)) if evidence else None
     chosen = Plan.load(Path(plan)) if plan else None
     healing = Path(model) / HEALING
@@ -77,7 +79,13 @@ def export(
     if dry_run:
         return {**facts, "overrides": check_gate(found, override)}
     manifest = export_checkpoint(
-        Path(model), target, evidence=found, facts=facts, override=override, max_shard_size=max_shard_size
+        Path(model),
+        target,
+        evidence=found,
+        facts=facts,
+        override=override,
+        max_shard_size=max_shard_size,
+        name=repository,
     )
     if quantize is not None:
         write_variant(target, quantize, max_shard_size)

@@ -1,8 +1,8 @@
 """`prune export`: package a cut or healed checkpoint, with its evidence, so that it is ready to serve.
 
-The gate stands here: a checkpoint whose evidence does not pass leaves only with a recorded reason. Weights are copied
-as they are; the exported files are loaded once more and must answer as the source files do before the directory gets
-its final name.
+The gate stands here: a checkpoint whose evidence does not pass leaves only with a recorded reason. Weights, and the
+adapters that were cut along with them, are copied as they are; the exported files are loaded once more and must answer
+as the source files do before the directory gets its final name.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def export_checkpoint(
     facts: dict[str, Any],
     override: str | None = None,
     max_shard_size: str = "5GB",
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Write the checkpoint directory.
 
@@ -60,6 +61,7 @@ def export_checkpoint(
         facts: for manifest and card; see `manifest.build_manifest`.
         override: reason for exporting without a PASS.
         max_shard_size: largest weight file, as transformers writes sizes.
+        name: under which the result will be known, for adapters that come along; the output's own if None.
 
     Returns:
         The manifest.
@@ -81,7 +83,7 @@ def export_checkpoint(
         facts["verdict"] = evidence.overall
         facts["evidence"] = evidence.model_dump(mode="json", exclude={"samples"})
     with staged_directory(output) as staging:
-        copy_checkpoint(model, staging, max_shard_size)
+        copy_checkpoint(model, staging, max_shard_size, name=name or output.name)
         (staging / HEALING).unlink(missing_ok=True)  # its content stands in the manifest
         if replay.record(load_model(str(staging), device="cpu")) != recorded:
             raise PruneError(f"{model}: the exported copy answers differently; nothing was written")

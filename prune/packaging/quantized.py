@@ -18,6 +18,7 @@ from prune.packaging import replay
 from prune.packaging.card import write_card
 from prune.packaging.manifest import MANIFEST, build_manifest, read_manifest
 from prune.packaging.saving import is_weight_file
+from prune.surgery.checkpoint import read_json
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
@@ -42,6 +43,17 @@ def variant_directory(output: Path, kind: str) -> Path:
     target = output.with_name(f"{output.name}-{kind}")
     refuse_non_empty(target)
     return target
+
+
+def check_unquantized(directory: Path, kind: str) -> None:
+    """Refuse to quantise a second time.
+
+    Raises:
+        PruneError: the checkpoint's config states a quantisation.
+    """
+    config = read_json(directory / "config.json")
+    if any(isinstance(part, dict) and part.get("quantization_config") for part in (config, *config.values())):
+        raise PruneError(f"--quantize {kind}: {directory} is already quantised; export it without --quantize")
 
 
 def write_variant(full: Path, kind: str, max_shard_size: str = "5GB") -> dict[str, Any]:
@@ -89,9 +101,8 @@ def _settings(kind: str, full: Path) -> BitsAndBytesConfig:
     import torch
     from transformers import BitsAndBytesConfig
 
-    config = json.loads((full / "config.json").read_text(encoding="utf8"))
-    if "quantization_config" in config:
-        raise PruneError(f"--quantize {kind}: {full} is already quantised; it stands as it is")
+    check_unquantized(full, kind)
+    config = read_json(full / "config.json")
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"))

@@ -61,6 +61,11 @@ class BaseCut:
     output: str
 
 
+def adapter_directories(checkpoint: Path) -> list[Path]:
+    """The adapters that lie below a checkpoint, by name."""
+    return sorted(path.parent for path in (checkpoint / FOLDER).glob(f"*/{ADAPTER_CONFIG}"))
+
+
 def plan_adapters(directories: Sequence[str | Path], base: BaseCut) -> list[Adapter]:
     """Read and plan all adapters; nothing is written.
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError, UsageError
 from prune.files import refuse_non_empty, staged_directory, write_text
-from prune.surgery.adapters import Adapter, BaseCut, plan_adapters, write_adapter
+from prune.surgery.adapters import Adapter, BaseCut, adapter_directories, plan_adapters, write_adapter
 from prune.surgery.checkpoint import CONFIG, CUT_RECORD, Checkpoint, read_checkpoint
 from prune.surgery.config_fields import MTP_COUNTS, check_causal, depth_of, edit_config, text_part
 from prune.surgery.derived import KNOWN
 from prune.surgery.layers import complement, parse_layers
-from prune.surgery.names import find_prefix, rename_tensors
+from prune.surgery.names import find_prefix, move_shared, rename_tensors
 from prune.surgery.packed import plan_slices
 from prune.surgery.record import write_record
 from prune.surgery.replacements import replace_tensors, replacements_of
@@ -108,6 +108,7 @@ def cut(
     prefix = find_prefix(checkpoint.tensors, depth)
     new_index = {old: new for new, old in enumerate(keep)}
     renamed = rename_tensors(checkpoint.tensors, prefix, depth, new_index, _mtp_layers(checkpoint))
+    move_shared(renamed, checkpoint.tensors, prefix, new_index, kind)
     config = edit_config(checkpoint.config, keep)
     replaced = replacements_of(plan, checkpoint, renamed)
     carried = plan_adapters(adapters, BaseCut(prefix, depth, new_index, renamed, str(target)))
@@ -136,17 +137,24 @@ def cut(
     return result
 
 
-def copy_checkpoint(model: str | Path, directory: Path, max_shard_size: str = "5GB") -> list[str]:
+def copy_checkpoint(model: str | Path, directory: Path, max_shard_size: str = "5GB", *, name: str) -> list[str]:
     """Copy a whole checkpoint, resharded, into an existing directory that the caller stages; returns the file names.
+
+    Adapters below `adapters/`, which an earlier cut carried along, come too; `name` is what they call their base.
 
     Raises:
         UsageError: no such checkpoint, or a bad size.
-        PruneError: an unsafe or inconsistent source, or a failed write.
+        PruneError: an unsafe or inconsistent source, an adapter that does not fit it, or a failed write.
     """
     checkpoint = read_checkpoint(resolve_source(str(model)))
-    same = {name: name for name in checkpoint.tensors}
+    same = {tensor: tensor for tensor in checkpoint.tensors}
     shards = plan_shards(checkpoint, same, parse_size(max_shard_size), link=False)
-    return _write(checkpoint, shards, checkpoint.config, directory)
+    carried: list[Adapter] = []
+    if found := adapter_directories(checkpoint.directory):
+        depth = depth_of(checkpoint.config)
+        base = BaseCut(find_prefix(checkpoint.tensors, depth), depth, {i: i for i in range(depth)}, same, name)
+        carried = plan_adapters(found, base)
+    return _write(checkpoint, shards, checkpoint.config, directory, carried)
 
 
 def resolve_source(model: str) -> Path:

@@ -106,13 +106,15 @@ def _refuse_shared(text: dict[str, Any], kind: str, n: int, keep: Sequence[int],
     for index in text.get("ple_layer_ids") or []:
         if index - 1 not in keep:
             raise PruneError(f"config.json: ple_layer_ids: layer {index - 1} owns an n-gram table; keep it")
-    if kind in ("zamba", "zamba2"):
+    if kind == "zamba" and sum(types[i] == "hybrid" for i in keep if i < len(types)) == 1:
+        raise PruneError("config.json: layers_block_type: zamba does not load with a single hybrid layer; keep two")
+    if kind == "zamba2":
         hybrid = [i for i, name in enumerate(types) if name == "hybrid"]
         gone = [i for i in hybrid if i not in keep]
         if gone:
             raise PruneError(
-                f"config.json: layers_block_type: layer {gone[0]} is hybrid; the shared transformer's weights and"
-                " adapters are tied by position; drop linear_attention layers only"
+                f"config.json: layers_block_type: layer {gone[0]} is hybrid; the shared transformers and their adapters"
+                " are chosen by position among the hybrid layers; drop linear_attention layers only"
             )
     indexers = text.get("indexer_types") or []
     if len(indexers) == n and indexers[keep[0]] == "shared":

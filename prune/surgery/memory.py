@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+TIES = ("_tied_weights_keys", "all_tied_weights_keys")
+"""Which parameters are one: by name, and so by layer where layers share a block (Zamba)."""
+
 
 def drop_layers(model: PreTrainedModel, drop: Sequence[int]) -> PreTrainedModel:
     """Remove layers; returns the same object.
@@ -116,7 +119,8 @@ def _take_numbers(model: nn.Module, pattern: nn.Module) -> None:
     own = dict(model.named_modules())
     for path, part in pattern.named_modules():
         for name, value in vars(part).items():
-            if path in own and name in vars(own[path]) and (name in NUMBERING or _counts(value)):
+            numbered = name in NUMBERING or name in TIES or _counts(value)
+            if path in own and name in vars(own[path]) and numbered:
                 setattr(own[path], name, copy.copy(value))
 
 

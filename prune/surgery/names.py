@@ -18,6 +18,10 @@ SIDE = ("encoder.",)
 """Marks of a stack beside the decoder, unless it is the only one (CPM-Ant's decoder is called encoder)."""
 
 
+SHARED = {"zamba": ("shared_transf", ".linear.weight")}
+"""Family -> the block that its hybrid layers share, and a tensor that each of them has for itself."""
+
+
 def find_prefix(names: Iterable[str], n: int) -> str:
     """The name prefix of the decoder layers, such as `model.layers.`.
 
@@ -72,3 +76,23 @@ def rename_tensors(names: Iterable[str], prefix: str, n: int, new_index: dict[in
         if old in new_index:
             renamed[name] = f"{prefix}{new_index[old]}{match['rest']}"
     return renamed
+
+
+def move_shared(
+    renamed: dict[str, str], names: Iterable[str], prefix: str, new_index: dict[int, int], kind: str
+) -> None:
+    """Give a block that several layers share, and that is stored with the first of them, to the first one that stays.
+
+    Changes `renamed` (see `rename_tensors`) in place; without an entry for the family in `SHARED`, nothing happens.
+    """
+    if kind not in SHARED:
+        return
+    block, own = SHARED[kind]
+    every = list(names)
+    users = sorted(int(m["index"]) for m in map(FIRST_NUMBER.match, every) if m and m["rest"] == own)
+    kept = [layer for layer in users if layer in new_index]
+    if not kept or users[0] in new_index:
+        return
+    source, target = f"{prefix}{users[0]}.{block}.", f"{prefix}{new_index[kept[0]]}.{block}."
+    if not any(name.startswith(target) for name in renamed.values()):  # else every layer stores its copy
+        renamed |= {name: target + name.removeprefix(source) for name in every if name.startswith(source)}

@@ -75,16 +75,9 @@ def replacements_of(plan: Path | Plan | None, checkpoint: Checkpoint, renamed: M
         UsageError: a Plan with compensation that was not read from a file, so that its weights cannot be found.
         PruneError: the weights are missing, altered, or do not fit the source.
     """
-    from prune.planning.plan import Plan
-
-    if plan is None:
+    path = weights_file(plan)
+    if path is None:
         return {}
-    record = (plan if isinstance(plan, Plan) else Plan.load(Path(plan))).compensation
-    if not record or not record.get("kept"):
-        return {}
-    if isinstance(plan, Plan):
-        raise UsageError("plan: give the path of the plan file; its compensation lies beside it")
-    path = _beside(Path(plan), record)
     found = {}
     with path.open("rb") as handle:
         for entry in read_header(path).entries:
@@ -96,6 +89,45 @@ def replacements_of(plan: Path | Plan | None, checkpoint: Checkpoint, renamed: M
             handle.seek(entry.begin)
             found[renamed[entry.name]] = handle.read(entry.bytes)
     return found
+
+
+def replacements_in(plan: Path | Plan | None, model: nn.Module) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """The parameters of a loaded, uncut model that a plan replaces, each with its new value.
+
+    Raises:
+        UsageError, PruneError: as `replacements_of`, or the model has no such plain parameter.
+    """
+    path = weights_file(plan)
+    if path is None:
+        return []
+    from safetensors.torch import load_file
+
+    own = dict(model.named_parameters(remove_duplicate=False))
+    found = []
+    for name, value in load_file(path).items():
+        if name not in own or own[name].shape != value.shape or not own[name].is_floating_point():
+            raise PruneError(f"{path}: {name!r} does not fit the loaded model (wrapped, quantised or another one)")
+        found.append((own[name], value))
+    return found
+
+
+def weights_file(plan: Path | Plan | None) -> Path | None:
+    """The checked file of new weights beside a plan; None where the plan replaces nothing.
+
+    Raises:
+        UsageError: a Plan with compensation that was not read from a file, so that its weights cannot be found.
+        PruneError: the file is missing or altered.
+    """
+    from prune.planning.plan import Plan
+
+    if plan is None:
+        return None
+    record = (plan if isinstance(plan, Plan) else Plan.load(Path(plan))).compensation
+    if not record or not record.get("kept"):
+        return None
+    if isinstance(plan, Plan):
+        raise UsageError("plan: give the path of the plan file; its compensation lies beside it")
+    return _beside(Path(plan), record)
 
 
 def replace_tensors(directory: Path, replaced: Mapping[str, bytes]) -> None:

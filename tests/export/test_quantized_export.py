@@ -87,6 +87,12 @@ def test_the_command_writes_both_and_refuses_a_second_quantisation(full: Path, t
     assert (tmp_path / "out/prune_manifest.json").is_file()
     with pytest.raises(PruneError, match="already quantised"):
         write_variant(tmp_path / "out-nf4", "int8")
+    for dry_run in (True, False):
+        with pytest.raises(PruneError, match=r"--quantize int8: .*out-nf4 is already quantised"):
+            prune.export(
+                str(tmp_path / "out-nf4"), tmp_path / "again", override="a test", quantize="int8", dry_run=dry_run
+            )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-nf4"]
 
 
 def test_what_cannot_be_done_is_said_before_anything_is_written(

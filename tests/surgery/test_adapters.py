@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+import prune
 from prune.errors import PruneError, UsageError
 from prune.surgery.cut import cut
 
@@ -69,6 +71,35 @@ def test_cut_base_and_cut_adapter_answer_as_the_passed_through_original(
     assert written["base_model_name_or_path"] == str(tmp_path / "out")
     if kind == "some_layers":
         assert written["layers_to_transform"] == [0, 1]
+
+
+def test_export_carries_the_adapter_and_it_answers_as_merged_then_cut(source: Path, tmp_path: Path) -> None:
+    model = adapter(source, tmp_path / "lora", **OPTIONS["some_layers"])
+    model.merge_and_unload().save_pretrained(tmp_path / "merged")
+    cut(str(tmp_path / "merged"), tmp_path / "reference", drop_layers=[1, 2], verify=False)
+    cut(str(source), tmp_path / "cut", drop_layers=[1, 2], adapters=[tmp_path / "lora"], verify=False)
+    prune.export(str(tmp_path / "cut"), tmp_path / "export", override="a test")
+    prune.verify(tmp_path / "export")
+    carried = tmp_path / "export/adapters/lora"
+    assert json.loads((carried / "adapter_config.json").read_text())["base_model_name_or_path"] == "export"
+    before, after = (
+        path / "adapters/lora/adapter_model.safetensors" for path in (tmp_path / "cut", tmp_path / "export")
+    )
+    assert load_file(before).keys() == load_file(after).keys()
+    reference, base = (
+        AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+        for path in (tmp_path / "reference", tmp_path / "export")
+    )
+    ids = torch.arange(3, 19)[None]  # [1, T]
+    with torch.no_grad():
+        plain = base(ids).logits  # [1, T, V]
+        found = PeftModel.from_pretrained(base, carried).eval()(ids).logits
+        torch.testing.assert_close(found, reference(ids).logits, rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(found, plain, rtol=1e-2, atol=1e-3)
+    edited(tmp_path / "cut/adapters/lora", layers_to_transform=[7])
+    with pytest.raises(PruneError, match="layers_to_transform"):
+        prune.export(str(tmp_path / "cut"), tmp_path / "again", override="a test")
+    assert not (tmp_path / "again").exists()
 
 
 def edited(path: Path, **changes: Any) -> None:

@@ -314,6 +314,25 @@ def test_only_the_replaced_tensors_differ_from_a_plain_cut(compensated, tmp_path
     assert torch.equal(source["model.layers.1.mlp.down_proj.weight"], plain["model.layers.1.mlp.down_proj.weight"])
 
 
+def test_a_loaded_model_is_compensated_as_the_checkpoint_is(compensated):
+    directory, done = compensated
+    model = load_model(str(directory / "source"))  # bfloat16 weights in float32
+    with pytest.raises(UsageError, match="give the path of the plan file"):
+        prune.cut(model, plan=done)
+    with pytest.raises(UsageError, match="judged without --drop_attn"):
+        prune.cut(model, plan=directory / "new.json", drop_attn=[0])
+    wrapped = copy.deepcopy(model)
+    for layer in wrapped.model.layers:
+        layer.mlp.down_proj = torch.nn.Sequential(layer.mlp.down_proj)
+    with pytest.raises(PruneError, match="does not fit the loaded model"):
+        prune.cut(wrapped, plan=directory / "new.json")
+    assert (len(wrapped.model.layers), len(model.model.layers)) == (8, 8)
+    wanted = load_model(str(directory / "cut")).state_dict()
+    found = prune.cut(model, plan=str(directory / "new.json")).state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
 def test_altered_missing_or_foreign_weights_are_refused(compensated, tmp_path):
     directory, _ = compensated
     source = str(directory / "source")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prune.errors import PruneError
-from prune.surgery.names import find_prefix, rename_tensors
+from prune.surgery.names import find_prefix, move_shared, rename_tensors
 
 N, NEW = 4, {0: 0, 2: 1, 3: 2}
 
@@ -57,3 +57,19 @@ def test_layers_that_predict_further_tokens_go_and_unannounced_ones_are_refused(
     }
     with pytest.raises(PruneError, match="disagree"):
         rename_tensors(names, "model.layers.", N, NEW, 0)
+
+
+def test_a_shared_block_moves_to_the_first_layer_that_stays_and_uses_it() -> None:
+    names = [f"model.layers.{i}.mamba.weight" for i in range(5)]
+    names += [f"model.layers.{i}.linear.weight" for i in (1, 3, 4)] + ["model.layers.1.shared_transf.mlp.weight"]
+    new_index = {0: 0, 2: 1, 3: 2, 4: 3}
+    renamed = rename_tensors(names, "model.layers.", 5, new_index, 0)
+    move_shared(renamed, names, "model.layers.", new_index, "llama")
+    assert "model.layers.1.shared_transf.mlp.weight" not in renamed
+    move_shared(renamed, names, "model.layers.", new_index, "zamba")
+    assert renamed["model.layers.1.shared_transf.mlp.weight"] == "model.layers.2.shared_transf.mlp.weight"
+    assert len(set(renamed.values())) == len(renamed) == 4 + 2 + 1
+    copies = [*names, "model.layers.3.shared_transf.mlp.weight"]  # a checkpoint that stores every layer's copy
+    renamed = rename_tensors(copies, "model.layers.", 5, new_index, 0)
+    move_shared(renamed, copies, "model.layers.", new_index, "zamba")
+    assert "model.layers.1.shared_transf.mlp.weight" not in renamed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from prune.errors import PruneError
 from prune.surgery.checkpoint import SINGLE, read_checkpoint
 from prune.surgery.cut import cut
 from prune.surgery.headers import read_header
+from prune.surgery.proof import prove
 from tests.faults.checkpoints import CONFIG, tensor_file
 
 PACKED = {
@@ -65,7 +67,8 @@ def test_a_pattern_over_layer_numbers_is_refused_by_field(tmp_path: Path, patter
         cut(str(tmp_path), tmp_path.parent / "out", drop_layers=[1], verify=False)
 
 
-def test_a_real_4_bit_checkpoint_keeps_every_bit_of_its_kept_layers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_real_bitsandbytes_checkpoint_keeps_every_bit_of_its_kept_layers(tmp_path: Path, bits: int) -> None:
     pytest.importorskip("bitsandbytes")
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
@@ -75,11 +78,20 @@ def test_a_real_4_bit_checkpoint_keeps_every_bit_of_its_kept_layers(tmp_path: Pa
         num_key_value_heads=2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(tmp_path / "plain")
-    four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", quantization_config=four_bit, dtype=torch.float32)
+    settings = (
+        BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+        if bits == 4
+        else BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "model.layers.3.mlp.down_proj"])
+    )
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", quantization_config=settings, dtype=torch.float32)
     model.save_pretrained(tmp_path / "source")
-    cut(str(tmp_path / "source"), tmp_path / "out", drop_layers=[1], verify=False)
+    kinds = {tensor.entry.dtype for tensor in read_checkpoint(tmp_path / "source").tensors.values()}
+    assert ("U8" if bits == 4 else "I8") in kinds
+    with mock.patch("prune.surgery.proof.prove_in_child", prove):
+        assert cut(str(tmp_path / "source"), tmp_path / "out", drop_layers=[1]).verified
     shallow = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    plain = [name for name, part in shallow.named_modules() if type(part) is torch.nn.Linear]
+    assert plain == (["lm_head"] if bits == 4 else ["model.layers.2.mlp.down_proj", "lm_head"])
     model.model.layers[1].forward = lambda hidden_states, *args, **options: hidden_states
     ids = torch.arange(3, 19)[None]  # [1, T]
     with torch.no_grad():

@@ -133,6 +133,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "layers_block_type": [LINEAR, "moe", FULL, "mlp", LINEAR, FULL, "moe", LINEAR],
     },
     "xlstm": {"num_heads": 4, "chunk_size": 16, "ffn_round_up_to_multiple_of": 16, "qk_dim_factor": 1.0},
+    "zamba": {"layers_block_type": [LINEAR, LINEAR, "hybrid", LINEAR, LINEAR, "hybrid", LINEAR, "hybrid"]},
     "zamba2": {"layers_block_type": [LINEAR, LINEAR, "hybrid", LINEAR, LINEAR, "hybrid", LINEAR, LINEAR]},
     "zaya": {"num_experts_per_tok": 1},
 }
@@ -154,7 +155,6 @@ REFUSED: dict[str, tuple[str, tuple[tuple[int, ...], ...]]] = {
     "minimax": ("layer_types", ((0,),)),
     "modernbert-decoder": ("attn_norm", ((0,),)),
     "rwkv": ("pre_ln", ((0,),)),
-    "zamba": ("layers_block_type", ((7,), (1, 2, 6))),
     "zamba2": ("layers_block_type", ((1, 2, 6),)),
     "zaya": ("router_states_scale", ((0,),)),
 }
