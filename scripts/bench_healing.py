@@ -1,9 +1,11 @@
 """Step time of healing against plain transformers Trainer + peft on the same batches, side by side in one process.
 
-Three trainers, each in a thread of its own, take turns step by step: only one runs at a time. A step lasts from its
-begin to the next one's, data included; the first is not counted. Reported are medians of the ratios between
-neighbouring steps: only ratios carry over to other machines. On CPU the time is the thread's own CPU time with one
-torch thread, so that other programs on the machine count as little as can be.
+Plain is what a user of peft would write (adapters on all linear layers of all layers), and once more with adapters on
+the very modules that ours trains. Ours is the default (adapters from the first gap on), without and with distillation,
+and distillation with adapters on all layers. The trainers, each in a thread of its own, take turns step by step: only
+one runs at a time. A step lasts from its begin to the next one's, data included; the first is not counted. Reported
+are medians of the ratios between neighbouring steps: only ratios carry over to other machines. On CPU the time is the
+thread's own CPU time with one torch thread, so that other programs on the machine count as little as can be.
 
     python scripts/bench_healing.py [--steps 12] [--shapes demo,wide] [--json]
 """
@@ -19,16 +21,18 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Qwen3Config, Qwen3ForCausalLM, Trainer, TrainerCallback
+from transformers import PrinterCallback, Qwen3Config, Qwen3ForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from prune.calibration import Document, Domain
 from prune.healing.data import Collator, TrainingSet, split_domains
 from prune.healing.heal import training_arguments
 from prune.healing.methods import attach
+from prune.healing.prefix import find_prefix
 from prune.healing.settings import HealSettings
 from prune.healing.sharing import SharedWeights
 from prune.healing.trainer import HealTrainer, Task
@@ -40,7 +44,14 @@ SHAPES = {
     "wide": {"hidden_size": 512, "intermediate_size": 1408, "vocab_size": 8192, "num_hidden_layers": 16},
 }
 DROPPED = 4  # a quarter
-KINDS = ("plain", "next_token", "distill")
+KINDS = {
+    "plain, all layers": (False, "all", False),
+    "plain": (False, "from_gap", False),
+    "next token": (True, "from_gap", False),
+    "distillation": (True, "from_gap", True),
+    "distillation, all layers": (True, "all", True),
+}
+"""What is timed: ours or plain, layers with adapters, whether a teacher runs."""
 
 
 class Baton(TrainerCallback):
@@ -114,6 +125,8 @@ def documents(vocabulary: int, prompted: bool) -> Domain:
 
 def build_trainer(kind: str, shape: str, settings: HealSettings, prompted: bool, folder: Path) -> Trainer:
     """A trainer of one of `KINDS` on the same rows in the same order as the others."""
+    ours, layers, distils = KINDS[kind]
+    settings = settings.model_copy(update={"lora_layers": layers})
     teacher, student, kept = build(shape)
     domains = {"random": documents(SHAPES[shape]["vocab_size"], prompted)}
     length, size = settings.max_length, settings.per_device_train_batch_size
@@ -123,23 +136,25 @@ def build_trainer(kind: str, shape: str, settings: HealSettings, prompted: bool,
     collator = Collator(0, settings.packing)
     arguments = training_arguments(settings, folder / kind)
     arguments.eval_strategy, arguments.logging_steps = "no", settings.max_steps
-    if kind == "plain":
-        arguments.per_device_train_batch_size = 1  # an item is a whole batch
-        ready = Rows(data, collator, size)
-        trainer = Trainer(
-            attach(student, settings), arguments, train_dataset=ready, data_collator=lambda items: items[0]
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(ready)  # type: ignore[method-assign]
-        return trainer
-    if kind == "distill":
+    if not ours:
+        return plain_trainer(attach(student, settings, kept), arguments, Rows(data, collator, size))
+    task = Task(settings, split, data, collator, {})
+    if distils:
         settings = settings.model_copy(update={"distill_weight": 1.0, "next_token_weight": 0.0})
         SharedWeights(student, teacher, kept)
-    model = attach(student, settings)
-    used = teacher if kind == "distill" else None
-    return HealTrainer(
-        model, Task(settings, split, data, collator, model.get_output_embeddings(), used, [], {}), arguments
-    )
+    model = attach(student, settings, kept)
+    if distils:
+        task = replace(task, settings=settings, teacher=teacher, prefix=find_prefix(model, teacher, kept))
+    return HealTrainer(model, replace(task, head=model.get_output_embeddings()), arguments)
+
+
+def plain_trainer(model: torch.nn.Module, arguments: TrainingArguments, batches: Rows) -> Trainer:
+    """transformers' Trainer with its own loss, in the order of the rows."""
+    arguments.per_device_train_batch_size = 1  # an item is a whole batch
+    trainer = Trainer(model, arguments, train_dataset=batches, data_collator=lambda items: items[0])
+    trainer.remove_callback(PrinterCallback)
+    trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(batches)  # type: ignore[method-assign]
+    return trainer
 
 
 def measure(shape: str, prompted: bool, steps: int, folder: Path) -> dict[str, Any]:
@@ -160,17 +175,28 @@ def measure(shape: str, prompted: bool, steps: int, folder: Path) -> dict[str, A
     for thread in threads:
         thread.join()
     seconds = {kind: baton.steps[1:] for kind, baton in zip(KINDS, batons, strict=True)}
-    ratios = {
-        kind: statistics.median(a / b for a, b in zip(seconds[kind], seconds["plain"], strict=True)) for kind in KINDS
-    }
+
+    def ratio(kind: str, against: str) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[kind], seconds[against], strict=True))
+
     return {
         "shape": shape,
         "documents": "prompts, a quarter predicted" if prompted else "packed text",
-        "plain_ms": 1000 * statistics.median(seconds["plain"]),
-        "throughput_ratio": 1 / ratios["next_token"],
-        "distill_step_ratio": ratios["distill"],
+        "plain_ms": 1000 * statistics.median(seconds["plain, all layers"]),
+        "throughput_ratio": 1 / ratio("next token", "plain"),
+        "distill_step_ratio": ratio("distillation", "plain, all layers"),
+        "distill_step_ratio_same_adapters": ratio("distillation", "plain"),
+        "distill_all_layers_step_ratio": ratio("distillation, all layers", "plain, all layers"),
         "steps": len(seconds["plain"]),
     }
+
+
+HEADINGS = {
+    "throughput_ratio": "throughput, same adapters",
+    "distill_step_ratio": "distillation, against adapters everywhere",
+    "distill_step_ratio_same_adapters": "distillation, same adapters",
+    "distill_all_layers_step_ratio": "distillation with adapters everywhere, same adapters",
+}
 
 
 def main() -> None:
@@ -182,8 +208,8 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning)
     show: Callable[[str], None] = (lambda _: None) if options.json else print
-    show("| model | documents | throughput against Trainer + peft | step time with distillation | steps |")
-    show("| --- | --- | --- | --- | --- |")
+    show(f"| model | documents | {' | '.join(HEADINGS.values())} | steps |")
+    show("| --- " * (len(HEADINGS) + 3) + "|")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for shape in options.shapes.split(","):
@@ -191,10 +217,8 @@ def main() -> None:
                 place = Path(folder) / f"{shape}{prompted}"
                 row = measure(shape, prompted, options.steps, place)
                 rows.append(row)
-                show(
-                    f"| {shape} | {row['documents']} | {row['throughput_ratio']:.2f} x | "
-                    f"{row['distill_step_ratio']:.2f} x | {row['steps']} |"
-                )
+                ratios = " | ".join(f"{row[name]:.2f} x" for name in HEADINGS)
+                show(f"| {shape} | {row['documents']} | {ratios} | {row['steps']} |")
     if options.json:
         print(json.dumps(rows, indent=2))
 

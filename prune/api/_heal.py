@@ -54,7 +54,7 @@ def heal(
         UsageError, PruneError: bad input or non-finite loss; nothing stands under `output`.
     """
     from prune.healing.settings import HealSettings
-    from prune.model.loading import check_local
+    from prune.model.loading import check_local, model_directory
 
     target = Path(output)
     refuse_non_empty(target)
@@ -62,21 +62,27 @@ def heal(
     chosen = validated(HealSettings, settings)
     if chosen.needs_teacher and teacher is None:
         raise UsageError("--teacher is missing: distillation needs the original; or set --distill_weight 0")
+    original = model_directory(teacher) if teacher and chosen.needs_teacher else None
     check_files(data)
     from accelerate import PartialState
 
     from prune.files import staged_directory, write_json
+    from prune.healing.checks import check_tokenizers, rehearse
     from prune.healing.heal import heal as train
-    from prune.model.loading import load_model, load_tokenizer, model_directory
+    from prune.model.loading import load_model, load_tokenizer
     from prune.packaging.saving import HEALING, save_like
 
     tokenizer = load_tokenizer(model)
+    if original is not None and _has_tokenizer(original):
+        check_tokenizers(tokenizer, load_tokenizer(original), str(teacher))
+    track = _tracker(track_suites, tokenizer, track_limit, include_path, chosen.seed) if track_suites else None
     domains = load_domains(data, tokenizer, seq_length, None, chosen.seed)
     if dry_run:
+        rehearse(model, original, domains, chosen, kept_layers=kept_layers, domain_weights=domain_weights)
         return {"settings": chosen.model_dump(), "data": {n: d.describe() for n, d in domains.items()}}
     result = train(
         load_model(model),
-        load_model(model_directory(teacher)) if teacher and chosen.needs_teacher else None,
+        load_model(original) if original is not None else None,
         domains,
         chosen,
         kept_layers=kept_layers,
@@ -85,7 +91,7 @@ def heal(
         output_dir=target.with_name(f".{target.name}.training"),
         resume=resume,
         progress=progress,
-        track=_tracker(track_suites, tokenizer, track_limit, include_path, chosen.seed) if track_suites else None,
+        track=track,
     )
     if PartialState().is_main_process:  # under `accelerate launch` every process has the same result
         with staged_directory(target) as staging:
@@ -95,15 +101,21 @@ def heal(
     return result
 
 
+def _has_tokenizer(model: str) -> bool:
+    """Whether there is one to compare; a hub id always has one, or fails where it is loaded."""
+    return not Path(model).is_dir() or any(Path(model).glob("*tokenizer*"))
+
+
 def _tracker(suites: Sequence[str], tokenizer: Any, limit: int, include_path: Sequence[str], seed: int) -> Track:
-    """Scores of the first items of every task of the suites, by task."""
-    from evals.harness import run_tasks
+    """Scores of the first items of every task of the suites, by task; a suite that is not there is refused now."""
     from evals.suite import load_suite
 
     tasks = [task for name in suites for task in load_suite(name).tasks]
     folders = [Path(p) for p in include_path]
 
     def track(model: Any) -> dict[str, float]:
+        from evals.harness import run_tasks
+
         results = run_tasks(model, tokenizer, tasks, include_path=folders, limit=limit, seed=seed)
         return {name: result.value for name, result in results.items()}
 

@@ -56,6 +56,6 @@ def validated(model: type[Settings], values: Mapping[str, Any]) -> Settings:
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
+        name = str(first["loc"][0]) if first["loc"] else ""  # what follows is pydantic's own branch of a union
         message = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"--{name}: {message}" if name else message) from None

@@ -88,8 +88,7 @@ def with_settings(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Call
             for name, field in fields.items():
                 value = values.pop(name, None)
                 if value is not None:
-                    is_list = "list" in str(field.annotation) and "," in str(value)
-                    values[name] = split_names(value) if is_list else value
+                    values[name] = split_names(value) if _is_list(field.annotation, value) else value
             return command(**values)
 
         keyword = [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in own]
@@ -101,8 +100,23 @@ def with_settings(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Call
     return decorate
 
 
+def _is_list(annotation: Any, value: Any) -> bool:
+    """Whether a flag's text stands for a list: commas or a number say so, or there is nothing else that it could be."""
+    options = _alternatives(annotation)
+    if not any(typing.get_origin(o) is list for o in options):
+        return False
+    text = any(o is str or typing.get_origin(o) is typing.Literal for o in options)
+    return not text or "," in value or value.isdigit()
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """`a | b` as its parts, whether the annotation is evaluated as `X | Y` or as `Union`."""
+    is_union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
 def _flag_type(annotation: Any) -> type:
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    options = _alternatives(annotation)
     plain = [o for o in options if o in (bool, int, float)]
     return plain[0] if plain and not any(typing.get_origin(o) is list for o in options) else str
 

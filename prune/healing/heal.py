@@ -6,24 +6,25 @@ written; the teacher is the model the student was pruned from.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.integrations import get_reporting_integration_callbacks
-from transformers.trainer_utils import SchedulerType
 
 from prune.calibration import Domain
-from prune.errors import PruneError, UsageError
+from prune.errors import PruneError
 from prune.files import sha256_json
-from prune.healing.data import Collator, TrainingSet, split_domains
+from prune.healing.checks import check_run, is_sharded
+from prune.healing.data import Collator, Split, TrainingSet
 from prune.healing.held_out import held_out_loss
-from prune.healing.methods import attach, detach
-from prune.healing.objective import check_teacher, matched_states, packs_exactly
+from prune.healing.methods import attach, detach, merge
+from prune.healing.objective import matched_states, packs_exactly
+from prune.healing.prefix import find_prefix
 from prune.healing.settings import HealSettings
 from prune.healing.sharing import SharedWeights, find_kept_layers
 from prune.healing.trainer import HealTrainer, Task, Track, check_resumable, newest_checkpoint
@@ -56,6 +57,7 @@ class HealResult:
         packed: whether rows held several documents.
         trained_parameters: how many numbers were trained.
         shared_bytes: memory that student and teacher had in common while training.
+        shared_layers: first layers that ran once for student and teacher.
         settings: the settings used.
         data: provenance per domain, with its weight and the numbers of training and held-out documents.
     """
@@ -74,6 +76,7 @@ class HealResult:
     packed: bool
     trained_parameters: int
     shared_bytes: int
+    shared_layers: int
     settings: HealSettings
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -117,20 +120,10 @@ def heal(
             weights before it are kept in a checkpoint), or a checkpoint of other settings, data or models.
         UsageError: unknown domains, layers or modules.
     """
-    check_teacher(student, teacher, settings)
+    split = check_run(student, teacher, domains, settings, domain_weights)
     teacher = teacher if settings.needs_teacher else None
-    split = split_domains(
-        domains,
-        domain_weights,
-        max_length=settings.max_length,
-        eval_fraction=settings.eval_fraction,
-        eval_max_documents=settings.eval_max_documents,
-        seed=settings.seed,
-    )
     if teacher is not None:
         kept_layers = _source_layers(student, teacher, kept_layers, needed=settings.residual_weight > 0)
-    matching = teacher is not None and kept_layers is not None and settings.residual_weight > 0
-    matches = matched_states(kept_layers, len(find_layer_list(teacher)[1])) if matching else []  # type: ignore[arg-type]
     arguments = training_arguments(settings, output_dir / "checkpoints", progress)
     device = student.device
     student.to(arguments.device)
@@ -150,28 +143,14 @@ def heal(
         check_resumable(checkpoint, fingerprint)
     before = held_out_loss(student, student.get_output_embeddings(), split, settings, pad_token_id)
 
-    shared = None
-    if teacher is not None and kept_layers is not None:
-        shared = SharedWeights(student, teacher.to(arguments.device), kept_layers)
-    shared_bytes = shared.bytes if shared else 0
-    model, merged = attach(student, settings), False
-    try:
-        head = model.get_output_embeddings()
-        collator = Collator(pad_token_id, packing)
-        task = Task(settings, split, training_set, collator, head, teacher, matches, fingerprint, track)
-        trainer = HealTrainer(model, task, arguments)
-        _train(trainer, checkpoint)
-        count = sum(p.numel() for p in trainer._trained().values())
-        trainer.restore_best()
-        if shared:
-            shared.unshare()
-        healed = detach(model, student, settings, merge=True)
-        merged = True
-    finally:
-        if not merged:
-            if shared:
-                shared.unshare()
-            detach(model, student, settings, merge=False)
+    healed, trainer, facts = _trained(
+        student,
+        teacher,
+        kept_layers,
+        arguments,
+        checkpoint,
+        Task(settings, split, training_set, Collator(pad_token_id, packing), fingerprint, track=track),
+    )
     after = held_out_loss(healed, healed.get_output_embeddings(), split, settings, pad_token_id)
     return HealResult(
         model=healed.to(device).eval(),
@@ -186,25 +165,66 @@ def heal(
         tokens_to_best=training_set.tokens(rows_per_step * trainer.progress.best_step),
         seconds=trainer.seconds(),
         packed=packing,
-        trained_parameters=count,
-        shared_bytes=shared_bytes,
         settings=settings,
-        data={
-            name: {
-                **domain.describe(),
-                "weight": split.weights[name],
-                "training_documents": len(split.training[name]),
-                "held_out_documents": len(split.held_out[name]),
-            }
-            for name, domain in domains.items()
-        },
+        data=_provenance(domains, split),
+        **facts,
     )
+
+
+def _trained(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    kept_layers: Sequence[int] | None,
+    arguments: TrainingArguments,
+    checkpoint: Path | None,
+    task: Task,
+) -> tuple[PreTrainedModel, HealTrainer, dict[str, int]]:
+    """The merged model of the best step, its trainer, and counts; after an error the student is as it was before."""
+    settings, shared, prefix, healed = task.settings, None, None, None
+    sharded = is_sharded()
+    if teacher is not None and kept_layers is not None and not sharded:
+        shared = SharedWeights(student, teacher.to(arguments.device), kept_layers)
+    # FSDP takes the weights of what it trains apart: a copy, so that the student stays whole.
+    model = attach(copy.deepcopy(student) if sharded else student, settings, kept_layers)
+    try:
+        if shared is not None and teacher is not None and kept_layers is not None:
+            prefix = find_prefix(model, teacher, kept_layers)
+        if teacher is not None and kept_layers is not None and settings.residual_weight > 0:
+            task = replace(task, matches=matched_states(kept_layers, len(find_layer_list(teacher)[1])))
+        task = replace(task, head=model.get_output_embeddings(), teacher=teacher, prefix=prefix)
+        trainer = HealTrainer(model, task, arguments)
+        _train(trainer, checkpoint)
+        facts = {
+            "trained_parameters": sum(w.numel() for w in trainer.best_weights.values()),
+            "shared_bytes": shared.bytes if shared else 0,
+            "shared_layers": prefix.depth if prefix else 0,
+        }
+        if shared:
+            shared.unshare()
+        healed = merge(model, student, trainer.best_weights, settings, kept_layers)
+    finally:
+        if healed is None:
+            if shared:
+                shared.unshare()
+            detach(model, student, settings)
+    return healed, trainer, facts
+
+
+def _provenance(domains: Mapping[str, Domain], split: Split) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            **domain.describe(),
+            "weight": split.weights[name],
+            "training_documents": len(split.training[name]),
+            "held_out_documents": len(split.held_out[name]),
+        }
+        for name, domain in domains.items()
+    }
 
 
 def training_arguments(settings: HealSettings, directory: Path, progress: bool = False) -> TrainingArguments:
     """The arguments of transformers' Trainer that the settings stand for."""
     steps = settings.max_steps
-    _check_names(settings)
     return TrainingArguments(
         output_dir=str(directory),
         max_steps=steps,
@@ -233,19 +253,6 @@ def training_arguments(settings: HealSettings, directory: Path, progress: bool =
         remove_unused_columns=False,
         disable_tqdm=not progress,
     )
-
-
-def _check_names(settings: HealSettings) -> None:
-    """Refuse schedules and trackers that transformers does not know, or whose library is not installed."""
-    try:
-        SchedulerType(settings.lr_scheduler_type)
-    except ValueError as error:
-        raise UsageError(f"lr_scheduler_type: {error}") from None
-    try:
-        for callback in get_reporting_integration_callbacks(settings.report_to):
-            callback()
-    except (ValueError, RuntimeError, ImportError) as error:
-        raise UsageError(f"report_to: {error}") from None
 
 
 def _train(trainer: HealTrainer, checkpoint: Path | None) -> None:

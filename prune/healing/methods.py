@@ -8,10 +8,13 @@ the bit, because no base weight is trained by an adapter method.
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from prune.errors import PruneError, UsageError
 from prune.healing.settings import HealSettings
@@ -21,26 +24,60 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def attach(student: PreTrainedModel, settings: HealSettings) -> Any:
+LEAST_ADAPTED = 3  # layers, where nothing or little is kept behind the first gap
+
+
+def attach(student: PreTrainedModel, settings: HealSettings, kept_layers: Sequence[int] | None = None) -> Any:
     """The model that Trainer trains: a PeftModel over the student (qlora: over its NF4 copy), or the student itself.
 
+    Args:
+        student: the pruned model.
+        settings: method, layers, modules, rank.
+        kept_layers: source index of each student layer; tells where the first gap is.
+
     Raises:
-        UsageError: lora_target_modules matches nothing, or train_layers names a layer the model does not have.
+        UsageError: lora_target_modules matches nothing, or lora_layers or train_layers names a layer that the model
+            does not have.
     """
     if settings.method == "full":
         _select_layers(student, settings.train_layers)
         return student
-    return _with_adapters(nf4_copy(student) if settings.method == "qlora" else student, settings)
+    return _with_adapters(nf4_copy(student) if settings.method == "qlora" else student, settings, kept_layers)
 
 
-def _with_adapters(model: PreTrainedModel, settings: HealSettings) -> Any:
+def adapted_layers(choice: str | list[int], kept_layers: Sequence[int] | None, count: int) -> list[int]:
+    """Layers that get adapters, of a student with `count` layers; see `HealSettings.lora_layers`.
+
+    Raises:
+        UsageError: the choice names a layer that is not there.
+    """
+    if isinstance(choice, list):
+        _refuse_unknown("lora_layers", choice, count)
+        return sorted(set(choice))
+    if choice == "all" or kept_layers is None:
+        return list(range(count))
+    gap = next((i for i, source in enumerate(kept_layers) if source != i), count)
+    return list(range(max(0, min(gap - 1, count - LEAST_ADAPTED)), count))
+
+
+def _refuse_unknown(field: str, wanted: Sequence[int], count: int) -> None:
+    unknown = [i for i in wanted if not 0 <= i < count]
+    if unknown:
+        raise UsageError(f"{field}: the model has no layer {unknown[0]}; its layers are 0 to {count - 1}")
+
+
+def _with_adapters(model: PreTrainedModel, settings: HealSettings, kept_layers: Sequence[int] | None) -> Any:
     from peft import LoraConfig, TaskType, get_peft_model
 
+    path, layers = find_layer_list(model)
+    adapted = adapted_layers(settings.lora_layers, kept_layers, len(layers))
+    bare = "|".join(str(i) for i in range(len(layers)) if i not in adapted)
     config = LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # peft scales by any number
         lora_dropout=settings.lora_dropout,
         target_modules=settings.lora_target_modules,
+        exclude_modules=rf"(.*\.)?{re.escape(path)}\.({bare})\..*" if bare else None,
         use_dora=settings.method == "dora",
         task_type=TaskType.CAUSAL_LM,
     )
@@ -58,9 +95,7 @@ def _with_adapters(model: PreTrainedModel, settings: HealSettings) -> Any:
 def _select_layers(student: PreTrainedModel, wanted: list[int] | None) -> None:
     layers = find_layer_list(student)[1]
     chosen = list(range(len(layers)))[-3:] if wanted is None else wanted
-    unknown = [i for i in chosen if not 0 <= i < len(layers)]
-    if unknown:
-        raise UsageError(f"train_layers: the model has no layer {unknown[0]}; its layers are 0 to {len(layers) - 1}")
+    _refuse_unknown("train_layers", chosen, len(layers))
     student.requires_grad_(False)
     for module in (*(layers[i] for i in chosen), student.get_output_embeddings()):
         module.requires_grad_(True)
@@ -73,21 +108,46 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def detach(model: Any, student: PreTrainedModel, settings: HealSettings, *, merge: bool) -> PreTrainedModel:
-    """The student as a plain model, in float32 with the adapters merged, or (merge=False) as it was before."""
-    student.requires_grad_(True)
-    if settings.method == "full":
-        return student.float() if merge else student
-    if not merge:
-        model.unload()
-        return student
-    if settings.method == "qlora":
-        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+def whole(parameter: torch.Tensor) -> torch.Tensor:
+    """A copy in main memory; of a parameter that FSDP has sharded, all of it (every process must call)."""
+    tensor: torch.Tensor = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter  # type: ignore[no-untyped-call]
+    return tensor.detach().to("cpu", copy=True)
 
-        adapters = get_peft_model_state_dict(model)
-        model = _with_adapters(student, settings)
-        set_peft_model_state_dict(model, adapters)
-    return model.float().merge_and_unload()
+
+def merge(
+    model: Any,
+    student: PreTrainedModel,
+    weights: Mapping[str, torch.Tensor],
+    settings: HealSettings,
+    kept_layers: Sequence[int] | None = None,
+) -> PreTrainedModel:
+    """The student as a plain model in float32, trained.
+
+    Args:
+        model: what `attach` returned; where it does not wrap the student itself (qlora, FSDP), only `weights` count.
+        student: the pruned model.
+        weights: of `trained_parameters`, by name.
+        settings: as for `attach`.
+        kept_layers: as for `attach`.
+    """
+    student.requires_grad_(True)
+    adapters = settings.method != "full"
+    if adapters and model.get_base_model() is not student:
+        model = _with_adapters(student, settings, kept_layers)
+    target = model if adapters else student
+    parameters = dict(target.named_parameters())
+    with torch.no_grad():
+        for name, weight in weights.items():
+            parameters[name].copy_(weight)
+    return target.float().merge_and_unload() if adapters else target.float()
+
+
+def detach(model: Any, student: PreTrainedModel, settings: HealSettings) -> PreTrainedModel:
+    """The student as it was before `attach`, but for the weights that full tuning changed."""
+    student.requires_grad_(True)
+    if settings.method != "full":
+        model.unload()
+    return student
 
 
 def nf4_copy(student: PreTrainedModel) -> PreTrainedModel:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from prune.errors import PruneError
 from prune.healing.data import IGNORED
 from prune.healing.losses import residual_loss, token_losses
+from prune.healing.prefix import SharedPrefix
 from prune.healing.settings import HealSettings
 
 
@@ -29,27 +29,6 @@ class Losses:
     next_token: torch.Tensor
     distill: torch.Tensor
     residual: torch.Tensor
-
-
-def check_teacher(student: nn.Module, teacher: nn.Module | None, settings: HealSettings) -> None:
-    """Refuse settings that need a teacher without one, and a teacher of another vocabulary.
-
-    Raises:
-        PruneError: either is the case.
-    """
-    if not settings.needs_teacher:
-        return
-    if teacher is None:
-        raise PruneError(
-            "distill_weight or residual_weight is above 0 but there is no teacher: give --teacher the original model, "
-            "or set both to 0 and next_token_weight to 1"
-        )
-    ours, theirs = (len(m.get_output_embeddings().weight) for m in (student, teacher))  # type: ignore[operator, arg-type]
-    if ours != theirs:
-        raise PruneError(
-            f"the teacher predicts {theirs} tokens and the pruned model {ours}: distillation needs one vocabulary; "
-            "give --teacher the model that was pruned"
-        )
 
 
 def matched_states(kept_layers: Sequence[int], teacher_layers: int) -> list[tuple[int, int]]:
@@ -70,6 +49,7 @@ def batch_losses(
     head: nn.Module | None,
     teacher: nn.Module | None = None,
     matches: Sequence[tuple[int, int]] = (),
+    prefix: SharedPrefix | None = None,
 ) -> Losses:
     """All losses of one batch of `data.Collator`.
 
@@ -80,6 +60,7 @@ def batch_losses(
         head: the student's output embedding.
         teacher: used when some objective needs it.
         matches: of `matched_states`.
+        prefix: layers that run once, in the teacher.
     """
     inputs = dict(inputs)
     labels = inputs.pop("labels")  # [B, T]
@@ -89,10 +70,13 @@ def batch_losses(
     matching = settings.residual_weight > 0 and bool(matches)
 
     theirs = None
+    recording, replaying = (prefix.recording(), prefix.replaying()) if prefix else (contextlib.nullcontext(),) * 2
     if teacher is not None and settings.needs_teacher:
-        with torch.inference_mode():
+        # What is made in inference mode cannot enter the student's graph.
+        with torch.no_grad() if prefix else torch.inference_mode(), recording:
             theirs = _run(teacher, teacher.get_output_embeddings(), inputs, counted, matching)  # type: ignore[operator]
-    ours = _run(model, head, inputs, counted, matching)
+    with replaying:
+        ours = _run(model, head, inputs, counted, matching)
     token = token_losses(
         ours.logits,
         targets,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Method = Literal["lora", "dora", "qlora", "full"]
 
@@ -41,6 +41,12 @@ class HealSettings(BaseModel):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapters, as a probability.")
     lora_target_modules: str | list[str] = Field(
         "all-linear", description="Module names that get adapters; all-linear is every linear layer except the head."
+    )
+    lora_layers: Literal["all", "from_gap"] | list[int] = Field(
+        "from_gap",
+        description="Layers of the pruned model (from 0) that get adapters: all; from_gap: the one before the first "
+        "removed layer and all after it, at least the last three, so that the layers below run once for student and "
+        "teacher and keep no activations; or a list.",
     )
     train_layers: list[int] | None = Field(
         None,
@@ -87,6 +93,12 @@ class HealSettings(BaseModel):
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, a third more time.")
     bf16: bool = Field(False, description="Compute in bfloat16 under autocast (for GPUs; slow on most CPUs).")
     seed: int = Field(0, ge=0, description="Of the held-out split, the order of the data and the adapters.")
+
+    @field_validator("lora_target_modules")
+    @classmethod
+    def _one_name_is_a_list(cls, value: str | list[str]) -> str | list[str]:
+        """`q_proj` means the modules of that name; peft would read a lone string as a pattern for whole paths."""
+        return [value] if isinstance(value, str) and value.isidentifier() else value
 
     @model_validator(mode="after")
     def _some_objective(self) -> HealSettings:

@@ -25,8 +25,9 @@ from prune.errors import PruneError
 from prune.files import write_json
 from prune.healing.data import Collator, Split, TrainingSet
 from prune.healing.held_out import held_out_loss
-from prune.healing.methods import trained_parameters
+from prune.healing.methods import trained_parameters, whole
 from prune.healing.objective import batch_losses
+from prune.healing.prefix import SharedPrefix
 from prune.healing.settings import HealSettings
 
 Track = Callable[[nn.Module], Mapping[str, float]]
@@ -41,10 +42,11 @@ class Task:
     """What a run trains on and against.
 
     Attributes:
+        fingerprint: what must be equal for a checkpoint to be resumed, by field name.
         head: the student's output embedding.
         teacher: the original model, on any device; none without distillation or residual matching.
         matches: pairs of hidden states for residual matching.
-        fingerprint: what must be equal for a checkpoint to be resumed, by field name.
+        prefix: first layers that run once for student and teacher.
         track: called with the model at every evaluation; what it returns is logged as `eval_<name>`.
     """
 
@@ -52,10 +54,11 @@ class Task:
     split: Split
     training_set: TrainingSet
     collator: Collator
-    head: nn.Module | None
-    teacher: nn.Module | None
-    matches: Sequence[tuple[int, int]]
     fingerprint: Mapping[str, Any]
+    head: nn.Module | None = None
+    teacher: nn.Module | None = None
+    matches: Sequence[tuple[int, int]] = ()
+    prefix: SharedPrefix | None = None
     track: Track | None = None
 
 
@@ -70,7 +73,7 @@ class Progress:
 
 
 class HealTrainer(Trainer):
-    """One run of healing. After `train()`, `restore_best()` puts the weights of the best evaluation back."""
+    """One run of healing. After `train()`, `best_weights` holds what was trained, at the best evaluation."""
 
     def __init__(self, model: nn.Module, task: Task, arguments: TrainingArguments) -> None:
         self.task = task
@@ -105,7 +108,16 @@ class HealTrainer(Trainer):
     ) -> Any:
         """The weighted objective per counted token of the whole accumulated batch of all processes."""
         task = self.task
-        losses = batch_losses(model, inputs, task.settings, head=task.head, teacher=task.teacher, matches=task.matches)
+        with self.accelerator.autocast():  # of the teacher too; accelerate wraps the student only
+            losses = batch_losses(
+                model,
+                inputs,
+                task.settings,
+                head=task.head,
+                teacher=task.teacher,
+                matches=task.matches,
+                prefix=task.prefix,
+            )
         scale = self.accelerator.num_processes / num_items_in_batch
         loss = losses.total * scale
         self._step_losses.append(loss.detach())
@@ -173,21 +185,12 @@ class HealTrainer(Trainer):
         if loss < self.progress.best_loss:
             self.progress.best_loss, self.progress.best_step = loss, self.state.global_step
             self.progress.evaluations_without_gain = 0
-            self.best_weights = {n: p.detach().to("cpu", copy=True) for n, p in self._trained().items()}
+            self.best_weights = {name: whole(p) for name, p in trained_parameters(self.model).items()}
         else:
             self.progress.evaluations_without_gain += 1
         patience = self.task.settings.early_stopping_patience
         if patience is not None and self.progress.evaluations_without_gain >= patience:
             self.control.should_training_stop = True
-
-    def _trained(self) -> dict[str, nn.Parameter]:
-        return trained_parameters(self.model)
-
-    def restore_best(self) -> None:
-        """Put the weights of the evaluation with the lowest held-out loss back into the model."""
-        with torch.no_grad():
-            for name, parameter in self._trained().items():
-                parameter.copy_(self.best_weights[name])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the training loss (mean since the last log) and the seconds spent so far."""

@@ -154,6 +154,16 @@ def test_a_killed_run_resumes_to_the_same_weights_and_history(tmp_path):
         run(tmp_path / "parts", settings.model_copy(update={"learning_rate": 0.02}), resume=True)
 
 
+def test_bf16_holds_for_student_and_teacher_and_the_merged_model_is_float32(tmp_path):
+    original = tiny.teacher()
+    seen = set()
+    original.lm_head.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
+    result = run(tmp_path, tiny.settings(bf16=True), original=original)
+    assert seen == {torch.float32, torch.bfloat16}  # before training, where layers to share are tried out, and in it
+    assert result.held_out_after < result.held_out_before
+    assert {p.dtype for p in result.model.parameters()} == {torch.float32}
+
+
 def test_tracked_scores_are_logged_at_every_evaluation(tmp_path):
     seen = []
 
@@ -225,6 +235,7 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
         ({}, {"kept_layers": [0, 1]}, PruneError, "give 4 sorted layer numbers"),
         ({"method": "full", "train_layers": [9]}, {}, UsageError, "no layer 9"),
         ({"lora_target_modules": "nothing"}, {}, UsageError, "does not fit this model"),
+        ({"lora_layers": [4]}, {}, UsageError, "lora_layers: the model has no layer 4; its layers are 0 to 3"),
         ({"lr_scheduler_type": "sometimes"}, {}, UsageError, "lr_scheduler_type"),
         ({"report_to": ["papyrus"]}, {}, UsageError, "report_to"),
     ],

@@ -90,7 +90,8 @@ def test_the_second_cut_is_the_first_healed_model_without_those_layers(finished)
     ids = torch.randint(2, 2000, (2, 12), generator=torch.Generator().manual_seed(0))
     healed = load_model(str(root / "rounds/13/1/model"))
     original = load_model(str(MODEL))
-    assert not torch.equal(healed.model.layers[0].mlp.up_proj.weight, original.model.layers[0].mlp.up_proj.weight)
+    last = original.model.layers[first["keep"][-1]]
+    assert not torch.equal(healed.model.layers[-1].mlp.up_proj.weight, last.mlp.up_proj.weight)
     expected = drop_layers(healed, dropped)(ids).logits
     assert torch.equal(load_model(str(root / "rounds/13/2/model"))(ids).logits, expected)
 

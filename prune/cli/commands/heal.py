@@ -72,6 +72,8 @@ def heal(
     )
     if result.settings.method == "qlora":
         line += f"; over the 4-bit weights, before the merge, it was {result.held_out_adapted:.4f}"
+    if result.best_step == 0:
+        line += "; training never beat the pruned model, so these are its weights"
     if os.environ.get("RANK", "0") == "0":  # one voice under `accelerate launch`
         emit(result.as_dict(), [line], as_json=as_json, quiet=quiet)
 

@@ -1,0 +1,151 @@
+"""What is wrong with a healing run, found before anything is trained; `rehearse` finds it without any weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils import parse_flag_from_env
+from torch import nn
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer_utils import SchedulerType
+
+from prune.calibration import Domain
+from prune.errors import PruneError, UsageError
+from prune.healing.data import Split, split_domains
+from prune.healing.methods import attach
+from prune.healing.settings import HealSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def check_run(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    domains: Mapping[str, Domain],
+    settings: HealSettings,
+    domain_weights: Mapping[str, float] | None,
+) -> Split:
+    """The training and held-out documents of a run whose teacher, data and names fit together.
+
+    Args:
+        student: the pruned model; its weights are not read.
+        teacher: the original, or none.
+        domains: documents.
+        settings: of the run.
+        domain_weights: share of predicted tokens per domain.
+
+    Raises:
+        PruneError: a missing teacher or one of another vocabulary; no or too little data.
+        UsageError: a weight of no domain, a schedule or tracker that is not there, or FSDP of version 1.
+    """
+    check_teacher(student, teacher, settings)
+    check_names(settings)
+    if is_sharded() and os.environ.get("FSDP_VERSION") != "2":  # version 1 renames and flattens the parameters
+        raise UsageError("FSDP of version 1 is not supported: accelerate launch --use_fsdp --fsdp_version 2 ...")
+    return split_domains(
+        domains,
+        domain_weights,
+        max_length=settings.max_length,
+        eval_fraction=settings.eval_fraction,
+        eval_max_documents=settings.eval_max_documents,
+        seed=settings.seed,
+    )
+
+
+def is_sharded() -> bool:
+    """Whether the launcher asks accelerate for FSDP."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
+def check_teacher(student: nn.Module, teacher: nn.Module | None, settings: HealSettings) -> None:
+    """Refuse settings that need a teacher without one, and a teacher of another vocabulary.
+
+    Raises:
+        PruneError: either is the case.
+    """
+    if not settings.needs_teacher:
+        return
+    if teacher is None:
+        raise PruneError(
+            "distill_weight or residual_weight is above 0 but there is no teacher: give --teacher the original model, "
+            "or set both to 0 and next_token_weight to 1"
+        )
+    ours, theirs = (len(m.get_output_embeddings().weight) for m in (student, teacher))  # type: ignore[operator, arg-type]
+    if ours != theirs:
+        raise PruneError(
+            f"the teacher predicts {theirs} tokens and the pruned model {ours}: distillation needs one vocabulary; "
+            "give --teacher the model that was pruned"
+        )
+
+
+def check_tokenizers(ours: Any, theirs: Any, teacher: str) -> None:
+    """Refuse a teacher that numbers its tokens otherwise, which equal sizes do not tell; added tokens are left out.
+
+    Raises:
+        PruneError: it does; names a token.
+    """
+    added = ours.get_added_vocab()
+    known: dict[str, int] = theirs.get_vocab()
+    for token, number in sorted(ours.get_vocab().items(), key=lambda pair: pair[1]):
+        if token not in added and known.get(token) != number:
+            there = f"is token {known[token]}" if token in known else "is no token"
+            raise PruneError(
+                f"--teacher {teacher}: {token!r} {there} there and token {number} in the pruned model: distillation "
+                "needs one vocabulary; give --teacher the model that was pruned"
+            )
+
+
+def check_names(settings: HealSettings) -> None:
+    """Refuse schedules and trackers that transformers does not know, or whose library is not installed.
+
+    Raises:
+        UsageError: names the field.
+    """
+    try:
+        SchedulerType(settings.lr_scheduler_type)
+    except ValueError as error:
+        raise UsageError(f"lr_scheduler_type: {error}") from None
+    try:
+        for callback in get_reporting_integration_callbacks(settings.report_to):
+            callback()
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise UsageError(f"report_to: {error}") from None
+
+
+def rehearse(
+    model: str,
+    teacher: str | None,
+    domains: Mapping[str, Domain],
+    settings: HealSettings,
+    *,
+    kept_layers: Sequence[int] | None = None,
+    domain_weights: Mapping[str, float] | None = None,
+) -> None:
+    """Everything that `heal` would refuse and that the configs and the data tell; no weight is read.
+
+    Args:
+        model: the pruned checkpoint's directory.
+        teacher: directory or hub id of the original, or none.
+        domains: documents.
+        settings: of the run.
+        kept_layers: source index of each student layer, where known.
+        domain_weights: share of predicted tokens per domain.
+
+    Raises:
+        PruneError, UsageError: as `heal`.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from prune.surgery.signature import skeleton
+
+    def bones(path: str) -> PreTrainedModel:
+        return skeleton(AutoModelForCausalLM, AutoConfig.from_pretrained(path))
+
+    student = bones(model)
+    check_run(student, bones(teacher) if teacher else None, domains, settings, domain_weights)
+    # Without weights there is nothing to quantise; qlora puts its adapters where lora does.
+    method = "lora" if settings.method == "qlora" else settings.method
+    attach(student, settings.model_copy(update={"method": method}), kept_layers)
