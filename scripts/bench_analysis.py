@@ -9,6 +9,7 @@ scripts/README.md. With a GPU: --device cuda --dtype bfloat16 --preset 8b (clean
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import statistics
 import sys
@@ -32,6 +33,7 @@ from prune.analysis.statistics import Records
 from prune.analysis.streamed import Streaming
 from prune.calibration import Batch, Document, Domain, batches
 from prune.model.anatomy import find_anatomy
+from prune.model.heap import release_freed_memory
 from prune.model.loading import load_model
 from prune.model.streaming import StreamedModel
 from prune.model.sublayers import SublayerTracer
@@ -211,13 +213,20 @@ def status(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def alone(work: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """Figures from a forked process, with the peak of its resident memory above what it began with (MiB)."""
+def alone(work: Callable[[], dict[str, float]], warm: Callable[[], Any]) -> dict[str, float]:
+    """Figures from a forked process, with the peak of its resident memory above what it began with (MiB).
+
+    It begins with what `warm` leaves: the same work on something small, so that libraries are loaded and not counted,
+    and with what is free in the heaps given back, so that nothing can be taken from there uncounted.
+    """
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
 
     def enter() -> None:
         torch.set_num_threads(1)
+        warm()
+        gc.collect()
+        release_freed_memory()
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
         before = status("VmRSS")
         figures = work()
@@ -235,28 +244,35 @@ def memory() -> None:
     """Peak above the model with few and with many documents."""
     model = build(MEMORY)
     peaks = {}
-    for documents in (32, 512):
+
+    def analysed(documents: int) -> Callable[[], dict[str, float]]:
         data = {"general": domain(documents, 32, MEMORY["vocab_size"])}
-        peaks[documents] = alone(lambda data=data: analyze(model, data, bootstrap=100) and {})["peak"]
+        return lambda: analyze(model, data, bootstrap=100) and {}
+
+    for documents in (32, 512, 2048):
+        peaks[documents] = alone(analysed(documents), analysed(2))["peak"]
     print(f"memory above the model, {parameters(model)}, 32 tokens a document, default measures, batches of 8:")
-    print(f"  32 documents {peaks[32]:.0f} MiB, 512 documents {peaks[512]:.0f} MiB")
+    print("  " + ", ".join(f"{documents} documents {peak:.1f} MiB" for documents, peak in peaks.items()))
 
 
 def stream(directory: Path, repeats: int) -> None:
     """A checkpoint on disk, in memory and streamed."""
     build(STREAM).save_pretrained(directory / "model", max_shard_size="200MB")
-    data = {"general": domain(8, 64, STREAM["vocab_size"])}
+    build(MEMORY).save_pretrained(directory / "small")
     options: dict[str, Any] = {"measures": [name for name in STREAMED if name != "dnll"], "batch_size": 2}
 
-    def in_memory() -> dict[str, float]:
-        return {"seconds": seconds(lambda: analyze(load_model(str(directory / "model")), data, **options))}
+    def data(name: str) -> dict[str, Domain]:
+        return {"general": domain(8, 64, (STREAM if name == "model" else MEMORY)["vocab_size"])}
 
-    def streamed(limit: int) -> dict[str, float]:
+    def in_memory(name: str) -> dict[str, float]:
+        return {"seconds": seconds(lambda: analyze(load_model(str(directory / name)), data(name), **options))}
+
+    def streamed(name: str, limit: int) -> dict[str, float]:
         found: dict[str, float] = {}
 
         def work() -> None:
-            model = StreamedModel(str(directory / "model"))
-            analyze(model.model, data, **options, streaming=Streaming(model, limit, directory))
+            model = StreamedModel(str(directory / name))
+            analyze(model.model, data(name), **options, streaming=Streaming(model, limit, directory))
             head = model.anatomy.embedding.weight.nbytes + model.anatomy.head.weight.nbytes
             found.update(read=model.bytes_read / model.checkpoint_bytes, checkpoint=model.checkpoint_bytes / MIB,
                          layer=model.largest_layer / MIB, embeddings=head / MIB)  # fmt: skip
@@ -265,19 +281,22 @@ def stream(directory: Path, repeats: int) -> None:
 
     runs: dict[str, list[dict[str, float]]] = {"memory": [], "stream": [], "low": []}
     for _ in range(repeats):
-        runs["memory"].append(alone(in_memory))
-        runs["stream"].append(alone(lambda: streamed(1 << 32)))
-        runs["low"].append(alone(lambda: streamed(STREAM_MEMORY)))
+        runs["memory"].append(alone(lambda: in_memory("model"), lambda: in_memory("small")))
+        runs["stream"].append(alone(lambda: streamed("model", 1 << 32), lambda: streamed("small", 1 << 32)))
+        runs["low"].append(alone(lambda: streamed("model", STREAM_MEMORY), lambda: streamed("small", 0)))
     middle = {name: {key: statistics.median(run[key] for run in of) for key in of[0]} for name, of in runs.items()}
     base, fast, low = middle["memory"], middle["stream"], middle["low"]
     print(f"streaming, checkpoint {fast['checkpoint']:.0f} MiB, 8 x 64 tokens, clean-pass measures, load included:")
     print(f"  tensor bytes read {fast['read']:.3f} x the checkpoint")
-    for name, run in (("all activations in memory", fast), ("8 MiB of them, the others on disk", low)):
-        print(f"  {name}: {run['seconds'] / base['seconds']:.3f} x the time in memory, peak {run['peak']:.0f} MiB")
+    for name, kind in (("all activations in memory", "stream"), ("8 MiB of them, the others on disk", "low")):
+        ratios = [run["seconds"] / other["seconds"] for run, other in zip(runs[kind], runs["memory"], strict=True)]
+        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+        peak = middle[kind]["peak"]
+        print(f"  {name}: {statistics.median(ratios):.3f} x the time in memory ({spread}), peak {peak:.0f} MiB")
     print(f"  in memory: peak {base['peak']:.0f} MiB")
     batch_tokens, depth = 2 * 64, STREAM["num_hidden_layers"]
     working = (depth + 1) * batch_tokens * STREAM["hidden_size"] * 12 / MIB  # streams in float32, and in float64
-    bound = 2 * fast["layer"] + fast["embeddings"] + STREAM_MEMORY / MIB + working
+    bound = 2 * low["layer"] + low["embeddings"] + STREAM_MEMORY / MIB + working
     print(f"  2 layers + embeddings + activations (8 MiB shelf, {working:.0f} MiB one batch's Gram): {bound:.0f} MiB")
 
 

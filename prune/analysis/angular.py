@@ -24,6 +24,6 @@ def measure(clean: CleanPass, records: Records) -> None:
     norm = clean.gram.diagonal(dim1=1, dim2=2).sqrt()  # [N, L+1]
     cosines = cosine(clean.gram, norm[:, :, None], norm[:, None, :]).clamp(-1, 1)  # [N, L+1, L+1]
     distance = (torch.arccos(cosines) / math.pi).triu(1)  # [N, L+1, L+1]
-    records.add("angular_distance/all", clean.index, clean.by_document(distance), clean.lengths)
+    records.add("angular_distance/all", clean.index, clean.by_document(distance), clean.lengths, triangle=True)
     last = distance[clean.last.to(distance.device)].cpu().numpy()  # [B, L+1, L+1]
-    records.add("angular_distance/last", clean.index, last, np.ones(len(clean.index)))
+    records.add("angular_distance/last", clean.index, last, np.ones(len(clean.index)), triangle=True)

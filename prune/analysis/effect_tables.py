@@ -15,7 +15,7 @@ import torch
 from prune.analysis.clean_pass import CleanPass
 from prune.analysis.interventions import Observer, relative_effect
 from prune.analysis.samples import token_priority
-from prune.analysis.statistics import INTERVAL, Records
+from prune.analysis.statistics import INTERVAL, Records, square
 
 SAMPLE_BYTES = 1 << 24  # of one table's effects, for all domains together
 SAMPLE_TOKENS = 8192
@@ -62,9 +62,9 @@ def record_table(
     counts = torch.bincount(rows, minlength=len(clean.index))  # [B]
     used = [row for row, count in enumerate(counts.tolist()) if count]
     index = [clean.index[row] for row in used]
-    records.add(f"{name}/mean", index, clean.by_document(effects, rows)[used], counts.cpu().numpy()[used].astype(float))
-    blocks = effects.split([count for count in counts.tolist() if count])
-    records.add_maximum(f"{name}/max", index, torch.stack([block.amax(0) for block in blocks]).cpu().numpy())
+    sums, tokens = clean.by_document(effects, rows)[used], counts.cpu().numpy()[used].astype(float)
+    records.add(f"{name}/mean", index, sums, tokens, triangle=True)
+    records.add_maximum(f"{name}/max", effects.amax(0, keepdim=True).cpu().numpy())
     _sample(clean, records, name, effects, token.cpu().numpy(), draw)
 
 
@@ -92,18 +92,12 @@ def percentiles(parts: Sequence[Records], draws: Sequence[np.ndarray] | None, fa
         base = np.concatenate([np.full(len(s.priority), s.tokens_per_sample) for _, s in used])  # [n]
         effects = np.concatenate([s.values("effect") for _, s in used])  # [n, P]
         depth = int((1 + np.sqrt(1 + 8 * effects.shape[1])) / 2)
-        figures[f"{name}/p99"] = _square(weighted_quantile(effects, base[None])[0], depth)
+        figures[f"{name}/p99"] = square(weighted_quantile(effects, base[None])[0], depth).astype(np.float32)
         if draws is not None:
             weights = base * np.concatenate([draws[i][:RESAMPLES, s.group] for i, s in used], 1)  # [R, n]
-            low, high = np.percentile(weighted_quantile(effects, weights[weights.any(1)]), INTERVAL, axis=0)
-            figures[f"{name}/p99.lo"], figures[f"{name}/p99.hi"] = _square(low, depth), _square(high, depth)
+            ends = np.percentile(weighted_quantile(effects, weights[weights.any(1)]), INTERVAL, axis=0)  # [2, P]
+            figures[f"{name}/p99.lo"], figures[f"{name}/p99.hi"] = square(ends, depth).astype(np.float32)
     return figures
-
-
-def _square(values: np.ndarray, depth: int) -> np.ndarray:
-    table = np.zeros((depth, depth), dtype=np.float32)
-    table[np.triu_indices(depth, 1)] = values
-    return table
 
 
 def weighted_quantile(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

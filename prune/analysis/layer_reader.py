@@ -87,3 +87,22 @@ class LayerReader:
         self.relative[part].append(size / length.clamp(min=SMALLEST_NORM))
         self.cosines[part].append(cosine(row_dots(added, stream), size, length))
         return size
+
+    def take(self) -> dict[tuple[str, str], list[torch.Tensor]]:
+        """All that was collected, leaving nothing; `give` puts it behind what is there by then."""
+        taken = {name: list(values) for name, values in self._lists().items()}
+        for values in self._lists().values():
+            values.clear()
+        return taken
+
+    def give(self, taken: dict[tuple[str, str], list[torch.Tensor]]) -> None:
+        """Add what another layer's `take` gave."""
+        for name, values in self._lists().items():
+            values += taken[name]
+
+    def _lists(self) -> dict[tuple[str, str], list[torch.Tensor]]:
+        """Every list that grows by an entry a layer, by attribute and part."""
+        found = {(name, ""): value for name, value in vars(self).items() if isinstance(value, list)}
+        for name in ("relative", "cosines"):
+            found |= {(name, part): values for part, values in getattr(self, name).items()}
+        return found

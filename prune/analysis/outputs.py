@@ -35,7 +35,7 @@ def record_outputs(
         if not kinds or kind in kinds:
             records.add(f"{name}/{kind}", clean.index, value.cpu().numpy(), weights)
     if not kinds or "l2_max" in kinds:
-        records.add_maximum(f"{name}/l2_max", clean.index, maxima.cpu().numpy())
+        records.add_maximum(f"{name}/l2_max", maxima.cpu().numpy())
 
 
 def compare_outputs(

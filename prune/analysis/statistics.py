@@ -2,8 +2,9 @@
 
 Every figure is a ratio of sums over documents (sum of a token statistic over number of tokens), so a document is the
 unit of resampling. Memory is bounded: beyond `MAX_GROUPS` documents of a domain, documents share groups (document i
-goes to group i mod MAX_GROUPS) and groups are resampled. Sums are float64; merging parts is exact addition. Figures
-that are no sums (quantiles, spectra) come from samples of tokens, see `samples`.
+goes to group i mod MAX_GROUPS) and groups are resampled; of tables that are zero on and below the diagonal only the
+entries above it are kept, and of maxima, which have no interval, one for all documents. Sums are float64; merging
+parts is exact addition. Figures that are no sums (quantiles, spectra) come from samples of tokens, see `samples`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from prune.errors import PruneError
 
 MAX_GROUPS = 512
 INTERVAL = (2.5, 97.5)  # percent
+RESAMPLED_BYTES = 1 << 22  # of resampled figures at a time
 
 
 @dataclass
@@ -26,9 +28,10 @@ class Records:
 
     Attributes:
         documents: how many documents the domain has.
-        sums: key -> [G, *shape] float64.
+        sums: key -> [G, *shape] float64; of a triangle [G, P], its P entries above the diagonal.
         weights: key -> [G] float64, what the sums are divided by (tokens, or documents).
-        maxima: key -> [G, *shape] float64, for statistics that are a maximum over tokens.
+        triangles: key -> M, for figures [M, M] that are zero on and below the diagonal.
+        maxima: key -> [*shape] float64, for statistics that are a maximum over tokens.
         samples: name -> sampled tokens.
         domains: how many domains share the tokens that may be kept.
     """
@@ -36,6 +39,7 @@ class Records:
     documents: int
     sums: dict[str, np.ndarray] = field(default_factory=dict)
     weights: dict[str, np.ndarray] = field(default_factory=dict)
+    triangles: dict[str, int] = field(default_factory=dict)
     maxima: dict[str, np.ndarray] = field(default_factory=dict)
     samples: dict[str, TokenSample] = field(default_factory=dict)
     domains: int = 1
@@ -44,14 +48,21 @@ class Records:
     def groups(self) -> int:
         return min(self.documents, MAX_GROUPS)
 
-    def add(self, key: str, index: Sequence[int], sums: np.ndarray, weights: np.ndarray) -> None:
+    def add(
+        self, key: str, index: Sequence[int], sums: np.ndarray, weights: np.ndarray, *, triangle: bool = False
+    ) -> None:
         """Add B documents: sums [B, *shape], weights [B].
+
+        Args:
+            triangle: the shape is [M, M], with zeros on and below the diagonal.
 
         Raises:
             PruneError: a sum is not finite.
         """
-        if not np.isfinite(sums).all():
-            raise PruneError(f"{key}: the model gave non-finite values; check its weights and --dtype")
+        _check_finite(key, sums)
+        if triangle:
+            self.triangles[key] = sums.shape[-1]
+            sums = _above_diagonal(sums)  # [B, P]
         if key not in self.sums:
             self.sums[key] = np.zeros((self.groups, *sums.shape[1:]))
             self.weights[key] = np.zeros(self.groups)
@@ -59,13 +70,11 @@ class Records:
         np.add.at(self.sums[key], group, sums)
         np.add.at(self.weights[key], group, weights)
 
-    def add_maximum(self, key: str, index: Sequence[int], values: np.ndarray) -> None:
+    def add_maximum(self, key: str, values: np.ndarray) -> None:
         """Fold in the maxima [B, *shape] of B documents."""
-        if not np.isfinite(values).all():
-            raise PruneError(f"{key}: the model gave non-finite values; check its weights and --dtype")
-        if key not in self.maxima:
-            self.maxima[key] = np.full((self.groups, *values.shape[1:]), -np.inf)
-        np.maximum.at(self.maxima[key], np.asarray(index) % self.groups, values)
+        _check_finite(key, values)
+        found = values.max(0).astype(np.float64)
+        self.maxima[key] = np.maximum(self.maxima[key], found) if key in self.maxima else found
 
     def sample(self, name: str, capacity: int) -> TokenSample:
         """The sample of this name, made with this capacity when first asked for."""
@@ -79,18 +88,39 @@ class Records:
                 self.weights[key] = self.weights[key] + other.weights[key]
             else:
                 self.sums[key], self.weights[key] = sums, other.weights[key]
+        self.triangles |= other.triangles
         for key, values in other.maxima.items():
             self.maxima[key] = np.maximum(self.maxima[key], values) if key in self.maxima else values
         for key, sample in other.samples.items():
             self.sample(key, sample.capacity).merge(sample)
 
 
+def _check_finite(key: str, values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise PruneError(f"{key}: the model gave non-finite values; check its weights and --dtype")
+
+
+def _above_diagonal(tables: np.ndarray) -> np.ndarray:
+    """[..., M, M] -> [..., P], row by row."""
+    upper = np.triu_indices(tables.shape[-1], 1)
+    return tables[..., upper[0], upper[1]]
+
+
+def square(entries: np.ndarray, size: int) -> np.ndarray:
+    """[..., P] -> [..., M, M], zeros on and below the diagonal."""
+    table = np.zeros((*entries.shape[:-1], size, size), dtype=entries.dtype)
+    upper = np.triu_indices(size, 1)
+    table[..., upper[0], upper[1]] = entries
+    return table
+
+
 def resampling(parts: Sequence[Records], replicates: int, seed: int) -> list[np.ndarray]:
-    """For each domain, how often each group is drawn: [R, G] counts; domains are resampled separately."""
+    """For each domain, how often each group is drawn: [R, G] float64; domains are resampled separately."""
     drawn = []
     for number, part in enumerate(parts):
         random = np.random.default_rng([seed, number])
-        drawn.append(random.multinomial(part.groups, np.full(part.groups, 1 / part.groups), size=replicates))
+        counts = random.multinomial(part.groups, np.full(part.groups, 1 / part.groups), size=replicates)
+        drawn.append(counts.astype(np.float64))
     return drawn
 
 
@@ -105,19 +135,28 @@ def ratio(parts: Sequence[Records], key: str, counts: Sequence[np.ndarray] | Non
     Returns:
         [*shape] float64, or [R, *shape].
     """
+    return _whole(parts, key, _ratio(parts, key, counts, slice(None)))
+
+
+def _ratio(parts: Sequence[Records], key: str, counts: Sequence[np.ndarray] | None, columns: slice) -> np.ndarray:
+    """These columns of a measurement whose shape is laid flat: [C] float64, or [R, C]."""
     top: np.ndarray | float = 0.0
     bottom: np.ndarray | float = 0.0
     for number, part in enumerate(parts):
         if key not in part.sums:
             continue
-        sums, weights = part.sums[key], part.weights[key]
-        if counts is None:
-            top, bottom = top + sums.sum(0), bottom + weights.sum()
-        else:
-            top = top + np.tensordot(counts[number].astype(np.float64), sums, axes=1)
-            bottom = bottom + counts[number] @ weights
-    bottom = np.asarray(bottom, dtype=np.float64)
-    return np.asarray(top) / bottom.reshape(bottom.shape + (1,) * (np.ndim(top) - bottom.ndim))
+        sums, weights = part.sums[key].reshape(part.groups, -1)[:, columns], part.weights[key]
+        top = top + (sums.sum(0) if counts is None else counts[number] @ sums)
+        bottom = bottom + (weights.sum() if counts is None else (counts[number] @ weights)[:, None])
+    return np.asarray(top) / bottom
+
+
+def _whole(parts: Sequence[Records], key: str, flat: np.ndarray) -> np.ndarray:
+    """[..., C] -> [..., *shape]."""
+    part = next(part for part in parts if key in part.sums)
+    if key in part.triangles:
+        return square(flat, part.triangles[key])
+    return flat.reshape(flat.shape[:-1] + part.sums[key].shape[1:])
 
 
 def summarise(parts: Sequence[Records], replicates: int, seed: int) -> dict[str, np.ndarray]:
@@ -131,9 +170,20 @@ def summarise(parts: Sequence[Records], replicates: int, seed: int) -> dict[str,
     for key in sorted({key for part in parts for key in part.sums}):
         figures[key] = ratio(parts, key).astype(np.float32)
         if counts is not None:
-            low, high = np.percentile(ratio(parts, key, counts), INTERVAL, axis=0)
-            figures[f"{key}.lo"], figures[f"{key}.hi"] = low.astype(np.float32), high.astype(np.float32)
+            low, high = _interval(parts, key, counts)
+            figures[f"{key}.lo"], figures[f"{key}.hi"] = low, high
     for key in sorted({key for part in parts for key in part.maxima}):
-        values = [part.maxima[key].max(0) for part in parts if key in part.maxima]
+        values = [part.maxima[key] for part in parts if key in part.maxima]
         figures[key] = np.maximum.reduce(values).astype(np.float32)
     return figures
+
+
+def _interval(parts: Sequence[Records], key: str, counts: Sequence[np.ndarray]) -> np.ndarray:
+    """[2, *shape] float32, the ends; a block of columns at a time, as R tables [L, L] are large."""
+    columns = next(part.sums[key] for part in parts if key in part.sums)[0].size
+    size = max(1, RESAMPLED_BYTES // (8 * len(counts[0])))
+    ends = [
+        np.percentile(_ratio(parts, key, counts, slice(begin, begin + size)), INTERVAL, axis=0)
+        for begin in range(0, columns, size)
+    ]
+    return _whole(parts, key, np.concatenate(ends, 1).astype(np.float32))

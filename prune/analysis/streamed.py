@@ -23,8 +23,10 @@ from prune.analysis.registry import STREAMED, Measure, modules
 from prune.analysis.statistics import Records
 from prune.calibration import Batch
 from prune.errors import UsageError
+from prune.model.heap import release_freed_memory
 from prune.model.shelf import Shelf, ShelvedTensors
-from prune.model.streaming import StreamedModel, StreamedWalk, output_form
+from prune.model.streamed_walk import StreamedWalk, output_form
+from prune.model.streaming import StreamedModel
 from prune.model.sublayers import SublayerTracer
 
 REMOVAL = "dnll"
@@ -102,6 +104,7 @@ def collect_streamed(
                 module.measure(clean, records[name])
             if REMOVAL in chosen:
                 record_outputs(clean, records[name], "output_effect", each.removed())
+            del clean
             each.forget()
 
 
@@ -131,6 +134,7 @@ class _Carried:
             with self.tracer.observing(reader, self.clean.mask, layers=[layer]):
                 self.walk.advance(layer)
             self.shelf.put(("added", self.number, layer), reader.added.pop())
+            self.shelf.put(("read", self.number, layer), reader.take())
         if removing:
             self._advance_removed(layer)
         if not keep:
@@ -153,6 +157,8 @@ class _Carried:
     def finished(self) -> CleanPass:
         """The pass as the measurements expect it; its streams are loaded from the shelf when they are asked for."""
         if self.clean.reader is not None:
+            for layer in range(self.depth):
+                self.clean.reader.give(self.shelf.get(("read", self.number, layer)))
             keys = [("added", self.number, layer) for layer in range(self.depth)]
             added = ShelvedTensors(self.shelf, keys, self.walk.device_of(0))
             self.clean.reader.added = added  # type: ignore[assignment]
@@ -166,8 +172,10 @@ class _Carried:
     def forget(self) -> None:
         """Free everything of this batch."""
         for layer in range(self.depth + 1):
-            for kind in ("stream", "added", "removed"):
+            for kind in ("stream", "added", "read", "removed"):
                 self.shelf.drop((kind, self.number, layer))
+        del self.clean
+        release_freed_memory()
 
 
 def activation_bytes(tokens: int, width: int, depth: int, item: int, chosen: Iterable[str]) -> int:

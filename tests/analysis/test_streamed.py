@@ -18,7 +18,8 @@ from prune.analysis.streamed import Streaming, activation_bytes
 from prune.errors import PruneError, UsageError
 from prune.model.anatomy import find_anatomy
 from prune.model.loading import load_model
-from prune.model.streaming import StreamedModel, _Recorder
+from prune.model.streamed_walk import _Recorder
+from prune.model.streaming import StreamedModel
 from tests.analysis.tiny import BASE, domains, tiny
 
 MIXTRAL = {"num_local_experts": 4, "num_experts_per_tok": 2}  # experts are fused when they are loaded

@@ -1,0 +1,63 @@
+"""Sums per document give the figures and intervals of the documents themselves, in bounded memory."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from prune.analysis import statistics
+from prune.analysis.statistics import INTERVAL, MAX_GROUPS, Records, resampling, summarise
+
+
+def domain(random: np.random.Generator, documents: int, depth: int = 5) -> tuple[np.ndarray, np.ndarray, Records]:
+    """Tables [D, M, M] above the diagonal, weights [D], and the records they were added to in three batches."""
+    tables, weights = np.triu(random.normal(size=(documents, depth, depth)), 1), random.integers(1, 9, documents) * 1.0
+    records = Records(documents)
+    for index in np.array_split(np.arange(documents), 3):
+        records.add("table", index.tolist(), tables[index], weights[index], triangle=True)
+        records.add("plain", index.tolist(), tables[index], weights[index])
+        records.add("number", index.tolist(), tables[index, 0, 1], weights[index])
+        records.add_maximum("largest", tables[index])
+    return tables, weights, records
+
+
+@pytest.mark.parametrize("at_once", [8, 1 << 22])
+def test_figures_and_intervals_are_those_of_the_resampled_documents(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "RESAMPLED_BYTES", at_once * 50)
+    random = np.random.default_rng(0)
+    tables, weights, records = zip(*(domain(random, count) for count in (7, 4)), strict=True)
+    found = summarise(records, 50, seed=3)
+    top, bottom = np.concatenate(tables), np.concatenate(weights)
+    counts = np.concatenate(resampling(records, 50, 3), 1)  # [R, D]
+    drawn = [np.repeat(np.arange(11), row.astype(int)) for row in counts]
+    means = np.stack([top[rows].sum(0) / bottom[rows].sum() for rows in drawn])  # [R, M, M]
+    for key, of in (("table", np.s_[..., :, :]), ("plain", np.s_[..., :, :]), ("number", np.s_[..., 0, 1])):
+        low, high = np.percentile(means, INTERVAL, axis=0)
+        expected = {"": top.sum(0) / bottom.sum(), ".lo": low, ".hi": high}
+        for suffix, value in expected.items():
+            np.testing.assert_allclose(found[key + suffix], value[of], rtol=1e-5, atol=1e-7, err_msg=key + suffix)
+    np.testing.assert_allclose(found["largest"], top.max(0), rtol=1e-6)
+    assert "largest.lo" not in found
+
+
+def test_merged_parts_are_the_whole() -> None:
+    tables, weights, whole = domain(np.random.default_rng(1), 6)
+    first, second = Records(6), Records(6)
+    for part, index in ((first, [0, 2, 4]), (second, [1, 3, 5])):
+        part.add("table", index, tables[index], weights[index], triangle=True)
+        part.add_maximum("largest", tables[index])
+    merged = Records(6)
+    merged.merge(first)
+    merged.merge(second)
+    for key in ("table", "table.lo", "table.hi", "largest"):
+        np.testing.assert_array_equal(summarise([merged], 20, 0)[key], summarise([whole], 20, 0)[key])
+
+
+def test_memory_does_not_grow_beyond_the_groups() -> None:
+    random = np.random.default_rng(2)
+    sizes = [len(pickle.dumps(domain(random, count)[2])) for count in (MAX_GROUPS, 4 * MAX_GROUPS)]
+    assert sizes[0] == pytest.approx(sizes[1], abs=64)
