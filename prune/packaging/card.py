@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.packaging.pair import pair_section
+from prune.wording import message
+from prune.wording.message import ends
+from prune.wording.text import english
 
 if TYPE_CHECKING:
-    from evals.evidence import Evidence
+    from evals.evidence import Evidence, SuiteEvidence
 
 TEXT = """
 # {title}
@@ -97,16 +100,19 @@ def _table(evidence: Evidence | None) -> str:
         return "Not measured."
     lines = ["| suite | original | this model | retention | floor | verdict |", "| --- | --- | --- | --- | --- | --- |"]
     for suite in evidence.suites:
-        interval = (
-            f"{suite.retention:.3f} [{suite.retention_lo:.3f}, {suite.retention_hi:.3f}]"
-            if None not in (suite.retention, suite.retention_lo, suite.retention_hi)
-            else "undefined"
-        )
         lines.append(
-            f"| {suite.title} | {_number(suite.original)} | {_number(suite.candidate)} | {interval} | {suite.floor} "
-            f"| {suite.verdict} |"
+            f"| {suite.title} | {_number(suite.original)} | {_number(suite.candidate)} | {_retention(suite)} "
+            f"| {suite.floor:.0%} | {suite.verdict} |"
         )
     return "\n".join(lines)
+
+
+def _retention(suite: SuiteEvidence) -> str:
+    """Share kept, with its interval; in words where there is none, or where it has one end only."""
+    if suite.retention is None:
+        return english(message("retention_undefined"))
+    interval = ends(suite.retention_lo, suite.retention_hi)
+    return english(message("retention_share", share=suite.retention, interval=interval))
 
 
 def _number(value: float | None) -> str:

@@ -122,7 +122,8 @@ def _loss(row: SuiteVerdict, text: Text) -> str:
 def _pays(data: ReportData, shown: Candidate, original: Candidate, text: Text) -> Answer | None:
     cost, question = data.cost, text("pays")
     if shown.stage != "healed":
-        return Answer(question, text("pays_never_detail"), text("pays_never"))
+        said = [text("pays_never_detail"), *_other_healing(data, text)]
+        return Answer(question, text("sentences", parts=said), text("pays_never"))
     seconds = cost.healing_seconds if cost and cost.healing_seconds is not None else shown.heal_seconds
     if cost is None or cost.break_even_tokens is None:
         if seconds is None:
@@ -133,6 +134,23 @@ def _pays(data: ReportData, shown: Candidate, original: Candidate, text: Text) -
     said = [_spent(cost, seconds, text), _earned(cost, shown, original, text)]
     value = text("pays_value", tokens=cost.break_even_tokens)
     return Answer(question, text("sentences", parts=said), value, remark=text.words(cost.price_note))
+
+
+def _other_healing(data: ReportData, text: Text) -> list[str]:
+    """When healing would pay at a depth that was not exported: the healed candidate that fails the fewest suites."""
+
+    def failed(candidate: Candidate) -> list[str]:
+        return [suite for suite, score in candidate.suites.items() if score.verdict != "PASS"]
+
+    healed = [c for c in data.candidates if c.stage == "healed" and c.break_even_tokens is not None]
+    if not healed:
+        return []
+    best = min(healed, key=lambda c: (len(failed(c)), c.num_layers))
+    refused = _titles(data, failed(best), text)
+    figures = {"layers": best.num_layers, "tokens": best.break_even_tokens, "ratio": best.decode_speedup}
+    if not refused:
+        return [text("pays_other", **figures)]
+    return [text("pays_other_refused", suites=refused, **figures)]
 
 
 def _spent(cost: Cost, seconds: float | None, text: Text) -> str:

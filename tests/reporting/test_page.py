@@ -2,9 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -15,32 +12,10 @@ from prune.reporting.data import ReportData
 from prune.reporting.page import render_analysis_html, render_depth_map_html, render_html, render_markdown
 from prune.wording import message
 
+from .pages import Words, browse, needs_chromium
 from .sample import sample_analysis, sample_report
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"&' {{ 7*7 }}"
-
-
-class _Words(HTMLParser):
-    """Text of the body outside scripts and styles, and every tag with its attributes."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self._hidden = False
-        # As in a browser, a script ends at the first end tag; bodies are dropped, as html.parser crawls through them.
-        self.feed(re.sub(r"(<script[^>]*>).*?(</script>)", r"\1\2", html, flags=re.S))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._hidden = tag in ("script", "style", "title")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden = False
-
-    def handle_data(self, data: str) -> None:
-        if data.strip() and not self._hidden:
-            self.words.append(data.strip())
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +26,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_verdict_is_the_first_line(page: Path) -> None:
-    skip_link, badge, verdict = _Words(page.read_text(encoding="utf8")).words[:3]
+    skip_link, badge, verdict = Words(page.read_text(encoding="utf8")).words[:3]
     assert skip_link == "Skip to the verdicts"
     assert badge.endswith("Ship in part")
     assert verdict == "Use 12 of 16 layers for Stories. Keep all 16 layers for Arithmetic."
@@ -61,7 +36,7 @@ def test_a_failed_gate_is_the_first_line_of_every_view(tmp_path: Path) -> None:
     data = sample_report()
     data.ship, data.exported = "FAIL", None
     render_html(data, tmp_path / "report.html")
-    assert _Words((tmp_path / "report.html").read_text(encoding="utf8")).words[1].endswith("Do not ship")
+    assert Words((tmp_path / "report.html").read_text(encoding="utf8")).words[1].endswith("Do not ship")
     assert (
         render_markdown(data).splitlines()[0]
         == "# Do not ship: Keep all 16 layers: no shallower candidate passes its gates."
@@ -70,7 +45,7 @@ def test_a_failed_gate_is_the_first_line_of_every_view(tmp_path: Path) -> None:
 
 def test_the_page_is_self_contained(page: Path) -> None:
     html = page.read_text(encoding="utf8")
-    tags = _Words(html).tags
+    tags = Words(html).tags
     addresses = [a for _, attrs in tags for name, a in attrs.items() if name in ("src", "href", "data", "action")]
     assert all(address and address.startswith(("data:", "#")) for address in addresses)
     assert html.count("plotly.js v") == 1
@@ -87,7 +62,7 @@ def test_names_and_sample_text_are_escaped(tmp_path: Path) -> None:
     data.analysis.arrays[f"by_domain/{HOSTILE}/output_effect/dnll"] = [0.1] * 16
     for lang in ("en", "ja"):
         render_html(data, tmp_path / f"{lang}.html", lang)
-        parsed = _Words((tmp_path / f"{lang}.html").read_text(encoding="utf8"))
+        parsed = Words((tmp_path / f"{lang}.html").read_text(encoding="utf8"))
         assert [tag for tag, _ in parsed.tags].count("script") == 3
         assert not any(tag == "img" or "onerror" in attrs for tag, attrs in parsed.tags)
         assert "{{ 7*7 }}" in " ".join(parsed.words)
@@ -96,7 +71,7 @@ def test_names_and_sample_text_are_escaped(tmp_path: Path) -> None:
 
 
 def test_the_two_views_show_the_same_figures(page: Path) -> None:
-    words = " ".join(_Words(page.read_text(encoding="utf8")).words)
+    words = " ".join(Words(page.read_text(encoding="utf8")).words)
     cells = re.findall(r"\d[\d.,]*\u00a0(?:%|[kMG]?B|M)", render_markdown(sample_report()))
     assert len(cells) > 50
     assert all(cell in words for cell in cells)
@@ -118,30 +93,12 @@ def test_tokens_never_reach_a_page(tmp_path: Path) -> None:
     assert token not in render_markdown(data)
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-def browse(path: Path, fragment: str = "", size: str = "1280,900", action: str = "--dump-dom") -> tuple[str, list[str]]:
-    """The document after its scripts ran, and the console's complaints."""
-    switches = (
-        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-dev-shm-usage "
-        "--enable-logging=stderr --v=0 --virtual-time-budget=8000 "
-    )
-    profile = f"--user-data-dir={path.parent / 'profile'}"
-    command = [str(CHROMIUM), *switches.split(), f"--window-size={size}", action, profile, f"{path.as_uri()}{fragment}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 def visible_stops(dom: str) -> list[str]:
     return [
         attrs["data-name"] or ""
-        for tag, attrs in _Words(dom).tags
+        for tag, attrs in Words(dom).tags
         if tag == "article" and attrs.get("class") == "stop" and "hidden" not in attrs
     ]
-
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
 @needs_chromium
@@ -200,7 +157,7 @@ def test_the_page_prints(page: Path, tmp_path: Path) -> None:
 
 
 def test_every_control_can_be_reached_and_named_by_keyboard_and_screen_reader(page: Path) -> None:
-    tags = _Words(page.read_text(encoding="utf8")).tags
+    tags = Words(page.read_text(encoding="utf8")).tags
     controls = [attrs for tag, attrs in tags if tag in ("input", "select", "button", "textarea")]
     assert {attrs.get("type") for attrs in controls} == {
         "range",

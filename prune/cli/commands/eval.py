@@ -120,13 +120,17 @@ def _show(result: Any, as_json: bool, quiet: bool) -> None:
     if as_json:
         emit(result.model_dump(mode="json"), [], as_json=True, quiet=quiet)
         return
+    from prune.wording import message
+    from prune.wording.message import ends
+    from prune.wording.text import english
+
     rows = [
         [
             found.name,
             number(found.original),
             number(found.candidate),
-            number(found.retention),
-            f"[{number(found.retention_lo)}, {number(found.retention_hi)}]",
+            english(message("share_kept", share=found.retention)),
+            english(ends(found.retention_lo, found.retention_hi)) if found.retention is not None else "-",
             found.verdict,
         ]
         for found in result.suites

@@ -64,7 +64,7 @@ def accuracy_by_cost(data: ReportData, text: Text) -> go.Figure | None:
             cost = [1000 / c.decode_tokens_per_s if timed and c.decode_tokens_per_s else c.parameters for c in line]
             figure.add_scatter(
                 x=cost, y=[c.suites[suite].accuracy for c in line], mode="lines+markers",
-                name=f"{literal(data.suite_title(suite, text))}, {text(f'stage_{stage}')}",
+                name=text.listed([literal(data.suite_title(suite, text)), text(f"stage_{stage}")]),
                 customdata=[c.num_layers for c in line],
                 line={"color": SERIES[index % 6], "width": 2, "dash": "solid" if stage == "healed" else "dot"},
                 marker=MARKERS[stage],
