@@ -45,6 +45,8 @@ def test_help_imports_neither_torch_nor_transformers():
         (["analyze", str(MODEL), "-o", "OUT", "--data", "stories"], 2, "NAME=PATH"),
         (["analyze", str(MODEL), "-o", "OUT", "--data", "a=EMPTY.jsonl"], 1, "holds no documents"),
         (["analyze", str(MODEL), "-o", "FULL", "--data", f"a={STORIES}"], 2, "not empty"),
+        (["analyze", str(MODEL), "-o", "OUT", "--data", f"a={STORIES}", "--swap_distances", "1;2"], 2, "'1;2'"),
+        (["analyze", str(MODEL), "-o", "OUT", "--data", f"a={STORIES}", "--measure", "swop"], 2, "did you mean 'swap'"),
         (["analyse"], 2, "Did you mean 'analyze'"),
         (["cut", str(MODEL), "-o", "OUT", "--drop_layers", "14-16"], 2, "layer 16 does not exist"),
         (["cut", str(MODEL), "-o", "OUT", "--drop_layers", "0-15"], 2, "all 16 layers"),

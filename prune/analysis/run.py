@@ -71,6 +71,8 @@ def run_analysis(
     _check(domains, options)
     tracer = SublayerTracer(find_anatomy(model))
     check_documents(model, tracer.anatomy.embedding, domains)
+    if "swap" in chosen and (far := [k for k in options.swap_distances if k >= tracer.anatomy.num_layers]):
+        raise UsageError(f"--swap_distances {far[0]}: the model has {tracer.anatomy.num_layers} layers; give less")
     fitting = BatchSize(options.batch_size)
     records: dict[str, Records] = {}
 
@@ -185,6 +187,11 @@ def _check(domains: Mapping[str, Domain], options: Options) -> None:
         raise UsageError(f"--first_token: unknown rule {nearest(options.first_token, FIRST_TOKEN_RULES)}")
     if options.batch_size < 1:
         raise UsageError(f"--batch_size {options.batch_size}: give 1 or more")
+    if options.cuts < 1:
+        raise UsageError(f"--cuts {options.cuts}: give 1 or more positions a document")
+    if not options.swap_distances or min(options.swap_distances) < 1:
+        listed = ",".join(map(str, options.swap_distances))
+        raise UsageError(f"--swap_distances {listed!r}: give one or more distances of 1 or more, with commas")
     if not domains:
         raise UsageError("no calibration data: give --data NAME=PATH at least once")
     for name, domain in domains.items():

@@ -20,9 +20,7 @@ KINDS = ("kl", "dnll")
 
 def measure(clean: CleanPass, records: Records) -> None:
     """Add `swap_effect/{kl,dnll}` [L-1], exchanging l and l + 1; for other distances k `swap_effect/by_K/...` [L-k]."""
-    for distance in clean.rules.swap_distances:
-        if distance >= clean.num_layers:
-            continue
+    for distance in dict.fromkeys(clean.rules.swap_distances):
         starts = range(clean.num_layers - distance)
         alterations = [Alteration(i + distance + 1, functools.partial(swapped, clean, i, distance)) for i in starts]
         name = "swap_effect" if distance == 1 else f"swap_effect/by_{distance}"

@@ -30,6 +30,8 @@ def analyze(
     batch_size: int = 8,
     bootstrap: int = 1000,
     first_token: str = "drop",
+    swap_distances: Sequence[int] = (1,),
+    cuts: int = 3,
     revision: str | None = None,
     trust_remote_code: bool = False,
     stream: bool = False,
@@ -49,6 +51,8 @@ def analyze(
         seq_length: longer documents are cut, in tokens.
         calib_num_samples: documents per domain; all if None.
         first_token: `drop` removes a layer at every position, `keep` never at position 0 (the paper's rule).
+        swap_distances: for each k, `swap` exchanges layers l and l + k.
+        cuts: positions per document at which `future` is measured.
         stream: walk the model layer by layer, every weight read once for all documents: for models larger than memory.
             Measures: `prune.analysis.registry.STREAMED`.
         stream_memory: GiB of activations held in memory when streaming; the others lie in a hidden directory beside
@@ -89,6 +93,8 @@ def analyze(
         batch_size=batch_size,
         bootstrap=bootstrap,
         first_token=first_token,
+        swap_distances=swap_distances,
+        cuts=cuts,
         seed=seed,
         pad_token_id=pad_token(tokenizer),
         source=model,

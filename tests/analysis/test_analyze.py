@@ -267,6 +267,11 @@ def test_bad_input_is_an_error_that_names_the_cure() -> None:
         analyze(model, data, measures=["angulr"])
     with pytest.raises(UsageError, match="--first_token"):
         analyze(model, data, first_token="maybe")
+    with pytest.raises(UsageError, match="--cuts 0"):
+        analyze(model, data, cuts=0)
+    for distances, said in ((), "''"), ((1, 0), "'1,0'"), ((1, 6), "6: the model has 6 layers"):
+        with pytest.raises(UsageError, match=f"--swap_distances {said}"):
+            analyze(model, data, measures=["swap"], swap_distances=distances)
     with pytest.raises(UsageError, match="no calibration data"):
         analyze(model, {})
     with pytest.raises(UsageError, match="holds no documents"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import prune.analysis.gradients
 import prune.analysis.run
 from prune.analysis import analyze
 from prune.analysis.clean_pass import CleanPass, Rules
@@ -103,7 +104,11 @@ def naive_gradients(model: torch.nn.Module, document: Document, layer: int, step
     return ((seen[0] - start) * total / steps).sum(-1), difference
 
 
-def test_integrated_gradients_equal_the_naive_reading_and_sum_to_the_difference() -> None:
+@pytest.mark.parametrize("at_once", [1, 6, 10**6])
+def test_integrated_gradients_equal_the_naive_reading_and_sum_to_the_difference(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune.analysis.gradients, "points_at_once", lambda clean, layer: at_once)
     model, data = tiny("llama"), questions()
     documents = [d for d in data["math"].documents if prompt_parts(d, "drop")]
     batch = left_padded(tuple(documents), 8)[0]

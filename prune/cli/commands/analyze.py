@@ -22,6 +22,7 @@ from prune.cli.flags import (
     split_names,
 )
 from prune.cli.show import emit, table
+from prune.errors import UsageError
 
 MEASURE_HELP = (
     f"Names or groups, with commas. Names: {', '.join(MEASURES)}. Groups: "
@@ -56,6 +57,12 @@ def command(
         str,
         typer.Option("--first_token", help="drop: remove a layer everywhere; keep: never at position 0 (the paper)."),
     ] = "drop",
+    swap_distances: Annotated[
+        str, typer.Option("--swap_distances", help="For each k, swap exchanges layers l and l + k; with commas.")
+    ] = "1",
+    cuts: Annotated[
+        int, typer.Option("--cuts", min=1, help="Positions per document at which future effects are measured.")
+    ] = 3,
     revision: Revision = None,
     trust_remote_code: RemoteCode = False,
     stream: Annotated[bool, typer.Option("--stream", help=STREAM_HELP)] = False,
@@ -80,6 +87,8 @@ def command(
         batch_size=batch_size,
         bootstrap=bootstrap,
         first_token=first_token,
+        swap_distances=_distances(swap_distances),
+        cuts=cuts,
         revision=revision,
         trust_remote_code=trust_remote_code,
         stream=stream,
@@ -103,3 +112,10 @@ def command(
     rows = [[i, *(f"{values[i]:.4f}" for values in shown.values())] for i in range(result.num_layers)]
     table(f"{model}", ["layer", *shown], rows, quiet=quiet)
     emit({}, [f"written: {output} (open analysis.html)"], as_json=False, quiet=quiet)
+
+
+def _distances(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--swap_distances {text!r}: give whole numbers with commas, such as 1,2,4") from None
