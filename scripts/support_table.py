@@ -1,15 +1,19 @@
 """Write the table of supported families into prune/surgery/README.md, from cuts that are made and compared now.
 
-    PYTHONPATH=. python scripts/support_table.py [--families llama,qwen3]
+    PYTHONPATH=. python scripts/support_table.py [--families llama,qwen3] [--json found.json]
+    PYTHONPATH=. python scripts/support_table.py --findings found.json --compact
 
 Every family of the zoo (tests/zoo) is built with eight layers, cut in four ways on disk and in memory, and compared
-with the original whose removed layers are passed through. Takes about five minutes of one core for all families; with
-`--families` only prints. Exit code 1 when any result is wrong.
+with the original whose removed layers are passed through. Takes about ten minutes of one core for all families; with
+`--families` only prints. `--findings` renders what earlier runs saved with `--json`, so that families can be shared
+out over processes. `--compact` prints one row an outcome instead, for the README at the top. Exit code 1 when any
+result is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import sys
 import tempfile
@@ -31,20 +35,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", help="Comma-separated; print their findings, write nothing.")
     parser.add_argument("--json", type=Path, help="Also write every finding here.")
+    parser.add_argument("--findings", type=Path, nargs="+", help="Render these instead of cutting anything.")
+    parser.add_argument("--compact", action="store_true", help="Print one row an outcome, write nothing.")
     options = parser.parse_args()
-    import transformers
-    from zoo.exactness import examine_all
-    from zoo.families import FAMILIES
-
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    chosen = options.families.split(",") if options.families else FAMILIES
-    with tempfile.TemporaryDirectory() as scratch:
-        findings = examine_all(chosen, Path(scratch), report=lambda line: print(line, flush=True))
+    findings = _read(options.findings) if options.findings else _examine(options.families)
     if options.json:
         options.json.write_text(json.dumps([finding.as_dict() for finding in findings], indent=1))
-    table = render(findings, transformers.__version__)
-    if options.families:
+    table = (compact if options.compact else render)(findings, importlib.metadata.version("transformers"))
+    if options.families or options.compact:
         print(table)
     else:
         before, _, rest = README.read_text().partition(BEGIN)
@@ -53,11 +51,58 @@ def main() -> int:
     return 1 if any(finding.verdict == "wrong" for finding in findings) else 0
 
 
+def _examine(families: str | None) -> list[Finding]:
+    import transformers
+    from zoo.exactness import examine_all
+    from zoo.families import FAMILIES
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as scratch:
+        chosen = families.split(",") if families else FAMILIES
+        return examine_all(chosen, Path(scratch), report=lambda line: print(line, flush=True))
+
+
+def _read(paths: Sequence[Path]) -> list[Finding]:
+    """Findings of earlier runs, which together must cover every family once."""
+    from zoo.exactness import Finding
+    from zoo.families import FAMILIES
+
+    found = [Finding(**row) for path in paths for row in json.loads(path.read_text())]
+    if Counter(finding.family for finding in found) != dict.fromkeys(FAMILIES, 4):
+        raise SystemExit("--findings: must hold four findings of every family, no more and no less")
+    return found
+
+
+def compact(findings: Sequence[Finding], version: str) -> str:
+    """One row an outcome: how many families, and which; what is refused of those that are exact in part."""
+    by_family = _by_family(findings)
+    rows: dict[str, list[str]] = {"exact": [], "partly": [], "refused": [], "wrong": []}
+    for family, found in sorted(by_family.items()):
+        overall = _overall(found)
+        gone = ["{" + ",".join(map(str, f.drop)) + "}" for f in found if f.verdict != "exact"]
+        rows[overall].append(f"{family} ({' '.join(gone)})" if overall == "partly" else family)
+    titles = {
+        "exact": "exact in all four removals",
+        "partly": "exact but for (refused by name)",
+        "refused": "refused by name",
+        "wrong": "wrong",
+    }
+    lines = [f"| of {len(by_family)} families of transformers {version} | families |", "| --- | --- |"]
+    lines += [f"| {len(rows[key])} {title} | {', '.join(rows[key]) or '-'} |" for key, title in titles.items()]
+    return "\n".join(lines)
+
+
+def _by_family(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        found[finding.family].append(finding)
+    return found
+
+
 def render(findings: Sequence[Finding], version: str) -> str:
     """The table in Markdown: a summary line, one row a family, and the refusals in full."""
-    by_family: dict[str, list[Finding]] = defaultdict(list)
-    for finding in findings:
-        by_family[finding.family].append(finding)
+    by_family = _by_family(findings)
     verdicts = Counter(_overall(found) for found in by_family.values())
     memory = sum(all(f.memory == "exact" for f in found) for found in by_family.values())
     lines = [

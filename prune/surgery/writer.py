@@ -28,6 +28,7 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KI
 CHUNK = 1 << 30
 FALLBACK_CHUNK = 1 << 20
 ROWS_BUFFER = 1 << 22
+MOST_ROWS = 1 << 12  # at a time, so that short rows do not become too many views
 FICLONE = 0x40049409  # linux/fs.h: share all blocks of another file, copied only when one of them is written
 NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
@@ -238,9 +239,10 @@ def _copy_rows(source: int, output: int, piece: Piece) -> None:
     """Copy the same ranges of every row, some rows at a time."""
     assert piece.slices is not None
     size, spans = piece.slices.row_bytes, piece.slices.spans
+    block = min(ROWS_BUFFER // size, MOST_ROWS) * size
     offset = piece.entry.begin
     while offset < piece.entry.end:
-        count = min(ROWS_BUFFER // size * size, piece.entry.end - offset)
+        count = min(block, piece.entry.end - offset)
         rows = memoryview(_read_all(source, offset, count, piece.source))
         starts = range(0, count, size)
         _write_all(output, b"".join([rows[at + begin : at + end] for at in starts for begin, end in spans]))
