@@ -65,6 +65,7 @@ DEFAULT = ("dnll", "greedy")
 BASELINES = (("block_influence", "one_shot"), ("angular", "contiguous"), ("last_n", "one_shot"))
 RANDOM_SEEDS = range(5)
 COUNTS = (2, 3, 4)
+COMPENSATED = (8, 4, 3)  # an eighth of the layers removed, a quarter, a third
 CALIBRATION = ("stories", "questions", "arithmetic", "chain")
 HELD_OUT_ROWS = 200  # of each file, at most
 STORED = torch.bfloat16  # new weights are rounded as a checkpoint would hold them
@@ -220,7 +221,7 @@ def _with_interval(value: float, low: float, high: float) -> str:
 
 def compensation_rows(bench: Bench) -> Iterator[list[str]]:
     """Held-out NLL of the default plan at several depths: as it is, with one number a gap, with a map a gap."""
-    for share in (8, 4, 3):
+    for share in COMPENSATED:
         depth = bench.analysis.num_layers - bench.analysis.num_layers // share
         plan = bench.plan(*DEFAULT, depth)
         for method in ("none", "scale", "linear"):

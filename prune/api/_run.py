@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.errors import UsageError
+
 if TYPE_CHECKING:
     from prune.pipeline import RunResult
 
@@ -17,6 +19,7 @@ def run(
     progress: bool = False,
     dry_run: bool = False,
     lang: str | None = None,
+    rounds: int | None = None,
 ) -> RunResult | dict[str, Any]:
     """The whole path of a recipe: analyze, plan, cut, heal, eval, gate, export, report.
 
@@ -26,6 +29,7 @@ def run(
         resume: go on in a directory that holds a run; stages whose inputs did not change are kept.
         dry_run: check everything that can be checked and return what would be done.
         lang: language of the report, `en` or `ja`; the recipe's if None.
+        rounds: cut and heal in so many turns (`heal.rounds`); the recipe's if None.
 
     Raises:
         GateFailed: nothing may ship; the report says why.
@@ -41,6 +45,10 @@ def run(
     found = load_recipe(path)
     if lang is not None:
         found = found.model_copy(update={"report": ReportRecipe(lang=Text(lang).lang)})  # type: ignore[arg-type]
+    if rounds is not None:
+        if rounds < 1:
+            raise UsageError(f"--rounds {rounds}: give 1 or more")
+        found = found.model_copy(update={"heal": found.heal.model_copy(update={"rounds": rounds})})
     pipeline = Pipeline(found, root, resume=resume, progress=progress)
     return pipeline.check() if dry_run else pipeline.run()
 

@@ -28,9 +28,10 @@ def recipe_file(directory: Path, **heal) -> Path:
     recipe["plan"] |= {"depths": [13], "criterion": "block_influence", "strategy": "one_shot", "protect": [0]}
     small = {"max_steps": 3, "per_device_train_batch_size": 4, "eval_max_documents": 8, "learning_rate": 3e-4}
     recipe["heal"] |= small | heal
-    task = {"task": "demo_arithmetic_1dc", "metric": "acc"}
+    task = {"task": "demo_story_facts", "metric": "acc", "chance": 0.25}
     recipe["eval"] = {
-        "include_path": [str(HERE / "tasks")], "limit": 4, "suites": [{"name": "math", "floor": 0.01, "tasks": [task]}]
+        "include_path": [str(HERE / "tasks")], "limit": 4,
+        "suites": [{"name": "general", "floor": 0.01, "tasks": [task]}],
     }  # fmt: skip
     recipe["cost"] |= {"prompt_tokens": 8, "new_tokens": 2, "repeats": 1, "batch_size": 1}
     recipe["export"]["override"] = "a test run"
@@ -39,14 +40,21 @@ def recipe_file(directory: Path, **heal) -> Path:
     return path
 
 
+OWN_ANSWERS = {
+    "self_generated": {
+        "prompts": {"answers": str(HERE / "data/heal/arithmetic.jsonl")}, "num_prompts": 12, "max_new_tokens": 8
+    },
+    "domain_weights": {"stories": 0.2, "arithmetic": 0.3, "answers": 0.5},
+    "track": 2,
+    "max_steps": 8,
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run with two rounds and self-generated answers beside the recipe's domains: (recipe, root, result)."""
     directory = tmp_path_factory.mktemp("stages")
-    prompts = {"answers": str(HERE / "data/heal/arithmetic.jsonl")}
-    generated = {"prompts": prompts, "num_prompts": 12, "max_new_tokens": 8}
-    weights = {"stories": 0.2, "arithmetic": 0.3, "answers": 0.5}
-    recipe = recipe_file(directory, rounds=2, self_generated=generated, domain_weights=weights, track=2, max_steps=8)
+    recipe = recipe_file(directory, rounds=2, **OWN_ANSWERS)
     return recipe, directory / "run", prune.run(recipe, directory / "run")
 
 
@@ -63,7 +71,7 @@ def test_the_originals_answers_are_generated_once_and_trained_on(finished):
 def test_the_gates_tasks_are_tracked(finished):
     _, root, _ = finished
     history = json.loads((root / "healed/13/healing.json").read_text())["history"]
-    scores = [e["eval_demo_arithmetic_1dc"] for e in history if "eval_loss" in e]
+    scores = [e["eval_demo_story_facts"] for e in history if "eval_loss" in e]
     assert len(scores) >= 2
     assert all(0 <= s <= 1 for s in scores)
 
@@ -111,6 +119,21 @@ def test_a_resumed_run_keeps_every_stage_and_leaves_no_scratch(finished):
     result = prune.run(recipe, root, resume=True)
     assert {"generate", "round-13-1", "round-13-2", "heal-13"} <= set(result.kept)
     assert not [p for p in (root / "work").rglob("*") if p.is_file()]
+
+
+def test_rounds_on_the_command_line_are_the_recipes_rounds(finished, tmp_path, capsys):
+    from prune.cli.app import build
+
+    _, root, _ = finished
+    recipe = str(recipe_file(tmp_path, **OWN_ANSWERS))
+    arguments = ["run", recipe, "-o", str(root), "--resume", "--rounds", "2", "--json"]
+    build(arguments)(arguments, standalone_mode=False)
+    kept = json.loads(capsys.readouterr().out)["kept"]
+    assert {"round-13-1", "round-13-2", "heal-13"} <= set(kept)
+    with pytest.raises(UsageError, match="4 rounds cannot share out the 3 layers"):
+        prune.run(recipe, tmp_path / "run", rounds=4, dry_run=True)
+    with pytest.raises(UsageError, match="--rounds 0: give 1 or more"):
+        prune.run(recipe, tmp_path / "run", rounds=0)
 
 
 def test_depths_of_rounds_are_as_equal_as_can_be():

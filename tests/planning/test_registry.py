@@ -47,6 +47,21 @@ def test_an_installed_criterion_and_strategy_are_used_by_name(installed):
     assert "odd" in registry.strategy_names()
 
 
+def test_an_installed_package_is_found_by_its_metadata(tmp_path, monkeypatch):
+    """What pip leaves behind: a module, and a dist-info folder whose entry points name it."""
+    (tmp_path / "others_criterion.py").write_text(
+        "from prune.planning.registry import Criterion\n"
+        "MIDDLE = Criterion('the middle goes', lambda context, removals: [abs(i - 3.4) for i in range(8)])\n"
+    )
+    info = tmp_path / "others_criterion-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: others-criterion\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[prune.criteria]\nmiddle = others_criterion:MIDDLE\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plan = make_plan(source="made", model=build(), criterion="middle", strategy="greedy", num_layers=6)
+    assert (plan.order, plan.criterion, plan.strategy) == ([3, 4], "middle", "one_shot")
+
+
 def test_a_broken_entry_point_is_named(installed):
     installed(("prune.criteria", "gone", "no.such.module:THING"), ("prune.criteria", "odd", "math:pi"))
     with pytest.raises(PruneError, match=r"--criterion gone: entry point 'no.such.module:THING' cannot be loaded"):

@@ -26,6 +26,9 @@ def command(
     show_recipe: Annotated[bool, typer.Option("--show_recipe", help="Print the recipe and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; keep what still holds.")] = False,
     lang: Annotated[str | None, typer.Option("--lang", help="Language of the report, en or ja [the recipe's].")] = None,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", help="Cut and heal in so many turns [the recipe's heal.rounds].")
+    ] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -41,7 +44,8 @@ def command(
 
     follow(quiet)
     progress = not quiet and sys.stderr.isatty()
-    finish(api.run(recipe, output, resume=resume, progress=progress, dry_run=dry_run, lang=lang), as_json, quiet)
+    result = api.run(recipe, output, resume=resume, progress=progress, dry_run=dry_run, lang=lang, rounds=rounds)
+    finish(result, as_json, quiet)
 
 
 def _text(recipe: str) -> str:
