@@ -24,6 +24,8 @@ from prune.files import sha256_file, sha256_json, sha256_tree, staged_directory,
 log = logging.getLogger("prune")
 FIRST_FILES = (".lock", ".state.json.partial")
 """What a run killed before its first state leaves; a directory with nothing else is as good as empty."""
+LEFTOVERS = (".*.partial", ".*.old")
+"""What a run killed while it wrote, or while it removed, leaves anywhere below."""
 
 
 class RunDirectory:
@@ -60,6 +62,8 @@ class RunDirectory:
             raise PruneError(
                 f"{root}: another run is working in this directory; wait for it or give -o another"
             ) from None
+        for leftover in [path for pattern in LEFTOVERS for path in root.rglob(pattern)]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         self._state_path = root / "state.json"
         self.state: dict[str, Any] = {"stages": {}}
         if self._state_path.is_file():

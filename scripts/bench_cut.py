@@ -1,8 +1,9 @@
 """Speed and memory of `prune cut`: pairs in one run, medians, against `cp` of the same output bytes and mergekit.
 
 A sharded Llama checkpoint of random bytes is written, a quarter of its layers dropped. Every round runs each way once
-in a new process and deletes what it wrote; `--cold` drops the page cache before each (needs root). mergekit lives in
-an environment of its own: `--mergekit VENV/bin/mergekit-yaml`.
+in a new process and deletes what it wrote; `--cold` has the system forget the checkpoints' pages before each. What does
+not grow with the checkpoint is timed beside it: `prune cut --dry_run` starts, checks and plans, and copies nothing.
+mergekit lives in an environment of its own: `--mergekit VENV/bin/mergekit-yaml`.
 
     python scripts/bench_cut.py --gigabytes 3 --rounds 3 --cold
 """
@@ -19,14 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-LAYERS, WIDTH, DROP = 24, 2048, "12-17"
-SHAPES = {
-    "self_attn.q_proj": [WIDTH, WIDTH], "self_attn.k_proj": [WIDTH, WIDTH], "self_attn.v_proj": [WIDTH, WIDTH],
-    "self_attn.o_proj": [WIDTH, WIDTH], "mlp.gate_proj": [0, WIDTH], "mlp.up_proj": [0, WIDTH],
-    "mlp.down_proj": [WIDTH, 0],
-}  # fmt: skip
+LAYERS, DROP = 24, "12-17"
 MEMORY = (
     "import sys, re; from prune.surgery.cut import cut\n"
     "cut(sys.argv[1], sys.argv[2], drop_layers=sys.argv[3], verify=False)\n"
@@ -37,22 +34,25 @@ MEMORY = (
 
 def build(directory: Path, gigabytes: float) -> int:
     """Write the checkpoint in shards of four layers; the MLP's width makes up the size. Bytes written."""
-    rest = gigabytes * 1e9 / LAYERS / 2 - 4 * WIDTH * WIDTH
-    inner = max(64, int(rest / (3 * WIDTH)) // 64 * 64)
+    width = 2048 if gigabytes >= 1 else 1024
+    rest = gigabytes * 1e9 / LAYERS / 2 - 4 * width * width
+    inner = max(64, int(rest / (3 * width)) // 64 * 64)
+    shapes = {f"self_attn.{name}_proj": [width, width] for name in "qkvo"}
+    shapes |= {"mlp.gate_proj": [inner, width], "mlp.up_proj": [inner, width], "mlp.down_proj": [width, inner]}
     config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": LAYERS, "hidden_size": WIDTH,
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": LAYERS, "hidden_size": width,
         "intermediate_size": inner, "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 1000,
         "dtype": "bfloat16", "torch_dtype": "bfloat16", "tie_word_embeddings": False,
     }  # fmt: skip
     (directory / "config.json").write_text(json.dumps(config, indent=2))
-    ends = {"model.embed_tokens.weight": [1000, WIDTH], "lm_head.weight": [1000, WIDTH], "model.norm.weight": [WIDTH]}
+    ends = {"model.embed_tokens.weight": [1000, width], "lm_head.weight": [1000, width], "model.norm.weight": [width]}
     groups = [[f"model.layers.{i}" for i in range(j, j + 4)] for j in range(0, LAYERS, 4)]
     weight_map: dict[str, str] = {}
     for number, group in enumerate(groups):
         tensors = dict(ends) if number == 0 else {}
         for layer in group:
-            tensors |= {f"{layer}.{n}.weight": [x or inner for x in shape] for n, shape in SHAPES.items()}
-            tensors |= {f"{layer}.{n}.weight": [WIDTH] for n in ("input_layernorm", "post_attention_layernorm")}
+            tensors |= {f"{layer}.{n}.weight": shape for n, shape in shapes.items()}
+            tensors |= {f"{layer}.{n}.weight": [width] for n in ("input_layernorm", "post_attention_layernorm")}
         name = f"model-{number + 1:05d}-of-{len(groups):05d}.safetensors"
         weight_map |= dict.fromkeys(tensors, name)
         _write(directory / name, tensors)
@@ -75,11 +75,22 @@ def _write(path: Path, tensors: dict[str, list[int]]) -> None:
             file.write(block[: at - begin])
 
 
-def timed(command: list[str], output: Path, cold: bool) -> float | None:
-    """Wall seconds of a command that writes `output`, the sync of it included; None when it fails."""
+def forget(*directories: Path) -> None:
+    """Have the system drop the cached (clean) pages of all files there."""
+    for path in (p for directory in directories for p in directory.iterdir()):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def timed(command: list[str], output: Path, cold: Sequence[Path]) -> float | None:
+    """Wall seconds of a command that writes `output`, the sync of it included; None when it fails.
+
+    Args:
+        cold: directories to forget first.
+    """
     os.sync()
-    if cold:
-        Path("/proc/sys/vm/drop_caches").write_text("3")
+    forget(*cold)
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True)
     subprocess.run(["sync", "-f", str(output.parent)])
@@ -95,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cold", action="store_true", help="drop the page cache before every run (root)")
+    parser.add_argument("--cold", action="store_true", help="drop the checkpoints from the page cache before every run")
     parser.add_argument("--proof", action="store_true", help="also time the cut with its proof")
     parser.add_argument("--mergekit", help="path of mergekit-yaml in its own environment")
     parser.add_argument("--directory", default=None, help="where to work; needs 2.6 x the size")
@@ -114,7 +125,11 @@ def measure(root: Path, arguments: argparse.Namespace) -> None:
     line = [sys.executable, "-c", "from prune.cli import main; main()", "cut"]
     cut = [*line, str(source), "-o", str(output), "--drop_layers", DROP]
     subprocess.run([*line, str(source), "-o", str(same), "--drop_layers", DROP, "--no_verify", "--quiet"], check=True)
-    ways = {"cp": ["cp", "--reflink=never", "-r", str(same), str(output)], "cut --no_verify": [*cut, "--no_verify"]}
+    ways = {
+        "cp": ["cp", "--reflink=never", "-r", str(same), str(output)],
+        "cut --no_verify": [*cut, "--no_verify"],
+        "cut --dry_run": [*cut, "--no_verify", "--dry_run", "--quiet"],
+    }
     if arguments.proof:
         ways["cut with proof"] = cut
     if arguments.mergekit:
@@ -125,19 +140,26 @@ def measure(root: Path, arguments: argparse.Namespace) -> None:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(arguments.rounds):
         for name, command in ways.items():
-            if (seconds := timed(command, output, arguments.cold)) is not None:
+            if (seconds := timed(command, output, [source, same] if arguments.cold else [])) is not None:
                 times[name].append(seconds)
     cache = "cold" if arguments.cold else "warm"
-    base = statistics.median(times["cp"])
-    print(f"{size / 1e9:.2f} GB source, {cache} cache, {arguments.rounds} rounds, median seconds (x of cp):")
-    for name, found in times.items():
-        if found:
-            print(f"  {name}: {statistics.median(found):.2f} ({statistics.median(found) / base:.2f})")
+    medians = {name: statistics.median(found) for name, found in times.items() if found}
+    print(
+        f"{size / 1e9:.2f} GB source, {cache} cache, {arguments.rounds} rounds, median seconds (x of cp), all seconds:"
+    )
+    for name, seconds in medians.items():
+        each = ", ".join(f"{value:.2f}" for value in times[name])
+        print(f"  {name}: {seconds:.2f} ({seconds / medians['cp']:.2f})  [{each}]")
+    copying = medians["cut --no_verify"] - medians["cut --dry_run"]
+    print(f"  cut less what does not grow: {copying:.2f} ({copying / medians['cp']:.2f})")
     memory = [sys.executable, "-c", MEMORY, str(source), str(output), DROP]
     print(f"  private memory of the cut: {int(subprocess.check_output(memory)) / 1024:.0f} MiB")
-    begin = os.times().children_user
-    subprocess.run([*cut, "--no_verify", "--dry_run", "--quiet"], capture_output=True)
-    print(f"  start-up and planning: {os.times().children_user - begin:.2f} CPU s")
+    shutil.rmtree(output)
+    before = os.times()
+    subprocess.run(ways["cut --dry_run"], capture_output=True, check=True)
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    print(f"  start-up and planning: {used:.2f} CPU s")
 
 
 if __name__ == "__main__":

@@ -63,6 +63,15 @@ def test_a_used_directory_needs_resume_and_a_foreign_one_is_refused(tmp_path):
     assert (tmp_path / "other/thesis.txt").read_text() == "years of work"
 
 
+def test_what_a_killed_run_left_half_written_is_removed_by_the_next_one(tmp_path):
+    RunDirectory(tmp_path / "run", resume=False).close()
+    (tmp_path / "run/evidence/.old.12.old").mkdir(parents=True)
+    (tmp_path / "run/evidence/.task.jsonl.12.partial").write_text("half")
+    (tmp_path / "run/evidence/mine.partial").write_text("not hidden, not ours")
+    RunDirectory(tmp_path / "run", resume=True).close()
+    assert [p.name for p in (tmp_path / "run/evidence").iterdir()] == ["mine.partial"]
+
+
 def test_f26_two_runs_in_one_directory_are_refused(tmp_path):
     with RunDirectory(tmp_path / "run", resume=False), pytest.raises(PruneError, match="another run"):
         RunDirectory(tmp_path / "run", resume=True)
