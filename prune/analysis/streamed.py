@@ -31,6 +31,7 @@ from prune.model.sublayers import SublayerTracer
 
 REMOVAL = "dnll"
 GIB = 1 << 30
+FIGURES = 28  # bytes a token and layer: what a `LayerReader` notes beside the contribution itself
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def activation_bytes(tokens: int, width: int, depth: int, item: int, chosen: Ite
     """
     streams = (depth + 1 if set(chosen) - {REMOVAL} else 2) + (depth if REMOVAL in chosen else 0)
     added = depth if {"contributions", "width"} & set(chosen) else 0
-    return tokens * width * (streams * item + added * 4)
+    return tokens * (width * (streams * item + added * 4) + added * FIGURES)
 
 
 def _check_disk(streaming: Streaming, queue: Sequence[tuple[str, Batch]], chosen: Mapping[str, Measure]) -> None:
