@@ -45,5 +45,5 @@ def browse(path: Path, fragment: str = "", size: str = "1280,900", action: str =
     )
     profile = f"--user-data-dir={path.parent / 'profile'}"
     command = [str(CHROMIUM), *switches.split(), f"--window-size={size}", action, profile, f"{path.as_uri()}{fragment}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
