@@ -34,6 +34,7 @@ def recipe_file(directory: Path, **heal) -> Path:
         "suites": [{"name": "general", "floor": 0.01, "tasks": [task]}],
     }  # fmt: skip
     recipe["cost"] |= {"prompt_tokens": 8, "new_tokens": 2, "repeats": 1, "batch_size": 1}
+    recipe["draft"] = {"enabled": False}
     recipe["export"]["override"] = "a test run"
     path = directory / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf8")
