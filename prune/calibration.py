@@ -41,13 +41,19 @@ class Document:
 
 @dataclass(frozen=True)
 class Domain:
-    """A named set of documents and where it came from."""
+    """A named set of documents and where it came from.
+
+    Attributes:
+        excluded: documents left out because they have fewer than two tokens.
+        unanswered: documents left out because their prompt fills --seq_length.
+    """
 
     name: str
     documents: tuple[Document, ...]
     source: str
     sha256: str
     excluded: int = 0
+    unanswered: int = 0
 
     def describe(self) -> dict[str, Any]:
         """Provenance for result files: counts, source, hash of the token ids used.
@@ -60,6 +66,7 @@ class Domain:
             "documents": len(self.documents),
             "tokens": sum(len(d.input_ids) for d in self.documents),
             "excluded_too_short": self.excluded,
+            "excluded_no_answer": self.unanswered,
         }
 
 
@@ -133,7 +140,8 @@ def load_domain(
 
     Raises:
         UsageError: the file is missing or of an unknown kind.
-        PruneError: the file is empty, a row lacks the columns, or no document has two tokens.
+        PruneError: the file is empty, a row lacks the columns, or no document has two tokens,
+            one of them after its prompt.
     """
     rows = list(read_rows(name, path))
     if not rows:
@@ -142,11 +150,16 @@ def load_domain(
         keep = sorted(random.Random(seed).sample(range(len(rows)), calib_num_samples))
         rows = [rows[i] for i in keep]
     documents = [_document(row, tokenizer, seq_length, f"--data {name}={path}") for row in rows]
-    usable = tuple(d for d in documents if len(d.input_ids) >= 2 and d.answer_start < len(d.input_ids))
+    long_enough = [d for d in documents if len(d.input_ids) >= 2]
+    usable = tuple(d for d in long_enough if d.answer_start < len(d.input_ids))
     if not usable:
-        raise PruneError(f"--data {name}={path}: no document has two tokens or more within --seq_length {seq_length}")
+        raise PruneError(
+            f"--data {name}={path}: no document has two tokens or more within --seq_length {seq_length}, "
+            "one of them after its prompt"
+        )
     digest = sha256_json([[d.input_ids, d.answer_start] for d in usable])
-    return Domain(name, usable, path, digest, excluded=len(documents) - len(usable))
+    short, unanswered = len(documents) - len(long_enough), len(long_enough) - len(usable)
+    return Domain(name, usable, path, digest, excluded=short, unanswered=unanswered)
 
 
 def _document(row: dict[str, Any], tokenizer: Any, seq_length: int, where: str) -> Document:

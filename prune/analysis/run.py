@@ -232,6 +232,8 @@ def _warnings(tracer: SublayerTracer, domains: Mapping[str, Domain], info: Mappi
     for name, domain in domains.items():
         if domain.excluded:
             found.append(message("warn_short", domain=name, documents=domain.excluded))
+        if domain.unanswered:
+            found.append(message("warn_unanswered", domain=name, documents=domain.unanswered))
         if drowned := drowned_answers(domain):
             found.append(drowned)
     if set(ON_PROMPTS) & set(info["options"]["measures"]):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 import prune.analysis.run
 from prune.analysis import analyze
@@ -357,9 +358,19 @@ def test_completions_that_plain_text_hides_are_named_in_the_warnings() -> None:
 
 
 def test_excluded_documents_are_counted_in_the_warnings() -> None:
-    data = {"general": Domain("general", domains()["general"].documents, "made here", "hash", excluded=3)}
+    data = {"general": Domain("general", domains()["general"].documents, "made here", "hash", 3, 2)}
     analysis = analyze(tiny("llama"), data, measures=["angular"], bootstrap=0)
     assert any("3 documents were shorter than two tokens" in line for line in analysis.info["warnings"])
+    assert any("the prompts of 2 documents fill --seq_length" in line for line in analysis.info["warnings"])
+
+
+def test_a_prompt_that_fills_the_length_is_not_called_short(tmp_path: Path, demo_model: Path) -> None:
+    rows = [{"prompt": "one two three four five six", "completion": " 7"}, {"prompt": "a", "completion": " b"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer = AutoTokenizer.from_pretrained(demo_model)
+    length = len(tokenizer(rows[0]["prompt"])["input_ids"])
+    domain = load_domain("math", str(tmp_path / "rows.jsonl"), tokenizer, seq_length=length)
+    assert (len(domain.documents), domain.excluded, domain.unanswered) == (1, 0, 1)
 
 
 def test_inserted_layers_come_first_in_every_ranking() -> None:
