@@ -9,6 +9,7 @@ or another wording of the task, can never be answered from the cache.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -82,7 +83,7 @@ def run_tasks(
         system_instruction: put before every prompt.
         gen_kwargs: generation settings that win over the task's and the suite's.
         log_samples: keep each item's document and prompts too, not only their hashes.
-        confirm_run_unsafe_code: allow tasks that run generated code.
+        confirm_run_unsafe_code: allow tasks that run generated code; refused without it.
         backend: `hf`, or `vllm` where that is installed.
         model_args: options of the vLLM adapter, as lm-eval's `--model_args`.
 
@@ -91,8 +92,8 @@ def run_tasks(
         (`accelerate launch`) the first has all of it, and the others have nothing.
 
     Raises:
-        EvalUsageError: unknown task, a name used twice, no tasks, a chat template asked for but absent, or vLLM asked
-            for but not installed.
+        EvalUsageError: unknown task, a name used twice, no tasks, a chat template asked for but absent, vLLM asked for
+            but not installed, or a task that runs generated code without leave to.
         EvalError: a cache file is damaged, or no task at all could be finished.
     """
     tasks = _distinct(tasks)
@@ -101,6 +102,10 @@ def run_tasks(
     check_backend(backend)
     with silenced(not progress):
         found = find_tasks(tasks, include_path, local_data)
+        if confirm_run_unsafe_code:
+            os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # the same consent, in the words of the metric's library
+        else:
+            found.refuse_unsafe_code()
         lm = (
             in_memory(model, tokenizer, batch_size, max_length)
             if backend == "hf"
@@ -231,7 +236,7 @@ def _evaluate(
 
 
 def _reason(task: str, error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
     reason = lines[0] if lines else type(error).__name__
     if isinstance(error, ConnectionError) or "Hub" in reason or "offline" in reason.lower():
         return f"task {task}: its data is not here ({reason}); give local_data a folder that holds it"

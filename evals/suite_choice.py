@@ -67,13 +67,20 @@ def _specs(task: str, include_path: Sequence[Path]) -> list[TaskSpec]:
     return [TaskSpec(task=task, metric=str(metrics[0]["metric"]).rsplit(".", 1)[-1], filter=filters[0]["name"])]
 
 
-def check_tasks(suites: Sequence[Suite], include_path: Sequence[Path], local_data: Path | None) -> list[str]:
+def check_tasks(
+    suites: Sequence[Suite],
+    include_path: Sequence[Path],
+    local_data: Path | None,
+    confirm_run_unsafe_code: bool = False,
+) -> list[str]:
     """Find every task, and its local data; returns what the user must know about it.
 
     Raises:
-        EvalUsageError: an unknown task, or no local data for one.
+        EvalUsageError: an unknown task, no local data for one, or one that runs generated code without leave to.
     """
     found = find_tasks([spec for suite in suites for spec in suite.tasks], include_path, local_data)
+    if not confirm_run_unsafe_code:
+        found.refuse_unsafe_code()
     if found.failures:
         reasons = " | ".join(found.failures.values())
         rest = ",".join(dict.fromkeys(t.task for s in suites for t in s.tasks if t.task not in found.failures))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.catalogue import definition_of
+from evals.catalogue import definition, definition_of
 from evals.errors import EvalUsageError, nearest
 from evals.local_data import serve
 from evals.suite import TaskSpec
@@ -35,6 +35,19 @@ class FoundTasks:
     places: dict[str, list[tuple[TaskManager, str]]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+
+    def refuse_unsafe_code(self) -> None:
+        """Refuse tasks whose scoring runs what the model writes; their definitions are read, nothing of them is run.
+
+        Raises:
+            EvalUsageError: naming them, with the cure.
+        """
+        unsafe = [task for task, places in self.places.items() if any(_runs_code(*place) for place in places)]
+        if unsafe:
+            raise EvalUsageError(
+                f"{', '.join(unsafe)}: scoring runs the code that the model writes, on this machine and unguarded; say "
+                "confirm_run_unsafe_code if that is meant, or leave these tasks out"
+            )
 
     def load(
         self, spec: TaskSpec, seed: int, gen_kwargs: Mapping[str, Any] | None = None
@@ -90,6 +103,15 @@ def find_tasks(
     if local_data is not None and stock:
         _use_local_data(found, stock, specs, local_data)
     return found
+
+
+def _runs_code(manager: TaskManager, name: str) -> bool:
+    for leaf in [name] if name.endswith(".yaml") else _leaves(manager, name):
+        entry = manager.task_index.get(leaf)
+        path = entry.yaml_path if entry else Path(leaf)
+        if path and definition(path).get("unsafe_code"):
+            return True
+    return False
 
 
 def _manager(folders: tuple[str, ...]) -> TaskManager:

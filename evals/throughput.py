@@ -11,9 +11,11 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from evals.errors import EvalUsageError
+from evals.peak_memory import peak_memory_bytes
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Throughput:
 
     Attributes:
         prefill_seconds, decode_seconds: one entry a repeat.
-        peak_memory_bytes: on the accelerator, weights included; None on CPU.
+        peak_memory_bytes: of one more prefill and decode, weights included (`peak_memory`); None where unknown.
     """
 
     device: str
@@ -70,15 +72,16 @@ def measure_side_by_side(
         if context and prompt_tokens + new_tokens > context:
             raise EvalUsageError(f"{name}: {prompt_tokens} + {new_tokens} tokens exceed its context of {context}")
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
-    peaks: dict[str, int | None] = {}
     for model in models.values():
         _once(model, batch_size, prompt_tokens, min(new_tokens, 4))
     for repeat in range(repeats):
         order = list(models) if repeat % 2 == 0 else list(models)[::-1]
         for name in order:
-            _reset_peak(models[name])
             times[name].append(_once(models[name], batch_size, prompt_tokens, new_tokens))
-            peaks[name] = _peak(models[name])
+    peaks = {  # in a run of its own, so that counting slows nothing that is timed
+        name: peak_memory_bytes(model, partial(_once, model, batch_size, prompt_tokens, new_tokens))
+        for name, model in models.items()
+    }
     return {
         name: _summary(model, times[name], peaks[name], batch_size, prompt_tokens, new_tokens)
         for name, model in models.items()
@@ -135,19 +138,6 @@ def _synchronize(model: Any) -> None:
 
     if _on_cuda(model):
         torch.cuda.synchronize(model.device)
-
-
-def _reset_peak(model: Any) -> None:
-    import torch
-
-    if _on_cuda(model):
-        torch.cuda.reset_peak_memory_stats(model.device)
-
-
-def _peak(model: Any) -> int | None:
-    import torch
-
-    return torch.cuda.max_memory_allocated(model.device) if _on_cuda(model) else None
 
 
 def _device_name(model: Any) -> str:

@@ -167,7 +167,8 @@ class Pipeline:
         self._check_depths(depth)
         tests = self.recipe.eval
         folders = [Path(p) for p in tests.include_path]
-        notes = check_tasks(self.suites, folders, Path(tests.local_data) if tests.local_data else None)
+        data = Path(tests.local_data) if tests.local_data else None
+        notes = check_tasks([*self.suites, *self.screen_suites], folders, data, tests.confirm_run_unsafe_code)
         return {
             "model": self.recipe.model,
             "num_layers": depth,

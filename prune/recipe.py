@@ -126,6 +126,7 @@ class EvalRecipe(_Section):
     batch_size: int = Field(64, ge=1)
     apply_chat_template: bool = Field(False, description="wrap prompts in the chat template")
     gen_kwargs: dict[str, Any] = Field({}, description="generation settings that win over the tasks' own")
+    confirm_run_unsafe_code: bool = Field(False, description="true: tasks may run the code that the models write")
     alpha: float = Field(0.05, gt=0, lt=0.5, description="error rate of the gate, over all suites")
 
 

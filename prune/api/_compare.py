@@ -39,6 +39,7 @@ def compare(
     repeats: int = 3,
     bootstrap: int = 200,
     alpha: float = 0.05,
+    confirm_run_unsafe_code: bool = False,
     seed: int = 0,
     dtype: str = "float32",
     lang: str = "en",
@@ -51,6 +52,7 @@ def compare(
         models: directories or hub ids; the first is the reference.
         output: new directory for compare.json, compare.html and, with `depth_map`, depth_map.html and its JSON.
         suite: built-in suite names or YAML files; no quality without.
+        confirm_run_unsafe_code: allow tasks that run generated code.
         data: documents by domain; no depth use and no depth map without.
         depth_map: best linear map from each depth of the first model to each of the second.
         cost_batch_size, prompt_tokens, new_tokens, repeats: of the speed measurement, all models in turn.
@@ -70,7 +72,7 @@ def compare(
     directories = {name: model_directory(model) for name, model in zip(names, models, strict=True)}
     if data:
         check_files(data)
-    suites = _suites(suite, size, include_path, local_data)
+    suites = _suites(suite, size, include_path, local_data, confirm_run_unsafe_code)
     if dry_run:
         return {"models": names, "suites": [s.name for s in suites], "depth_map": depth_map}
     from prune.comparison import Comparison, mark_pareto
@@ -80,7 +82,7 @@ def compare(
     tokenizers = {name: load_tokenizer(directory) for name, directory in directories.items()}
     evidence = _quality(
         loaded, tokenizers, suites, include_path=include_path, local_data=local_data, limit=limit, alpha=alpha,
-        seed=seed, batch_size=batch_size, progress=progress,
+        seed=seed, batch_size=batch_size, progress=progress, confirm_run_unsafe_code=confirm_run_unsafe_code,
     )  # fmt: skip
     shape = {"batch_size": cost_batch_size, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
     rows, setting = _cost(loaded, directories, shape, repeats)
@@ -134,7 +136,9 @@ def _names(models: Sequence[str]) -> list[str]:
     return longer if len(set(longer)) == len(longer) else list(models)
 
 
-def _suites(suite: Sequence[str], size: str, include_path: Sequence[str], local_data: str | None) -> list[Suite]:
+def _suites(
+    suite: Sequence[str], size: str, include_path: Sequence[str], local_data: str | None, unsafe_code: bool
+) -> list[Suite]:
     from evals.suite import load_suite
     from evals.suite_choice import check_tasks
 
@@ -142,13 +146,15 @@ def _suites(suite: Sequence[str], size: str, include_path: Sequence[str], local_
         raise UsageError(f"--size {size!r}: use quick or full")
     suites = [load_suite(name).sized(size) for name in suite]  # type: ignore[arg-type]
     if suites:
-        check_tasks(suites, [Path(p) for p in include_path], Path(local_data) if local_data else None)
+        data = Path(local_data) if local_data else None
+        check_tasks(suites, [Path(p) for p in include_path], data, unsafe_code)
     return suites
 
 
 def _quality(
     loaded: dict[str, Any], tokenizers: dict[str, Any], suites: list[Suite], *, include_path: Sequence[str],
     local_data: str | None, limit: int | None, alpha: float, seed: int, batch_size: int, progress: bool,
+    confirm_run_unsafe_code: bool,
 ) -> dict[str, Evidence]:  # fmt: skip
     """Evidence of every model but the first, against the first; empty without suites."""
     if not suites:
@@ -168,6 +174,7 @@ def _quality(
             batch_size=batch_size,
             seed=seed,
             progress=progress,
+            confirm_run_unsafe_code=confirm_run_unsafe_code,
         )
         for name, model in loaded.items()
     }

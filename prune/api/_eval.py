@@ -89,7 +89,7 @@ def eval(
     suites = [load_suite(name).sized(size) for name in suite]  # type: ignore[arg-type]
     suites = choose_suites(suites, tasks, folders, num_fewshot)
     data = Path(local_data) if local_data else None
-    notes = check_tasks(suites, folders, data)
+    notes = check_tasks(suites, folders, data, confirm_run_unsafe_code)
     power = power_messages(suites, limit)
     if dry_run:
         planned = {s.name: [t.key for t in s.tasks] for s in suites}

@@ -65,6 +65,7 @@ def try_drafts(
                     pipeline.tokenizer,
                     count=options.prompts,
                     include_path=[Path(p) for p in tests.include_path],
+                    local_data=Path(tests.local_data) if tests.local_data else None,
                     seed=pipeline.recipe.seed,
                     max_tokens=context - options.max_new_tokens if context else None,
                 )

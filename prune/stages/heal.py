@@ -20,6 +20,7 @@ from prune.healing.settings import GenerateSettings, HealSettings
 from prune.model.loading import load_model
 from prune.packaging.saving import HEALING
 from prune.planning.plan import Plan
+from prune.stages.testing import run_suites
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -248,20 +249,9 @@ class HealStages:
 
     def _tracker(self) -> Callable[[PreTrainedModel], dict[str, float]]:
         """Scores the first items of the gate's own tasks on the model in training."""
-        from evals.harness import run_tasks
-
-        tests = self.recipe.eval
 
         def track(model: Any) -> dict[str, float]:
-            results = run_tasks(
-                model,
-                self.pipeline.tokenizer,
-                [task for suite in self.pipeline.suites for task in suite.tasks],
-                include_path=[Path(p) for p in tests.include_path],
-                limit=self.options.track,
-                batch_size=tests.batch_size,
-                seed=self.recipe.seed,
-            )
+            results = run_suites(self.pipeline, model, self.pipeline.suites, limit=self.options.track)
             return {name: result.value for name, result in results.items()}
 
         return track

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.files import sha256_tree
 from prune.model.loading import load_model
+from prune.stages.testing import run_suites
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
@@ -72,24 +73,9 @@ def judge_candidates(
 
 def _evaluate(pipeline: Pipeline, run: RunDirectory, name: str, directory: str, inputs: dict[str, Any]) -> str:
     def work(staging: Path) -> None:
-        from evals.harness import run_tasks
-
-        options = pipeline.recipe.eval
         model = pipeline.original if name == "original" else load_model(directory, dtype=pipeline.recipe.dtype)
-        results = run_tasks(
-            model,
-            pipeline.tokenizer,
-            [task for suite in pipeline.suites for task in suite.tasks],
-            include_path=[Path(p) for p in options.include_path],
-            local_data=Path(options.local_data) if options.local_data else None,
-            limit=options.limit,
-            batch_size=options.batch_size,
-            apply_chat_template=options.apply_chat_template,
-            gen_kwargs=options.gen_kwargs,
-            seed=pipeline.recipe.seed,
-            cache_dir=pipeline.root / UNFINISHED_ANSWERS,
-            progress=pipeline.progress,
-        )
+        limit, unfinished = pipeline.recipe.eval.limit, pipeline.root / UNFINISHED_ANSWERS
+        results = run_suites(pipeline, model, pipeline.suites, limit=limit, cache_dir=unfinished)
         for failed, reason in results.failures.items():
             log.warning("%s on %s: %s", failed, name, reason)
         if name == "original":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.files import sha256_tree, write_json
 from prune.model.loading import load_model
+from prune.stages.testing import run_suites
 from prune.wording import Message, message
 from prune.wording.message import ends
 
@@ -89,26 +90,12 @@ def _row(evidence: Evidence) -> dict[str, Any]:
 
 def _scorer(pipeline: Pipeline, depth: int | None, suites: list[Suite]) -> Any:
     """Results of the original (None) or of a cut depth on the first so many items; each look is scored once."""
-    from evals.harness import run_tasks
-
-    options = pipeline.recipe.eval
     directory = str(pipeline.root / f"pruned/{depth}")
     model = pipeline.original if depth is None else load_model(directory, dtype=pipeline.recipe.dtype)
 
     @cache
     def score(items: int) -> Results:
-        return run_tasks(
-            model,
-            pipeline.tokenizer,
-            [task for suite in suites for task in suite.tasks],
-            include_path=[Path(p) for p in options.include_path],
-            local_data=Path(options.local_data) if options.local_data else None,
-            limit=items,
-            batch_size=options.batch_size,
-            apply_chat_template=options.apply_chat_template,
-            seed=pipeline.recipe.seed,
-            progress=pipeline.progress,
-        )
+        return run_suites(pipeline, model, suites, limit=items)
 
     return score
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from evals.errors import EvalError, EvalUsageError
 from evals.fingerprint import fingerprint
 from evals.harness import run_tasks
 from evals.records import TaskResult, load_results
-from evals.suite import TaskSpec, load_suite
+from evals.suite import Suite, TaskSpec, load_suite
+from evals.suite_choice import check_tasks
 
 SPECS = [
     TaskSpec(task="tiny_choice", metric="acc", chance=0.25),
@@ -274,3 +277,22 @@ def test_wrong_requests_say_what_is_wrong(
 def test_an_unknown_task_names_its_neighbours(model: Any, tokenizer: Any, task_dir: Path) -> None:
     with pytest.raises(EvalUsageError, match=r"unknown task 'tiny_choise' \(did you mean 'tiny_choice'"):
         run_tasks(model, tokenizer, [TaskSpec(task="tiny_choise")], include_path=[task_dir])
+
+
+def test_tasks_that_run_generated_code_need_leave_and_nothing_of_them_runs_without(
+    model: Any, tokenizer: Any, task_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    stock = yaml.safe_load((task_dir / "tiny_generate.yaml").read_text())
+    (tmp_path / "runs_code.yaml").write_text(yaml.safe_dump(stock | {"task": "runs_code", "unsafe_code": True}))
+    specs = [TaskSpec(task="runs_code", metric="exact_match", filter="raw")]
+    settings: dict[str, Any] = {"include_path": [tmp_path], "limit": 3}
+    with pytest.raises(EvalUsageError, match=r"^runs_code: scoring runs the code .* say confirm_run_unsafe_code"):
+        run_tasks(model, tokenizer, specs, **settings)
+    assert "HF_ALLOW_CODE_EVAL" not in os.environ
+    found = run_tasks(model, tokenizer, specs, confirm_run_unsafe_code=True, **settings)
+    assert found["runs_code"].n == 3
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL")
+    for named in ("humaneval", "mbpp"):
+        with pytest.raises(EvalUsageError, match=f"^{named}: scoring runs the code"):
+            check_tasks([Suite(name="s", tasks=[TaskSpec(task=named)])], [], None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ def test_rates_are_tokens_over_the_median_time(model: Any) -> None:
     assert len(found.prefill_seconds) == len(found.decode_seconds) == 3
     assert found.prefill_tokens_per_s == pytest.approx(2 * 16 / statistics.median(found.prefill_seconds))
     assert found.decode_tokens_per_s == pytest.approx(2 * 4 / statistics.median(found.decode_seconds))
-    assert (found.dtype, found.peak_memory_bytes) == ("float32", None)
+    assert found.dtype == "float32"
     assert found.device.startswith("cpu")
     assert json.loads(json.dumps(found.to_dict()))["batch_size"] == 2
 
@@ -34,7 +35,8 @@ def test_models_take_turns_after_one_warm_up_each(
 
     monkeypatch.setattr(evals.throughput, "_once", fake)
     measure_side_by_side({"a": model, "b": other_model}, batch_size=1, prompt_tokens=4, new_tokens=4, repeats=2)
-    assert "".join(order) == "ab" + "ab" + "ba"
+    peak = ["a", "b"] if sys.platform == "linux" else []
+    assert order == [*"ab", *"ab", *"ba", *peak]
 
 
 def test_the_timed_loop_makes_the_tokens_that_generate_makes(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

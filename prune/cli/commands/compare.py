@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prune.cli.commands.eval import Alpha, Include, Limit, LocalData, Suites
+from prune.cli.commands.eval import Alpha, Include, Limit, LocalData, Suites, Unsafe
 from prune.cli.flags import DATA_HELP, DryRun, Dtype, Json, Lang, Output, Quiet, Seed, split_names
 from prune.cli.show import emit, number, table
 
@@ -33,6 +33,7 @@ def command(
     dtype: Dtype = "float32",
     alpha: Alpha = 0.05,
     lang: Lang = "en",
+    confirm_run_unsafe_code: Unsafe = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -58,6 +59,7 @@ def command(
         dtype=dtype,
         alpha=alpha,
         lang=lang,
+        confirm_run_unsafe_code=confirm_run_unsafe_code,
         progress=not quiet and sys.stderr.isatty(),
         dry_run=dry_run,
     )
