@@ -89,7 +89,7 @@ class Candidate(_Part):
         perplexity, bits_per_byte: by domain or text.
         kv_bytes_per_token: of the key-value cache, all layers together.
         decode_speedup: decode tokens/s over the original's, 1.0 for the original.
-        peak_memory_bytes: on the accelerator while decoding, weights included; None on CPU.
+        peak_memory_bytes: of a prefill and decode, weights included (`evals.peak_memory`); None where unknown.
         cost_per_million_tokens, healing_cost: in the currency of `Cost`.
         heal_tokens: real tokens trained on.
         break_even_tokens: served tokens after which healing has paid for itself; None: never, or not known.
