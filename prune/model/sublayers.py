@@ -233,8 +233,7 @@ def _parallel_layout(seen: _Seen, resid_post: torch.Tensor, mask: torch.Tensor |
     change = _tokens(resid_post, mask) - _tokens(seen.resid_pre, mask)  # [n, d]
     parts = torch.stack([_tokens(seen.attn_out, mask).flatten(), _tokens(seen.mlp_out, mask).flatten()], 1)  # [n·d, 2]
     scales = torch.linalg.lstsq(parts.T @ parts, parts.T @ change.flatten()).solution  # [2]
-    error = (parts @ scales - change.flatten()).norm() / change.norm().clamp(min=1e-30)
-    if float(error) > TOLERANCE.get(resid_post.dtype, HALF_TOLERANCE):
+    if (parts @ scales - change.flatten()).norm() > _allowed(change, resid_post, mask):
         return Layout(parallel=True, reason=message("apart_unexplained"))
     attn, mlp = (Rule("module", _tidy(float(s))) for s in scales)
     return Layout(attn, mlp, parallel=True)
@@ -255,10 +254,18 @@ def _explain(
             continue
         part = _tokens(value, mask)  # [n, d]
         scale = float((part * change).sum() / (part * part).sum().clamp(min=1e-30))
-        error = float((scale * part - change).norm() / change.norm().clamp(min=1e-30))
-        if error <= TOLERANCE.get(after.dtype, HALF_TOLERANCE):
+        if (scale * part - change).norm() <= _allowed(change, after, mask):
             return Rule(source, _tidy(scale))
     return Rule("difference")
+
+
+def _allowed(change: torch.Tensor, after: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """How far an explanation may be from the change of the stream: a share of it, and the rounding of the stream.
+
+    Without the latter, what a half-precision layer adds would be taken from the rounded stream wherever it is small.
+    """
+    rounding = torch.finfo(after.dtype).eps / 2 * _tokens(after, mask).norm()
+    return TOLERANCE.get(after.dtype, HALF_TOLERANCE) * change.norm() + rounding
 
 
 def _tidy(scale: float) -> float:

@@ -16,7 +16,9 @@ import prune.analysis.run
 from prune.analysis import analyze
 from prune.analysis.future import cut_positions
 from prune.calibration import Document, batches
+from prune.model.anatomy import find_anatomy
 from prune.model.loading import load_model
+from prune.model.sublayers import Rule, SublayerTracer
 
 from .tiny import domains, left_padded, stories, tiny
 
@@ -318,6 +320,17 @@ def test_half_precision_stays_near_float32(family: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(half[key], value, atol=0.05, rtol=0, err_msg=key)
         if key.startswith("relative_contribution"):
             np.testing.assert_allclose(half[key], value, rtol=0.01, err_msg=key)
+
+
+def test_half_precision_reads_small_contributions_from_the_sub_layers() -> None:
+    """Layers that add 3 % of the stream, which bfloat16 rounds by a tenth of that."""
+    model, data = stories("stories260K-grown15")
+    model.to(torch.bfloat16)
+    tracer = SublayerTracer(find_anatomy(model))
+    with torch.no_grad(), tracer.observing(lambda seen: None):
+        model(input_ids=torch.tensor([data["stories"].documents[0].input_ids]), use_cache=False)
+    for layout in tracer.layouts.values():
+        assert layout.attn == layout.mlp == Rule("module")
 
 
 def test_inserted_layers_come_first_by_every_effect() -> None:
