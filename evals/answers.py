@@ -12,11 +12,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.errors import EvalError
+
+NAN = "the model gives NaN {}: check its weights, or use a wider dtype"
 KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
@@ -39,6 +43,7 @@ class RecordedModel:
         self._known: dict[str, list[Any]] = defaultdict(list)
         self._pending: list[dict[str, Any]] = []
         self._file: Path | None = None
+        self._unproven = True
         self._tokens: list[list[int]] = []
         model.set_cache_hook(self)
         self._sees_tokens = hasattr(model, "_model_generate")
@@ -104,6 +109,9 @@ class RecordedModel:
 
     def add_partial(self, kind: str, args: Sequence[Any], answer: Any) -> None:
         """Called by lm-eval for every answer of a batch, in the batch's order."""
+        # A comparison with NaN is false, so an accuracy made of it would look like a poor model's.
+        if kind != "generate_until" and math.isnan(answer[0] if isinstance(answer, tuple) else answer):
+            raise EvalError(NAN.format("log-likelihoods"))
         key = _key(kind, args)
         row: dict[str, Any] = {"key": key, "answer": answer}
         if kind == "generate_until":
@@ -137,11 +145,23 @@ class RecordedModel:
     def _generating(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(context: Any, *args: Any, **options: Any) -> Any:
             self._commit()
+            if self._unproven:
+                self._refuse_nan(context)
             rows = generate(context, *args, **options)
             self._tokens = rows[:, context.shape[1] :].tolist()
             return rows
 
         return wrapped
+
+    def _refuse_nan(self, context: Any) -> None:
+        """Greedy decoding takes a token from NaN logits, too: look at those of one prompt, once."""
+        import torch
+
+        with torch.inference_mode():
+            logits = self.model.model(context[:1]).logits  # [1, T, V]
+        if logits.isnan().any():
+            raise EvalError(NAN.format("logits"))
+        self._unproven = False
 
     def _commit(self) -> None:
         if self._file is not None and self._pending:

@@ -28,6 +28,9 @@ from evals.records import aggregate
 
 End = Literal["lower", "upper"]
 
+SMALLEST_MASS = 0.02
+"""Of a unit in the Dirichlet: a resample is then nearly one unit alone, and gamma draws do not yet underflow to 0/0."""
+
 
 def draws(
     tasks: Sequence[Pairs],
@@ -85,7 +88,7 @@ def unit_mass(pairs: Pairs, alpha: float) -> float:
 
     effective = max(2.0, float(weight.sum() ** 2 / (weight**2).sum()))
     widening = (t.ppf(1 - alpha / 2, effective - 1) / norm.ppf(1 - alpha / 2)) ** 2 * effective / (effective - 1)
-    return float(max(1 / widening - 1 / len(weight), 1e-3))
+    return float(max(1 / widening - 1 / len(weight), SMALLEST_MASS))
 
 
 def _sharing(tasks: Sequence[Pairs]) -> list[list[int]]:

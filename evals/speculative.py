@@ -125,13 +125,14 @@ def try_as_draft(
     mismatches: list[Mismatch] = []
     ratios, plain_step, draft_step, total = [], [], [], 0
     with _drafting(draft, num_assistant_tokens), torch.inference_mode():
-        _timed(original, torch.tensor([list(prompts[0])]), 2, assistant_model=draft)  # warm-up
+        first = torch.tensor([list(prompts[0])])  # [1, P]
+        _plain_and_assisted(original, draft, first, 2, _Tally())  # warm-up
+        _timed(draft, first, 2)
         for number, prompt in enumerate(prompts):
             ids = torch.tensor([list(prompt)], device=original.device)  # [1, P]
-            plain, plain_seconds = _timed(original, ids, max_new_tokens)
-            with tally.watching(original, len(prompt)) as seen:
-                helped, helped_seconds = _timed(original, ids, max_new_tokens, assistant_model=draft)
-            tally.close(seen, len(helped))
+            (plain, plain_seconds), (helped, helped_seconds) = _plain_and_assisted(
+                original, draft, ids, max_new_tokens, tally, assisted_first=number % 2 == 1
+            )
             alone, alone_seconds = _timed(draft, ids.to(draft.device), max_new_tokens)
             new, drafted = len(plain) - len(prompt), len(alone) - len(prompt)
             total += new
@@ -220,6 +221,21 @@ class _Tally:
         """Kept over (kept + first rejections): the maximum-likelihood α of independent acceptances."""
         tried = self.accepted + self.rejections
         return self.accepted / tried if tried else None
+
+
+def _plain_and_assisted(
+    original: Any, draft: Any, ids: Any, max_new_tokens: int, tally: _Tally, *, assisted_first: bool = False
+) -> tuple[tuple[list[int], float], tuple[list[int], float]]:
+    """`_timed` without and with the draft; callers alternate which goes first, since the second finds caches warm."""
+    found = {}
+    for assisted in (assisted_first, not assisted_first):
+        if assisted:
+            with tally.watching(original, ids.shape[1]) as seen:
+                found[True] = _timed(original, ids, max_new_tokens, assistant_model=draft)
+            tally.close(seen, len(found[True][0]))
+        else:
+            found[False] = _timed(original, ids, max_new_tokens)
+    return found[False], found[True]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -184,7 +185,17 @@ def test_where_no_candidate_passes_the_shallowest_is_tried_as_a_draft(finished):
     assert "3 of 3 outputs identical" in classes["math"]["reason"]
     report = json.loads((root / "report.json").read_text())
     assert [row["suite"] for row in report["drafts"]] == list(drafts["suites"])
-    assert "assistant_model=draft" in (root / "export/README.md").read_text(encoding="utf8")
+
+
+def test_the_cards_snippet_for_a_draft_runs_and_gives_the_originals_answer(finished, capsys):
+    _, root, _ = finished
+    card = (root / "export/README.md").read_text(encoding="utf8")
+    (code,) = [
+        block for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "assistant_model=draft" in block
+    ]
+    code = code.replace("THE_ORIGINAL", str(MODEL)).replace("THIS_CHECKPOINT", str(root / "healed/14"))
+    exec(code.replace("Your prompt", r"Question: What is 12 plus 13?\nAnswer:"))  # the user's own way: paste and run
+    assert capsys.readouterr().out.strip().endswith("25<|endoftext|>")
 
 
 def test_a_second_run_gives_the_same_plan_and_measurements(finished, tmp_path):

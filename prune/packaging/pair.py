@@ -24,7 +24,8 @@ original = AutoModelForCausalLM.from_pretrained("{source}")
 draft = AutoModelForCausalLM.from_pretrained("THIS_CHECKPOINT")
 tokenizer = AutoTokenizer.from_pretrained("{source}")
 inputs = tokenizer("Your prompt", return_tensors="pt")
-print(tokenizer.decode(original.generate(**inputs, assistant_model=draft, do_sample=False)[0]))
+answer = original.generate(**inputs, assistant_model=draft, do_sample=False, max_new_tokens=64)
+print(tokenizer.decode(answer[0]))
 ```
 
 ```
@@ -45,9 +46,10 @@ def pair_section(facts: dict[str, Any]) -> str:
         f"| {_times(row['speedup'])} | {_times(row['expected_speedup'])} |"
         for name, row in drafts["suites"].items()
     ]
+    source = facts.get("source")
     gamma = next(iter(drafts["suites"].values()))["num_assistant_tokens"]
     return SECTION.format(
-        source=facts.get("source") or "THE_ORIGINAL",
+        source="THE_ORIGINAL" if source in (None, "", "embedded") else source,  # the last is a name of ours only
         layers=drafts["num_layers"],
         stage=drafts["stage"],
         rows="\n".join(rows),

@@ -248,11 +248,15 @@ def test_two_suites_may_share_a_task(model: Any, tokenizer: Any, task_dir: Path)
     assert list(run_tasks(model, tokenizer, shared, include_path=[task_dir], limit=2)) == ["tiny_loglikelihood"]
 
 
-def test_nan_scores_are_an_error_not_a_figure(model: Any, tokenizer: Any, task_dir: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [("tiny_rolling", "bits_per_byte"), ("tiny_loglikelihood", "acc"), ("tiny_generate", "exact_match")],
+)
+def test_nan_is_an_error_not_a_figure(model: Any, tokenizer: Any, task_dir: Path, task: str, metric: str) -> None:
     broken = copy.deepcopy(model)
     broken.model.norm.weight.data[:] = float("nan")
     with pytest.raises(EvalError, match="NaN"):
-        run_tasks(broken, tokenizer, [TaskSpec(task="tiny_rolling", metric="bits_per_byte")], include_path=[task_dir])
+        run_tasks(broken, tokenizer, [TaskSpec(task=task, metric=metric)], include_path=[task_dir], limit=2)
 
 
 @pytest.mark.parametrize(
