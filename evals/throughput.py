@@ -28,6 +28,7 @@ class Throughput:
     """
 
     device: str
+    threads: int | None
     dtype: str
     batch_size: int
     prompt_tokens: int
@@ -91,9 +92,12 @@ def measure_side_by_side(
 def _summary(
     model: Any, times: list[tuple[float, float]], peak: int | None, batch_size: int, prompt: int, new: int
 ) -> Throughput:
+    import torch
+
     prefill, decode = zip(*times, strict=True)
     return Throughput(
-        device=_device_name(model),
+        device=torch.cuda.get_device_name(model.device) if _on_cuda(model) else str(model.device.type),
+        threads=None if _on_cuda(model) else torch.get_num_threads(),
         dtype=str(model.dtype).removeprefix("torch."),
         batch_size=batch_size,
         prompt_tokens=prompt,
@@ -138,11 +142,3 @@ def _synchronize(model: Any) -> None:
 
     if _on_cuda(model):
         torch.cuda.synchronize(model.device)
-
-
-def _device_name(model: Any) -> str:
-    import torch
-
-    if _on_cuda(model):
-        return torch.cuda.get_device_name(model.device)
-    return f"{model.device.type}, {torch.get_num_threads()} threads"

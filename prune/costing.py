@@ -69,7 +69,10 @@ class Speeds:
 def measured_setting(speed: Mapping[str, Any]) -> Message:
     """How a speed was measured, from the fields of `evals.throughput.Throughput`."""
     keys = ("batch_size", "prompt_tokens", "new_tokens", "device", "dtype")
-    return message("setting_measured", **{key: speed[key] for key in keys})
+    values = {key: speed[key] for key in keys}
+    if threads := speed["threads"]:
+        return message("setting_measured_threads", **values, threads=threads)
+    return message("setting_measured", **values)
 
 
 def read_speeds(root: Path, recipe: Recipe) -> Speeds:

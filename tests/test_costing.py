@@ -24,7 +24,7 @@ def recipe(**cost: Any) -> Recipe:
 
 def row(decode: float, seconds: list[float]) -> dict[str, Any]:
     speed = {
-        "device": "cpu", "dtype": "float32", "batch_size": 1, "prompt_tokens": 8, "new_tokens": 4,
+        "device": "cpu", "threads": 1, "dtype": "float32", "batch_size": 1, "prompt_tokens": 8, "new_tokens": 4,
         "prefill_tokens_per_s": 900.0, "decode_tokens_per_s": decode, "prefill_seconds": [1.0] * len(seconds),
         "decode_seconds": seconds, "peak_memory_bytes": None,
     }  # fmt: skip

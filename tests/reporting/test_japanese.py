@@ -19,7 +19,7 @@ from .pages import Words
 from .sample import sample_analysis, sample_report
 
 NAMES = {
-    "Block", "Influence", "JavaScript", "KL", "KV", "MLP", "NLL", "UTC", "USD", "cpu", "float", "kB", "MB", "B", "nat",
+    "Block", "Influence", "JavaScript", "KL", "KV", "Linux", "MLP", "NLL", "UTC", "USD", "cpu", "float", "kB", "MB", "B", "nat",
     "transformers", "vLLM", "llama.cpp", "export.fallback",
     # names that the user or lm-eval gave
     "demo", "demo/counting", "stories", "arithmetic", "bits_per_byte", "story_text", "story_questions", "dnll",
