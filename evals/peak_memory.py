@@ -10,6 +10,7 @@ figure is good to about a megabyte.
 from __future__ import annotations
 
 import ctypes
+import gc
 import itertools
 import re
 import sys
@@ -43,7 +44,9 @@ def peak_memory_bytes(model: Any, run: Callable[[], object]) -> int | None:
 
 def _growth(run: Callable[[], object]) -> int:
     """Most bytes resident at any moment of `run`, above those before it."""
-    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the allocator keeps would hide what the run takes
+    # Garbage that is collected during the run, and freed memory that the allocator keeps, would hide what it takes.
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     (PROCESS / "clear_refs").write_text("5")
     before = _resident("VmRSS")
     run()
