@@ -19,8 +19,8 @@ from .pages import Words
 from .sample import sample_analysis, sample_report
 
 NAMES = {
-    "Block", "Influence", "JavaScript", "KL", "KV", "Linux", "MLP", "NLL", "UTC", "USD", "cpu", "float", "kB", "MB", "B",
-    "nat", "transformers", "vLLM", "llama.cpp", "export.fallback",
+    "Block", "Influence", "JavaScript", "KL", "KV", "Linux", "MLP", "NLL", "UTC", "USD", "cpu", "float", "kB", "MB",
+    "B", "nat", "transformers", "vLLM", "llama.cpp", "export.fallback",
     # names that the user or lm-eval gave
     "demo", "demo/counting", "stories", "arithmetic", "bits_per_byte", "story_text", "story_questions", "dnll",
     "greedy", "arithmetic_2da", "arithmetic_3da",
