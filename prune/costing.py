@@ -70,7 +70,7 @@ def measured_setting(speed: Mapping[str, Any]) -> Message:
     """How a speed was measured, from the fields of `evals.throughput.Throughput`."""
     keys = ("batch_size", "prompt_tokens", "new_tokens", "device", "dtype")
     values = {key: speed[key] for key in keys}
-    if threads := speed["threads"]:
+    if threads := speed.get("threads"):
         return message("setting_measured_threads", **values, threads=threads)
     return message("setting_measured", **values)
 

@@ -115,13 +115,13 @@ def contribution(view: AnalysisView, text: Text) -> str:
     if not quiet:
         share = text.percent(row[quietest] / middle if middle else None, 0)
         return text("caption_even", quietest=quietest, share=share)
-    key = "caption_quiet_one" if len(quiet) == 1 else "caption_quiet"
-    sentence = text(key, layers=text.ranges(quiet), share=text.percent(QUIET, 0), quietest=quietest)
+    one = "_one" if len(quiet) == 1 else ""
+    sentence = text(f"caption_quiet{one}", layers=text.ranges(quiet), share=text.percent(QUIET, 0), quietest=quietest)
     losses = view.get("output_effect/dnll")
     if losses is None or any(losses[layer] is None for layer in quiet):
         return sentence
     dearest = quantity(max(losses[layer] for layer in quiet), 2)
-    return text("sentences", parts=[sentence, text("caption_quiet_cheap", dnll=dearest)])
+    return text("sentences", parts=[sentence, text(f"caption_quiet_cheap{one}", dnll=dearest)])
 
 
 def cosine(view: AnalysisView, text: Text) -> str:
