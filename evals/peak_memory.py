@@ -3,8 +3,9 @@
 On an accelerator torch counts what it allocates. A CPU has no such count, so the kernel's is used: the process's
 resident set is brought down to what is in use, its high-water mark is reset (Linux, `/proc/self/clear_refs`), and what
 the run adds above the start is the model's. The weights are counted from their tensors, because other models may share
-the process. Assumption: nothing else in the process allocates meanwhile. The kernel counts in batches: on a CPU a
-figure is good to about a megabyte.
+the process. Assumption: nothing else in the process allocates meanwhile. Memory that was given back and that the
+allocator keeps counts, as it does when serving. The kernel counts in batches: on a CPU a figure is good to about a
+megabyte.
 """
 
 from __future__ import annotations
