@@ -8,25 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import prune
 from prune.errors import PruneError, UsageError
 from prune.model.loading import load_model
 from prune.packaging.quantized import write_variant
+from tests.tiny_llama import save_llama
 
 WEIGHT = "model.layers.2.mlp.down_proj.weight"
 
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=2,
-        num_key_value_heads=2,
-    )  # fmt: skip
     root = tmp_path_factory.mktemp("quantized")
-    LlamaForCausalLM(config).save_pretrained(root / "source")
+    save_llama(root / "source", vocab_size=96, hidden_size=64, intermediate_size=128)
     (root / "source/LICENSE").write_text("the licence")
     prune.cut(str(root / "source"), root / "cut", drop_layers=[1], verify=False)
     prune.export(str(root / "cut"), root / "full", override="a test", source="org/demo")

@@ -10,11 +10,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 import prune
 from prune.errors import PruneError, UsageError
 from prune.surgery.cut import cut
+from tests.tiny_llama import save_llama
 
 PROJECTIONS = ["q_proj", "down_proj"]
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -32,14 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=5, num_attention_heads=2,
-        num_key_value_heads=2,
-    )  # fmt: skip
-    path = tmp_path_factory.mktemp("adapters") / "source"
-    LlamaForCausalLM(config).save_pretrained(path)
-    return path
+    return save_llama(tmp_path_factory.mktemp("adapters") / "source", num_hidden_layers=5)
 
 
 def adapter(source: Path, path: Path, **options: Any) -> Any:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 import prune
 from prune.errors import PruneError, UsageError
@@ -21,18 +20,14 @@ from prune.packaging.saving import save_like
 from prune.surgery.checkpoint import CUT_RECORD
 from prune.surgery.cut import cut
 from tests.faults.checkpoints import four_layers
+from tests.tiny_llama import save_llama
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`source`, and `out`: its cut, the proof replaced by nothing (it has its own tests)."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=2,
-        num_key_value_heads=2,
-    )  # fmt: skip
     path = tmp_path_factory.mktemp("record")
-    LlamaForCausalLM(config).save_pretrained(path / "source")
+    save_llama(path / "source")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prune.surgery.proof.prove_in_child", lambda *arguments: None)
         cut(str(path / "source"), path / "out", drop_layers=[1])
