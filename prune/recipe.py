@@ -28,7 +28,7 @@ class _Section(BaseModel):
 class DataRecipe(_Section):
     """Which documents, cut how."""
 
-    domains: dict[str, str] = Field(description="name -> .txt, .jsonl or .parquet file, or hub data set")
+    domains: dict[str, str] = Field(description="name -> text, JSON, CSV or parquet file, or hub data set")
     seq_length: int = Field(512, ge=2, description="longer documents are cut on the right, in tokens")
     calib_num_samples: int | None = Field(None, ge=1, description="documents per domain; all if absent")
 

@@ -7,9 +7,11 @@ model is calibrated on what it will be asked.
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,13 @@ def read_rows(name: str, path: str) -> Iterator[dict[str, Any]]:
 
     Args:
         name: the domain, for messages.
-        path: a `.txt` (documents separated by a line `<|endoftext|>`, or by blank lines when it has none), `.jsonl`
-            or `.parquet` file, or a hub data set `org/name[:split]`.
+        path: a `.txt` (documents separated by a line `<|endoftext|>`, or by blank lines when it has none), `.jsonl`,
+            `.json` (a list of rows), `.csv` or `.tsv` (the first line names the columns) or `.parquet` file, or a hub
+            data set `org/name[:split]`.
 
     Raises:
         UsageError: the file is missing or of an unknown kind.
-        PruneError: a line is not a JSON object, or a row has a value of the wrong type.
+        PruneError: the file cannot be read as its ending says, or a row has a value of the wrong type.
     """
     where = f"--data {name}={path}"
     for number, row in enumerate(_raw_rows(where, path), start=1):
@@ -44,23 +47,17 @@ def read_rows(name: str, path: str) -> Iterator[dict[str, Any]]:
 def _raw_rows(where: str, path: str) -> Iterator[Any]:
     file = Path(path)
     if file.is_file():
-        if file.suffix == ".txt":
-            text = file.read_text(encoding="utf8")
-            parts = text.split(END_OF_TEXT) if END_OF_TEXT in text else re.split(r"\n\s*\n", text)
-            yield from ({"text": part.strip()} for part in parts if part.strip())
-        elif file.suffix == ".jsonl":
-            for number, line in enumerate(file.read_text(encoding="utf8").splitlines(), start=1):
-                if line.strip():
-                    try:
-                        yield json.loads(line)
-                    except json.JSONDecodeError as error:
-                        raise PruneError(f"{where}: line {number} is not JSON ({error.msg})") from None
-        elif file.suffix == ".parquet":
-            from datasets import Dataset
-
-            yield from Dataset.from_parquet(str(file))  # type: ignore[misc]
-        else:
-            raise UsageError(f"{where}: use a .txt, .jsonl or .parquet file")
+        reader = READERS.get(file.suffix.lower())
+        if reader is None:
+            raise UsageError(f"{where}: use a file that ends in {', '.join(READERS)}")
+        try:
+            yield from reader(file)
+        except UnicodeDecodeError as error:
+            raise PruneError(f"{where}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
+        except json.JSONDecodeError as error:
+            raise PruneError(f"{where}: line {error.lineno} is not JSON ({error.msg})") from None
+        except csv.Error as error:
+            raise PruneError(f"{where}: not a table ({error})") from None
     elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.]+)?", path) and not file.parent.is_dir():
         from datasets import load_dataset
 
@@ -73,9 +70,60 @@ def _raw_rows(where: str, path: str) -> Iterator[Any]:
         raise UsageError(f"{where}: no such file")
 
 
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
+
+
+def _documents(file: Path) -> Iterator[Any]:
+    text = _text(file)
+    parts = text.split(END_OF_TEXT) if END_OF_TEXT in text else re.split(r"\n\s*\n", text)
+    return ({"text": part.strip()} for part in parts if part.strip())
+
+
+def _json_lines(file: Path) -> Iterator[Any]:
+    # Not splitlines, which also splits at characters that JSON strings may hold (U+2028, U+0085).
+    for number, line in enumerate(_text(file).split("\n"), start=1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                error.lineno = number
+                raise
+
+
+def _json(file: Path) -> Iterator[Any]:
+    rows = json.loads(_text(file))
+    return iter(rows if isinstance(rows, list) else [rows])
+
+
+def _table(file: Path) -> Iterator[Any]:
+    separator = "\t" if file.suffix.lower() == ".tsv" else ","
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        yield from csv.DictReader(lines, delimiter=separator)
+
+
+def _parquet(file: Path) -> Iterator[Any]:
+    from datasets import Dataset
+
+    return iter(Dataset.from_parquet(str(file)))  # type: ignore[arg-type]
+
+
+READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
+    ".txt": _documents,
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".csv": _table,
+    ".tsv": _table,
+    ".parquet": _parquet,
+}
+"""Ending of a file -> its rows as they stand there."""
+
+
 def _in_one_form(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise PruneError(f"{where} is {type(row).__name__}, not an object with columns")
+    if row.get("input_ids") is None:  # a table has every column in every row
+        row = {column: value for column, value in row.items() if column != "input_ids"}
     row = {**row}
     if not row.keys() & {"text", "prompt", "messages", "input_ids"}:
         for (asked, answered), (prompt, completion) in WORDINGS.items():
@@ -84,14 +132,43 @@ def _in_one_form(row: Any, where: str) -> dict[str, Any]:
     for column in ("text", "prompt", "completion"):
         if column in row and not isinstance(row[column], str):
             raise PruneError(f"{where}: {column} is {type(row[column]).__name__}, not text")
-    difficulty = row.get("difficulty", row.get("level"))  # MATH calls it level: 3, or "Level 3"
-    if difficulty is not None:
-        row["difficulty"] = _number(difficulty, where)
-    return row
+    _check_ids(row, where)
+    _check_messages(row, where)
+    difficulty = _difficulty(row, where)
+    row.pop("difficulty", None)
+    return row if difficulty is None else row | {"difficulty": difficulty}
 
 
-def _number(value: Any, where: str) -> float:
-    found = re.fullmatch(r"(?:level\s*)?([-+]?\d+(?:\.\d+)?)", str(value).strip(), re.IGNORECASE)
-    if not found:
-        raise PruneError(f"{where}: difficulty {value!r} is not a number")
-    return float(found[1])
+def _check_ids(row: dict[str, Any], where: str) -> None:
+    ids = row.get("input_ids", [])
+    if not isinstance(ids, list) or not all(type(token) is int for token in ids):
+        raise PruneError(f"{where}: input_ids is not a list of whole numbers")
+    if type(row.get("answer_start", 1)) is not int:
+        raise PruneError(f"{where}: answer_start {row['answer_start']!r} is not a whole number")
+
+
+def _check_messages(row: dict[str, Any], where: str) -> None:
+    turns = row.get("messages", [])
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) and "role" in turn for turn in turns):
+        raise PruneError(f"{where}: messages is not a list of objects with role and content")
+
+
+def _difficulty(row: dict[str, Any], where: str) -> float | None:
+    """`difficulty`, or MATH's `level` (3, or "Level 3") where that is a number; other data name other things a level.
+
+    None where the row has none, as MATH's "Level ?".
+    """
+    if row.get("difficulty") not in (None, ""):
+        number = _number(row["difficulty"])
+        if number is None:
+            raise PruneError(f"{where}: difficulty {row['difficulty']!r} is not a number")
+        return None if math.isnan(number) else number  # how a table says that it has none
+    return _number(row.get("level"))
+
+
+def _number(value: Any) -> float | None:
+    text = re.sub(r"^level\s*", "", str(value).strip(), flags=re.IGNORECASE)
+    try:
+        return float(text) if not math.isinf(float(text)) else None
+    except ValueError:
+        return None

@@ -13,6 +13,7 @@ from lm_eval.utils import apply_template
 from transformers import AutoTokenizer
 
 import prune
+from prune.api._inputs import check_files
 from prune.calibration import load_domain
 from prune.errors import PruneError, UsageError
 from prune.healing.prompts import read_prompts
@@ -54,7 +55,9 @@ def test_gsm8k_is_worded_as_its_task_words_it(tmp_path, tokenizer):
     assert (tokenizer.decode(prompt.input_ids), excluded) == (asked, 0)
 
 
-@pytest.mark.parametrize(("level", "difficulty"), [(4, 4.0), ("Level 2", 2.0), (None, None)])
+@pytest.mark.parametrize(
+    ("level", "difficulty"), [(4, 4.0), ("Level 2", 2.0), (None, None), ("Level ?", None), ("high school", None)]
+)
 def test_math_is_worded_as_its_task_words_it_and_its_level_is_the_difficulty(tmp_path, tokenizer, level, difficulty):
     row = MATH | ({} if level is None else {"level": level})
     (document,) = load_domain("math", write(tmp_path, row), tokenizer).documents
@@ -92,9 +95,72 @@ def test_a_token_across_prompt_and_completion_counts_as_the_answer(tmp_path, tok
         ({"prompt": 3, "completion": "4"}, "row 1: prompt is int, not text"),
         ({"text": "a story", "difficulty": "hard"}, "row 1: difficulty 'hard' is not a number"),
         ([1, 2], "row 1 is list, not an object"),
+        ({"input_ids": "12 13"}, "row 1: input_ids is not a list of whole numbers"),
+        ({"input_ids": [1, 2.5, 3]}, "row 1: input_ids is not a list of whole numbers"),
+        ({"input_ids": [[1, 2, 3]]}, "row 1: input_ids is not a list of whole numbers"),
+        ({"input_ids": [1, 2, 3], "answer_start": "x"}, "row 1: answer_start 'x' is not a whole number"),
+        ({"messages": ["hello"]}, "row 1: messages is not a list of objects with role and content"),
         ({"sentence": "a story"}, r"columns \['sentence'\]; give text, prompt \+ completion"),
     ],
 )
 def test_rows_that_cannot_be_read_are_named(tmp_path, tokenizer, row, message):
     with pytest.raises(PruneError, match=message):
         load_domain("general", write(tmp_path, row), tokenizer)
+
+
+@pytest.mark.parametrize("difficulty", [None, float("nan")])
+def test_a_row_may_lack_its_difficulty(tmp_path, tokenizer, difficulty):
+    (document,) = load_domain("d", write(tmp_path, {"text": "a dog", "difficulty": difficulty}), tokenizer).documents
+    assert document.difficulty is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mark.jsonl", '\ufeff{"text": "a dog"}\r\n{"text": "a cat"}\r\n'),
+        ("mark.txt", "\ufeffa dog\r\n\r\na cat\r\n"),
+        ("capitals.TXT", "a dog\n\na cat"),
+        ("list.json", '[{"text": "a dog"}, {"text": "a cat"}]'),
+        ("table.csv", 'number,text\r\n1,a dog\r\n2,"a cat"\r\n'),
+        ("table.tsv", "text\tlevel\na dog\t1\na cat\t2\n"),
+    ],
+)
+def test_files_as_editors_and_tools_write_them_hold_the_same_documents(tmp_path, tokenizer, name, content):
+    path = tmp_path / name
+    path.write_bytes(content.encode())
+    documents = load_domain("d", str(path), tokenizer).documents
+    assert [d.input_ids for d in documents] == [tuple(tokenizer(text)["input_ids"]) for text in ("a dog", "a cat")]
+
+
+def test_line_separators_inside_a_json_string_do_not_end_the_line(tmp_path, tokenizer):
+    path, text = tmp_path / "rows.jsonl", "a dog\u2028a cat\u0085"
+    path.write_text(json.dumps({"text": text}, ensure_ascii=False) + "\n", encoding="utf8")
+    (document,) = load_domain("d", str(path), tokenizer).documents
+    assert document.input_ids == tuple(tokenizer(text)["input_ids"])
+
+
+def test_a_column_of_ids_may_be_empty_where_a_row_has_text(tmp_path, tokenizer):
+    (document,) = load_domain("d", write(tmp_path, {"input_ids": None, "text": "a dog"}), tokenizer).documents
+    assert document.input_ids == tuple(tokenizer("a dog")["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("latin.txt", b"caf\xe9", r"latin\.txt: not UTF-8 text \(byte 3\)"),
+        ("latin.jsonl", b'{"text": "caf\xe9"}', "not UTF-8 text"),
+        ("cut.json", b'[\n{"text": ', "line 2 is not JSON"),
+        ("cut.jsonl", b'{"text": "a"}\n{"text": ', "line 2 is not JSON"),
+        ("rows.xml", b"<a/>", "use a file that ends in .txt, .jsonl, .json, .csv, .tsv, .parquet"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(tmp_path, tokenizer, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((PruneError, UsageError), match=message):
+        load_domain("d", str(tmp_path / name), tokenizer)
+
+
+def test_a_domain_named_twice_is_refused(tmp_path):
+    path = write(tmp_path, {"text": "a dog"})
+    with pytest.raises(UsageError, match="--data math: the domain is named twice"):
+        check_files([f"math={path}", f"general={path}", f"math={path}"])

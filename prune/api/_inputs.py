@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from prune.calibration import Domain, load_domain, parse_data_flag
 from prune.errors import UsageError
+from prune.rows import READERS
 
 Settings = TypeVar("Settings", bound=BaseModel)
 Data = Mapping[str, str] | Sequence[str]
@@ -20,13 +21,17 @@ def check_files(data: Data) -> dict[str, str]:
     """Domains as a mapping of names to files.
 
     Raises:
-        UsageError: no domain, a flag without `=`, or a missing local file.
+        UsageError: no domain, one named twice, a flag without `=`, or a missing local file.
     """
-    pairs = dict(data) if isinstance(data, Mapping) else dict(map(parse_data_flag, data))
+    flags = list(data.items()) if isinstance(data, Mapping) else [parse_data_flag(flag) for flag in data]
+    pairs = dict(flags)
     if not pairs:
         raise UsageError("--data is missing: give at least one NAME=PATH")
+    if len(pairs) < len(flags):
+        twice = next(name for name in pairs if sum(name == other for other, _ in flags) > 1)
+        raise UsageError(f"--data {twice}: the domain is named twice; give each file a name of its own")
     for name, path in pairs.items():
-        local = path.endswith((".txt", ".jsonl", ".parquet")) or path.startswith(("/", "."))
+        local = path.lower().endswith(tuple(READERS)) or path.startswith(("/", "."))
         if local and not Path(path).is_file():
             raise UsageError(f"--data {name}={path}: no such file")
     return pairs

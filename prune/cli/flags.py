@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 DATA_HELP = (
     "Documents of one domain, NAME=PATH; may be repeated. .txt (separated by a line <|endoftext|>, or by blank lines "
-    "when there is none), .jsonl or .parquet (text, prompt + completion, messages, input_ids, or the columns of GSM8K "
-    "or MATH; optional difficulty), or a hub data set org/name[:split]. Text gets exactly the special tokens that the "
-    "tokenizer adds."
+    "when there is none), .jsonl, .json, .csv, .tsv or .parquet (text, prompt + completion, messages, input_ids, or "
+    "the columns of GSM8K or MATH; optional difficulty), or a hub data set org/name[:split]. Text gets exactly the "
+    "special tokens that the tokenizer adds."
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Directory, hub id, or `embedded` for the demo model.")]
