@@ -2,9 +2,10 @@
 
 Four indicators, each with an interval over documents: the layer from which contributions keep the opposite sign of
 cosine for good, and the change points of relative contribution, of the effect on the loss, and of what a layer does to
-the later layers at later tokens (future effect). 'None found' is an answer (None); indicators that disagree are
-reported side by side and never averaged. Change points are located with `ruptures` on ranks over layers, because one
-outlying layer (usually the first) would otherwise decide.
+the later layers at later tokens (future effect). 'None found' is an answer (None): what random orders of the layers
+show as often is no change, nor is a slow trend (in a random model too, layers write less and less of a growing stream).
+Indicators that disagree are reported side by side and never averaged. Change points are located with `ruptures`, after
+outlying layers (usually the first) have been pulled in, as one of them would otherwise decide.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from prune.analysis.statistics import INTERVAL, Records, ratio, resampling
+from prune.analysis.statistics import INTERVAL, Records, ratio, resampling, telling
 from prune.wording import Message, message
 from prune.wording.text import english
 
@@ -25,10 +26,12 @@ INDICATORS = {
     "dnll_change_point": "output_effect/dnll",
     "future_effect_change_point": "future_effect/layer/mean",
 }
-SMALLEST_DEPTH = 6  # fewer layers cannot show a change
+SMALLEST_DEPTH = 8  # of fewer layers, even the clearest change is too likely in a random order
 SMALLEST_SEGMENT = 2  # layers
 SIGNIFICANCE = 0.05
 PERMUTATIONS = 999
+ROUNDING = 1e-9
+FENCE = 1.5  # quartile ranges beyond the quartiles (Tukey 1977)
 RESAMPLES = 200  # of the bootstrap's; each is a search of its own
 
 
@@ -39,11 +42,11 @@ def phase_changes(parts: Sequence[Records], replicates: int, seed: int) -> dict[
     sentence whether the intervals meet. Indicators whose measurement is missing are absent.
     """
     found: dict[str, Any] = {}
-    enough = sum(part.groups for part in parts) >= 2 and replicates > 0
-    draws = resampling(parts, min(replicates, RESAMPLES), seed) if enough else None
+    draws = resampling(parts, min(replicates, RESAMPLES), seed)
     for name, key in INDICATORS.items():
         if any(key in part.sums for part in parts):
-            curves = None if draws is None else _curve(ratio(parts, key, draws), key)  # [R, L]
+            usable = telling(parts, key, draws)
+            curves = None if usable is None else _curve(ratio(parts, key, usable), key)  # [R, L]
             search = sign_flip if name == "cosine_sign_flip" else change_point
             found[name] = _located(_curve(ratio(parts, key), key), curves, search)
     if len(found) > 1:
@@ -64,26 +67,30 @@ def _curve(values: np.ndarray, key: str) -> np.ndarray:
 
 
 def sign_flip(curve: np.ndarray) -> int | None:
-    """The first layer from which the sign differs from the layer before and never changes again."""
+    """The first layer from which the sign differs from the layer before and never changes again.
+
+    None where that is the last layer alone, or signs are no better sorted into two phases than random ones would be.
+    """
     signs = np.sign(curve)
     turns = [layer for layer in range(1, len(curve)) if signs[layer] * signs[layer - 1] <= 0]
-    return turns[-1] if turns else None
+    lasts = bool(turns) and turns[-1] <= len(curve) - SMALLEST_SEGMENT
+    return turns[-1] if lasts and _is_split(signs) else None
 
 
 def change_point(curve: np.ndarray) -> int | None:
-    """The first layer of the second of two segments that differ in level, or None if chance would do as well.
+    """The layer that starts the second of two segments; None where no step stands out.
 
-    The split of least squared error on the ranks of the layers (dynamic programming of `ruptures`); accepted when
-    fewer than 5 % of random orders of the same ranks split as well.
+    A step must split the ranks of the layers better than 95 % of random orders do, and describe the curve better than a
+    slow trend.
     """
     import ruptures
 
-    if len(curve) < SMALLEST_DEPTH:
+    if not _is_split(_ranks(curve)):
         return None
-    ranks = _ranks(curve)  # [L]
-    if split_gain(ranks[None, :])[0] < _critical_gain(ranks):
+    values = _without_outliers(curve)
+    if split_gain(values[None, :])[0] <= _gain_of_a_trend(values):
         return None
-    search = ruptures.Dynp(model="l2", min_size=SMALLEST_SEGMENT, jump=1).fit(ranks[:, None])
+    search = ruptures.Dynp(model="l2", min_size=SMALLEST_SEGMENT, jump=1).fit(values[:, None])
     return int(search.predict(n_bkps=1)[0])
 
 
@@ -96,11 +103,27 @@ def split_gain(rows: np.ndarray) -> np.ndarray:
     return (heads**2 * (length / (sizes * (length - sizes)))).max(1)
 
 
-def _critical_gain(ranks: np.ndarray) -> float:
-    """The gain that 5 % of random orders reach; the seed is fixed, so the answer depends on the ranks alone."""
-    random = np.random.default_rng(0)
-    orders = random.permuted(np.tile(np.sort(ranks), (PERMUTATIONS, 1)), axis=1)
-    return float(np.quantile(split_gain(orders), 1 - SIGNIFICANCE))
+def _is_split(values: np.ndarray) -> bool:
+    """Whether at most 5 % of random orders can be split as well; the seed is fixed, so values alone decide."""
+    if len(values) < SMALLEST_DEPTH:
+        return False
+    orders = np.random.default_rng(0).permuted(np.tile(np.sort(values), (PERMUTATIONS, 1)), axis=1)
+    reached = split_gain(orders) >= split_gain(values[None, :]) * (1 - ROUNDING)
+    return bool(reached.mean() <= SIGNIFICANCE)
+
+
+def _without_outliers(curve: np.ndarray) -> np.ndarray:
+    """[L]: first and last layer no further out than those between, and all within Tukey's fences."""
+    inner = curve.clip(curve[1:-1].min(), curve[1:-1].max())
+    first, third = np.percentile(inner, (25, 75))
+    return inner.clip(first - FENCE * (third - first), third + FENCE * (third - first))
+
+
+def _gain_of_a_trend(values: np.ndarray) -> float:
+    """How much squared error a parabola removes, which has as many parameters as a step: two levels and a place."""
+    depth = np.arange(len(values))
+    left = values - np.polyval(np.polyfit(depth, values, 2), depth)
+    return float(((values - values.mean()) ** 2).sum() - (left**2).sum())
 
 
 def _ranks(curve: np.ndarray) -> np.ndarray:

@@ -174,8 +174,7 @@ def collect(
 def figures(parts: Sequence[Records], chosen: Mapping[str, Measure], options: Options) -> dict[str, np.ndarray]:
     """Every figure of these domains together, with intervals: ratios of sums, maxima, and what samples give."""
     found = summarise(parts, options.bootstrap, options.seed)
-    enough = sum(part.groups for part in parts) >= 2 and options.bootstrap > 0
-    draws = resampling(parts, options.bootstrap, options.seed) if enough else None
+    draws = resampling(parts, options.bootstrap, options.seed)
     for module in modules(chosen):
         if hasattr(module, "derive"):
             found.update(module.derive(parts, draws))
@@ -232,6 +231,8 @@ def _warnings(tracer: SublayerTracer, domains: Mapping[str, Domain], info: Mappi
     for name, domain in domains.items():
         if domain.excluded:
             found.append(message("warn_short", domain=name, documents=domain.excluded))
+        if len(domain.documents) == 1:
+            found.append(message("warn_one_document", domain=name))
         if domain.unanswered:
             found.append(message("warn_unanswered", domain=name, documents=domain.unanswered))
         if drowned := drowned_answers(domain):

@@ -19,7 +19,8 @@ from prune.wording.text import english
 CRITERIA = {"block_influence": "criterion_block_influence", "output_effect/dnll": "criterion_dnll"}
 """Measurement that ranks the layers -> its name in the catalogue."""
 ENOUGH = 0.9  # of the resamples choose the very same layers
-QUANTILE = 1.645  # one-sided 95 %
+BEYOND_REACH = 1e9  # documents
+FEWEST = 2  # documents; one alone leaves nothing to compare, however clear it is
 
 
 def stability(parts: Sequence[Records], num_layers: int, replicates: int, seed: int) -> dict[str, Any]:
@@ -33,14 +34,14 @@ def stability(parts: Sequence[Records], num_layers: int, replicates: int, seed: 
 
     Returns:
         Criterion key -> `layers`, `same_set` (share of resamples), `overlap` (mean share of the layers in common),
-        `documents_needed` (an estimate, None when no number is in sight); plus `sentence` when there are too few. Empty
-        when nothing can be resampled.
+        `documents_needed` (an estimate, None when no number is in sight; see `_documents_needed`); plus `sentence` when
+        there are too few. Empty when nothing can be resampled.
     """
     count, documents = num_layers // 4, sum(part.documents for part in parts)
     found: dict[str, Any] = {}
-    if count < 1 or replicates < 1 or sum(part.groups for part in parts) < 2:
-        return found
     draws = resampling(parts, replicates, seed)
+    if count < 1 or draws is None:
+        return found
     for key in CRITERIA:
         if any(key in part.sums for part in parts):
             found[key] = _criterion(ratio(parts, key), ratio(parts, key, draws), count, documents)
@@ -62,11 +63,7 @@ def too_few_documents(found: Mapping[str, Any], documents: int) -> list[Message]
         if row is None or row["same_set"] >= ENOUGH:
             continue
         needed = row["documents_needed"]
-        outlook = (
-            message("documents_no_number")
-            if needed is None
-            else message("documents_needed", documents=max(needed, documents + 1))
-        )
+        outlook = message("documents_no_number") if needed is None else message("documents_needed", documents=needed)
         said.append(
             message(
                 "warn_few_documents", documents=documents, count=len(row["layers"]), criterion=message(name),
@@ -77,17 +74,40 @@ def too_few_documents(found: Mapping[str, Any], documents: int) -> list[Message]
 
 
 def _criterion(scores: np.ndarray, resampled: np.ndarray, count: int, documents: int) -> dict[str, Any]:
+    """Of scores [L] and their resamples [R, L]."""
     order = np.argsort(scores, kind="stable")
-    chosen = set(order[:count].tolist())
+    chosen, others = order[:count], order[count:]
     picks = np.argsort(resampled, axis=1, kind="stable")[:, :count]  # [R, k]
-    common = np.isin(picks, list(chosen)).sum(1)  # [R]
-    inside, outside = int(order[count - 1]), int(order[count])
-    margin = float(scores[outside] - scores[inside])
-    spread = float((resampled[:, outside] - resampled[:, inside]).std())
-    needed = documents * (QUANTILE * spread / margin) ** 2 if margin > 0 else math.inf
+    common = np.isin(picks, chosen).sum(1)  # [R]
     return {
-        "layers": sorted(chosen),
+        "layers": sorted(chosen.tolist()),
         "same_set": float((common == count).mean()),
         "overlap": float(common.mean() / count),
-        "documents_needed": math.ceil(needed) if math.isfinite(needed) and needed < 1e9 else None,
+        "documents_needed": _documents_needed(scores, resampled - scores, chosen, others, documents),
     }
+
+
+def _documents_needed(
+    scores: np.ndarray, errors: np.ndarray, chosen: np.ndarray, others: np.ndarray, documents: int
+) -> int | None:
+    """How many documents let `ENOUGH` of the resamples choose the same layers; None when no number is in sight.
+
+    With n times the documents the errors of resampled scores shrink by √n. Each resample has a factor by which its
+    errors may be multiplied before some other layer passes a chosen one; `ENOUGH` of them must allow 1/√n.
+
+    Args:
+        scores: [L].
+        errors: [R, L] resampled less plain scores.
+        chosen: the layers of lowest score.
+        others: all the others.
+        documents: behind the resamples.
+    """
+    factor = np.full(len(errors), np.inf)  # [R]
+    for layer in chosen:
+        closing = errors[:, [layer]] - errors[:, others]  # [R, L-k] how much of the margin a resample takes away
+        margin = scores[others] - scores[layer]  # [L-k]
+        allowed = np.where(closing > 0, margin / np.where(closing > 0, closing, 1), np.inf)
+        factor = np.minimum(factor, allowed.min(1))
+    smallest = float(np.quantile(factor, 1 - ENOUGH, method="lower"))
+    needed = documents / smallest**2 if smallest > 0 else math.inf
+    return max(FEWEST, math.ceil(needed)) if needed < BEYOND_REACH else None

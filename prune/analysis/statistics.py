@@ -114,14 +114,31 @@ def square(entries: np.ndarray, size: int) -> np.ndarray:
     return table
 
 
-def resampling(parts: Sequence[Records], replicates: int, seed: int) -> list[np.ndarray]:
-    """For each domain, how often each group is drawn: [R, G] float64; domains are resampled separately."""
+def resampling(parts: Sequence[Records], replicates: int, seed: int) -> list[np.ndarray] | None:
+    """For each domain, how often each group is drawn: [R, G] float64; domains are resampled separately.
+
+    None where nothing is to be drawn, or a domain's one document would be drawn the same every time.
+    """
+    if replicates < 1 or any(part.groups < 2 for part in parts):
+        return None
     drawn = []
     for number, part in enumerate(parts):
         random = np.random.default_rng([seed, number])
         counts = random.multinomial(part.groups, np.full(part.groups, 1 / part.groups), size=replicates)
         drawn.append(counts.astype(np.float64))
     return drawn
+
+
+def telling(parts: Sequence[Records], key: str, draws: Sequence[np.ndarray] | None) -> list[np.ndarray] | None:
+    """The draws in which a figure has a value; None where they cannot tell how uncertain it is.
+
+    They cannot where a single document of a domain has the figure (the only one with a prompt, say).
+    """
+    held = [(part.weights[key], number) for number, part in enumerate(parts) if key in part.weights]
+    if draws is None or any(np.count_nonzero(weights) < 2 for weights, _ in held):
+        return None
+    total = np.sum([draws[number] @ weights for weights, number in held], axis=0)  # [R]
+    return [drawn[total > 0] for drawn in draws]
 
 
 def ratio(parts: Sequence[Records], key: str, counts: Sequence[np.ndarray] | None = None) -> np.ndarray:
@@ -162,14 +179,13 @@ def _whole(parts: Sequence[Records], key: str, flat: np.ndarray) -> np.ndarray:
 def summarise(parts: Sequence[Records], replicates: int, seed: int) -> dict[str, np.ndarray]:
     """Figures and their 95 % bootstrap intervals (`.lo`, `.hi`) over documents; float32.
 
-    Intervals are absent where there are fewer than two documents, and for maxima.
+    Intervals are absent where a domain has fewer than two documents with the figure, and for maxima.
     """
     figures: dict[str, np.ndarray] = {}
-    enough = sum(part.groups for part in parts) >= 2 and replicates > 0
-    counts = resampling(parts, replicates, seed) if enough else None
+    draws = resampling(parts, replicates, seed)
     for key in sorted({key for part in parts for key in part.sums}):
         figures[key] = ratio(parts, key).astype(np.float32)
-        if counts is not None:
+        if (counts := telling(parts, key, draws)) is not None:
             low, high = _interval(parts, key, counts)
             figures[f"{key}.lo"], figures[f"{key}.hi"] = low, high
     for key in sorted({key for part in parts for key in part.maxima}):

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
+import numpy as np
+
+from prune.analysis.phases import sign_flip
 from prune.reporting.data import AnalysisView, Candidate, ReportData, Sensitivity, Stage, SuiteScore
 from prune.reporting.figures.layers import DEPTH_SCORE
 from prune.wording.numbers import money, quantity, times
@@ -125,7 +128,7 @@ def contribution(view: AnalysisView, text: Text) -> str:
 
 
 def cosine(view: AnalysisView, text: Text) -> str:
-    """Whether and where the layers turn from writing along the stream to erasing it."""
+    """Whether and where the layers turn from writing along the stream to erasing it, or back, for good."""
     row = view.get("contribution_cosine/layer")
     if row is None or any(value is None for value in row):
         return ""
@@ -134,12 +137,11 @@ def cosine(view: AnalysisView, text: Text) -> str:
         return text("caption_cosine_along")
     if all(against):
         return text("caption_cosine_against")
-    lasting = len(row)
-    while lasting and against[lasting - 1]:
-        lasting -= 1
-    if lasting < len(row) and 2 * sum(against[:lasting]) < lasting:
-        return text("caption_cosine_flip", before=lasting - 1, after=lasting)
-    return text("caption_cosine_mixed", count=sum(against), total=len(row))
+    flip = sign_flip(np.asarray(row, dtype=float))
+    if flip is None:
+        return text("caption_cosine_mixed", count=sum(against), total=len(row))
+    name = "caption_cosine_flip" if against[flip] else "caption_cosine_flip_back"
+    return text(name, before=flip - 1, after=flip)
 
 
 def triangle(view: AnalysisView, text: Text, size: int, kind: str = "last") -> str:
@@ -189,12 +191,23 @@ def extremes(view: AnalysisView, key: str, name: str, text: Text, show: Callable
 
 
 def lens(view: AnalysisView, text: Text) -> str:
-    """The depth by which half of the distance to the final prediction is gone."""
+    """The depth from which on less than half of the embedding's distance to the final prediction is left."""
     row = view.get("lens/kl")
-    if row is None or row[0] is None:
+    if row is None or any(value is None for value in row):
         return ""
-    half = next(depth for depth, value in enumerate(row) if value is not None and value <= row[0] / 2)
+    half = 1 + max((depth for depth, value in enumerate(row) if value > row[0] / 2), default=-1)
     return text("caption_lens", half=half)
+
+
+def final(view: AnalysisView, text: Text) -> str:
+    """What the embedding's share of the final stream is, and which layer's is the largest."""
+    row = view.get("final_share")
+    if row is None or any(value is None for value in row):
+        return ""
+    _, layer = _extremes(row[1:])
+    return text(
+        "caption_final", embedding=text.percent(row[0]), layer=layer, value=text.percent(row[1 + layer])
+    )  # fmt: skip
 
 
 def difficulty(view: AnalysisView, text: Text) -> str:

@@ -59,8 +59,8 @@ def analysis_panels(view: AnalysisView, text: Text, drop: Sequence[int] = ()) ->
     for identifier, key in CURVES.items():
         title, caption = text(f"title_{identifier}"), captions.extremes(view, key, f"caption_{identifier}", text)
         found.append((identifier, caption, figures.curve(view, {key: title}, title, text, drop), False))
-    share = captions.extremes(view, "final_share", "caption_final", text, text.percent)
-    found.append(("final", share, figures.curve(view, {"final_share": ""}, text("title_final"), text), False))
+    final = figures.curve(view, {"final_share": ""}, text("title_final"), text)
+    found.append(("final", captions.final(view, text), final, False))
     lens = figures.curve(view, {"lens/kl": ""}, text("axis_lens"), text)
     found.append(("lens", captions.lens(view, text), lens, False))
     use = captions.difficulty(view, text)

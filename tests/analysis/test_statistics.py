@@ -12,10 +12,10 @@ from prune.analysis.statistics import INTERVAL, MAX_GROUPS, Records, resampling,
 
 
 def domain(random: np.random.Generator, documents: int, depth: int = 5) -> tuple[np.ndarray, np.ndarray, Records]:
-    """Tables [D, M, M] above the diagonal, weights [D], and the records they were added to in three batches."""
+    """Tables [D, M, M] above the diagonal, weights [D], and the records they were added to in a few batches."""
     tables, weights = np.triu(random.normal(size=(documents, depth, depth)), 1), random.integers(1, 9, documents) * 1.0
     records = Records(documents)
-    for index in np.array_split(np.arange(documents), 3):
+    for index in np.array_split(np.arange(documents), min(3, documents)):
         records.add("table", index.tolist(), tables[index], weights[index], triangle=True)
         records.add("plain", index.tolist(), tables[index], weights[index])
         records.add("number", index.tolist(), tables[index, 0, 1], weights[index])
@@ -61,3 +61,19 @@ def test_memory_does_not_grow_beyond_the_groups() -> None:
     random = np.random.default_rng(2)
     sizes = [len(pickle.dumps(domain(random, count)[2])) for count in (MAX_GROUPS, 4 * MAX_GROUPS)]
     assert sizes[0] == pytest.approx(sizes[1], abs=64)
+
+
+def test_a_figure_that_few_documents_have_is_resampled_with_those_only() -> None:
+    """Only 2 of 12 documents have a prompt: some resamples hold none of them, and give no figure."""
+    records = Records(12)
+    records.add("prompted", [3, 7], np.array([[1.0], [3.0]]), np.ones(2))
+    records.add("once", [3], np.array([[1.0]]), np.ones(1))
+    found = summarise([records], 200, seed=0)
+    assert (found["prompted"], found["prompted.lo"], found["prompted.hi"]) == (2.0, 1.0, 3.0)
+    assert "once.lo" not in found
+
+
+def test_one_document_of_a_domain_leaves_all_domains_without_an_interval() -> None:
+    (_, _, one), (_, _, many) = domain(np.random.default_rng(2), 1), domain(np.random.default_rng(3), 9)
+    assert "plain.lo" not in summarise([one, many], 50, seed=0)
+    assert "plain.lo" in summarise([many], 50, seed=0)

@@ -31,14 +31,27 @@ def test_even_layers_are_called_even() -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ([0.2, 0.1, -0.1, -0.2], "from layer 2 on"),
+        ([0.2] * 4 + [-0.1] * 4, "from layer 4 on they write against it"),
+        ([-0.2] * 4 + [0.1] * 4, "from layer 4 on they write along it"),
         ([0.2, 0.1, 0.1, 0.2], "none erases"),
         ([-0.2, -0.1, -0.1, -0.2], "Every layer writes against"),
-        ([-0.2, -0.1, 0.1, 0.2], "2 of 4 layers"),
+        ([0.1, -0.2] * 4, "4 of 8 layers"),
+        ([0.1] * 9 + [-0.2], "1 of 10 layers write against the stream, with no lasting change"),
     ],
 )
 def test_the_cosine_caption_follows_the_sign(row: list[float], words: str) -> None:
     assert words in captions.cosine(view(contribution_cosine__layer=row), TEXT)
+
+
+def test_the_lens_caption_names_the_depth_from_which_the_distance_stays_small() -> None:
+    assert "From depth 3 on" in captions.lens(view(lens__kl=[4.0, 1.0, 3.0, 1.5, 0.0]), TEXT)
+    assert "From depth 1 on" in captions.lens(view(lens__kl=[4.0, 2.0, 1.0, 1.5, 0.0]), TEXT)
+
+
+def test_the_caption_of_shares_names_a_layer_as_the_other_captions_do() -> None:
+    said = captions.final(view(final_share=[0.5, 0.05, 0.2, 0.1, 0.15]), TEXT)
+    assert "the embedding (depth 0) has 50" in said
+    assert "layer 1 has the most, 20" in said
 
 
 def test_the_triangle_caption_names_the_cheapest_block() -> None:
