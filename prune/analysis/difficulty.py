@@ -56,7 +56,8 @@ def difficulty_report(
         For the sidecar: domain -> effect key -> `documents`, `levels` (difficulty -> mean score), `slope` (layers per
         unit of difficulty), `shift` (layers, easiest to hardest), `spearman`, `length_spearman` (of difficulty with
         the number of tokens: a rival explanation), each of the first three with `_lo` and `_hi`, `verdict`,
-        `sentence`; or domain -> `reason` when it could not be measured. And arrays for the plot:
+        `sentence`; or domain -> `reason` when it could not be measured. A ρ is None where scores or lengths are all
+        the same. And arrays for the plot:
         `by_domain/NAME/difficulty` [D], `by_domain/NAME/depth_score/KEY` [D].
     """
     report: dict[str, Any] = {}
@@ -89,8 +90,6 @@ def relation(
     difficulty: np.ndarray, score: np.ndarray, length: np.ndarray, num_layers: int, replicates: int, seed: int
 ) -> dict[str, Any]:
     """Slope, rank correlation and verdict of depth scores [D] against difficulty [D]; see `difficulty_report`."""
-    from scipy.stats import spearmanr
-
     usable = np.isfinite(difficulty) & np.isfinite(score)
     x, y, tokens = difficulty[usable], score[usable], length[usable]
     levels = {f"{level:g}": float(y[x == level].mean()) for level in np.unique(x)}
@@ -102,27 +101,36 @@ def relation(
     draws = np.random.default_rng(seed).integers(len(x), size=(max(replicates, 1), len(x)))  # [R, D]
     draws = draws[[len(np.unique(x[draw])) > 1 for draw in draws]]  # a resample of one level has no slope
     slopes = np.array([_slope(x[draw], y[draw]) for draw in draws])
-    ranks = np.array([spearmanr(x[draw], y[draw]).statistic for draw in draws])
+    ranks = [rank for draw in draws if (rank := _spearman(x[draw], y[draw])) is not None]
     low, high = np.percentile(slopes, INTERVAL)
-    rank_low, rank_high = np.nanpercentile(ranks, INTERVAL)
+    rank_low, rank_high = map(float, np.percentile(ranks, INTERVAL)) if ranks else (None, None)
     slope = _slope(x, y)
     row |= {
         "slope": slope, "slope_lo": float(low), "slope_hi": float(high),
         "shift": slope * span, "shift_lo": float(low) * span, "shift_hi": float(high) * span,
-        "spearman": float(spearmanr(x, y).statistic), "spearman_lo": float(rank_low), "spearman_hi": float(rank_high),
-        "length_spearman": float(spearmanr(x, tokens).statistic) if len(np.unique(tokens)) > 1 else None,
+        "spearman": _spearman(x, y), "spearman_lo": rank_low, "spearman_hi": rank_high,
+        "length_spearman": _spearman(x, tokens),
     }  # fmt: skip
     row["verdict"] = _verdict(row, RELEVANT_SHARE * num_layers)
     row["sentence"] = (
         f"{row['verdict']}: from the easiest to the hardest documents the depth score moves by {row['shift']:+.2f} "
-        f"layers of {num_layers} [{row['shift_lo']:+.2f}, {row['shift_hi']:+.2f}], ρ = {row['spearman']:+.2f}"
+        f"layers of {num_layers} [{row['shift_lo']:+.2f}, {row['shift_hi']:+.2f}]"
     )
+    if row["spearman"] is not None:
+        row["sentence"] += f", ρ = {row['spearman']:+.2f}"
     return row
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> float:
     centred = x - x.mean()
     return float(centred @ y / (centred @ centred))
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float | None:
+    """Spearman's ρ; None where either is the same everywhere, as scores of like documents are."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(x, y).statistic) if np.ptp(x) > 0 and np.ptp(y) > 0 else None
 
 
 def _verdict(row: Mapping[str, float], margin: float) -> str:

@@ -19,7 +19,7 @@ from prune.wording.text import english
 CRITERIA = {"block_influence": "criterion_block_influence", "output_effect/dnll": "criterion_dnll"}
 """Measurement that ranks the layers -> its name in the catalogue."""
 ENOUGH = 0.9  # of the resamples choose the very same layers
-BEYOND_REACH = 1e9  # documents
+BEYOND_REACH = 1e6  # documents
 FEWEST = 2  # documents; one alone leaves nothing to compare, however clear it is
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from scipy.stats import linregress, spearmanr
@@ -57,6 +59,13 @@ def test_verdicts_on_documents_of_known_behaviour(per_level, noise, count, verdi
     assert row["spearman"] == pytest.approx(spearmanr(difficulty, score).statistic)
     assert row["slope_lo"] <= row["slope"] <= row["slope_hi"]
     assert row["length_spearman"] is None
+
+
+def test_documents_that_all_score_the_same_have_no_rank_correlation():
+    row = relation(np.arange(20.0) % 4, np.full(20, 5.0), np.arange(20.0), LAYERS, 50, 0)
+    assert (row["slope"], row["spearman"], row["spearman_lo"], row["verdict"]) == (0.0, None, None, "does not adapt")
+    assert "ρ" not in row["sentence"]
+    json.dumps(row, allow_nan=False)
 
 
 def test_the_interval_of_the_slope_covers_the_truth():
