@@ -7,13 +7,15 @@ documents, and a verdict that may be 'cannot tell'. Works on the per-document su
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from prune.analysis.statistics import INTERVAL, Records
 from prune.calibration import Domain
+from prune.wording import Message, message
+from prune.wording.text import english
 
 EFFECTS = {
     "output_effect/l2_mean": "what leaving the layer out does to the predictions, ‖p - p'‖₂",
@@ -42,7 +44,7 @@ def depth_scores(records: Records, key: str) -> np.ndarray:
 
 def difficulty_report(
     records: Mapping[str, Records], domains: Mapping[str, Domain], num_layers: int, replicates: int, seed: int
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Any], dict[str, np.ndarray], list[Message]]:
     """Depth against difficulty for every domain whose documents carry one.
 
     Args:
@@ -54,26 +56,23 @@ def difficulty_report(
 
     Returns:
         For the sidecar: domain -> effect key -> `documents`, `levels` (difficulty -> mean score), `slope` (layers per
-        unit of difficulty), `shift` (layers, easiest to hardest), `spearman`, `length_spearman` (of difficulty with
-        the number of tokens: a rival explanation), each of the first three with `_lo` and `_hi`, `verdict`,
-        `sentence`; or domain -> `reason` when it could not be measured. A ρ is None where scores or lengths are all
-        the same. And arrays for the plot:
-        `by_domain/NAME/difficulty` [D], `by_domain/NAME/depth_score/KEY` [D].
+        unit of difficulty), `shift` (layers, easiest to hardest), `spearman`, each of these three with `_lo` and `_hi`,
+        `length_spearman` (of difficulty with the number of tokens: a rival explanation), `relevant_shift` (from which
+        on a shift counts), `verdict`, `sentence`; or domain -> `reason` when it could not be measured. A ρ is None
+        where scores or lengths are all the same. Arrays for the plot:
+        `by_domain/NAME/difficulty` [D], `by_domain/NAME/depth_score/KEY` [D]. And a warning for every `reason`.
     """
     report: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
+    warnings: list[Message] = []
     for name, domain in domains.items():
         known = [document.difficulty for document in domain.documents]
         if all(value is None for value in known):
             continue
         keys = [key for key in EFFECTS if key in records[name].sums]
-        if not keys:
-            report[name] = {"reason": "no effect was measured: add contributions or dnll to --measure"}
-        elif records[name].groups < records[name].documents:
-            report[name] = {
-                "reason": f"{records[name].documents} documents share {records[name].groups} groups of sums; "
-                f"--calib_num_samples {records[name].groups} gives one depth score a document"
-            }
+        if (reason := _unmeasured(records[name], keys)) is not None:
+            report[name] = {"reason": english(reason)}
+            warnings.append(message("warn_difficulty", domain=name, reason=reason))
         else:
             difficulty = np.array([np.nan if value is None else value for value in known])  # [D]
             length = np.array([len(document.input_ids) for document in domain.documents], dtype=np.float64)  # [D]
@@ -83,7 +82,15 @@ def difficulty_report(
                 score = depth_scores(records[name], key)
                 arrays[f"by_domain/{name}/depth_score/{key}"] = score
                 report[name][key] = relation(difficulty, score, length, num_layers, replicates, seed)
-    return report, arrays
+    return report, arrays, warnings
+
+
+def _unmeasured(records: Records, keys: Sequence[str]) -> Message | None:
+    if not keys:
+        return message("difficulty_no_effect")
+    if records.groups < records.documents:
+        return message("difficulty_grouped", documents=records.documents, groups=records.groups)
+    return None
 
 
 def relation(
@@ -111,7 +118,8 @@ def relation(
         "spearman": _spearman(x, y), "spearman_lo": rank_low, "spearman_hi": rank_high,
         "length_spearman": _spearman(x, tokens),
     }  # fmt: skip
-    row["verdict"] = _verdict(row, RELEVANT_SHARE * num_layers)
+    row["relevant_shift"] = RELEVANT_SHARE * num_layers
+    row["verdict"] = _verdict(row, row["relevant_shift"])
     row["sentence"] = (
         f"{row['verdict']}: from the easiest to the hardest documents the depth score moves by {row['shift']:+.2f} "
         f"layers of {num_layers} [{row['shift_lo']:+.2f}, {row['shift_hi']:+.2f}]"

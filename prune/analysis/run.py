@@ -91,7 +91,7 @@ def run_analysis(
         measurements.update({f"by_domain/{name}/{key}": value for key, value in own.items()})
     depth = tracer.anatomy.num_layers
     scalars = _scalars(measurements, domains)
-    depth_use, scores = difficulty_report(records, domains, depth, options.bootstrap, options.seed)
+    depth_use, scores, unmeasured = difficulty_report(records, domains, depth, options.bootstrap, options.seed)
     measurements.update({key: value.astype(np.float32) for key, value in scores.items()})
     info: dict[str, Any] = {
         "model": source or str(model.config.name_or_path or type(model).__name__),
@@ -117,7 +117,7 @@ def run_analysis(
     }
     if depth_use:
         info["difficulty"] = depth_use
-    found = _warnings(tracer, domains, info)
+    found = [*_warnings(tracer, domains, info), *unmeasured]
     info["messages"] = [warning.model_dump(mode="json") for warning in found]
     info["warnings"] = [english(warning) for warning in found]
     return Analysis(info, measurements)

@@ -13,7 +13,7 @@ import numpy as np
 
 from prune.analysis.phases import sign_flip
 from prune.reporting.data import AnalysisView, Candidate, ReportData, Sensitivity, Stage, SuiteScore
-from prune.reporting.figures.layers import DEPTH_SCORE
+from prune.reporting.figures.layers import LOG_FLOOR, is_logarithmic, shown_score
 from prune.wording.numbers import money, quantity, times
 from prune.wording.text import Text
 
@@ -178,6 +178,9 @@ def loss(view: AnalysisView, text: Text) -> str:
         if middles[easy] > 0:
             ratio = times(middles[hard] / middles[easy])
             sentences.append(text("caption_dnll_ratio", ratio=ratio, hard=hard, easy=easy))
+    losses = [value for row in series.values() for value in row if value is not None]
+    if losses and min(losses) < LOG_FLOOR and is_logarithmic(losses):
+        sentences.append(text("caption_dnll_floor", floor=quantity(LOG_FLOOR)))
     return text("sentences", parts=sentences)
 
 
@@ -214,15 +217,18 @@ def difficulty(view: AnalysisView, text: Text) -> str:
     """Whether harder documents use more depth, domain by domain."""
     said = []
     for name, rows in view.difficulty.items():
-        row = rows.get(DEPTH_SCORE)
-        if row is None:
+        key = shown_score(rows)
+        if key is None:
             continue
+        row = rows[key]
         verdict = text.known("adapts", row["verdict"])
         if row.get("shift") is None:
             said.append(text("caption_difficulty_unknown", domain=name, verdict=verdict))
             continue
         ends = {end: f"{row[f'shift_{end}']:+.2f}" for end in ("lo", "hi")}
         said.append(text("caption_difficulty", domain=name, verdict=verdict, shift=f"{row['shift']:+.2f}", **ends))
+        if row["verdict"] == "cannot tell" and row.get("relevant_shift") is not None:
+            said.append(text("caption_difficulty_margin", margin=quantity(row["relevant_shift"], 2)))
     return text("sentences", parts=said)
 
 

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-CURVES = {"influence": "block_influence", "width": "width/participation_ratio", "swap": "swap_effect/dnll"}
+CURVES = {
+    "influence": ("block_influence", "title_influence"),
+    "width": ("width/participation_ratio", "axis_width"),
+    "swap": ("swap_effect/dnll", "axis_dnll"),
+}
+"""Figure -> what it shows, and the name of its axis."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,10 @@ def analysis_panels(view: AnalysisView, text: Text, drop: Sequence[int] = ()) ->
         ("dnll", captions.loss(view, text), figures.loss_without_layer(view, text, drop), False),
         ("triangle", captions.triangle(view, text, size, kind), figures.angular_triangle(view, text, kind), False),
     ]
-    for identifier, key in CURVES.items():
-        title, caption = text(f"title_{identifier}"), captions.extremes(view, key, f"caption_{identifier}", text)
-        found.append((identifier, caption, figures.curve(view, {key: title}, title, text, drop), False))
-    final = figures.curve(view, {"final_share": ""}, text("title_final"), text)
+    for identifier, (key, axis) in CURVES.items():
+        caption = captions.extremes(view, key, f"caption_{identifier}", text)
+        found.append((identifier, caption, figures.curve(view, {key: ""}, text(axis), text, drop), False))
+    final = figures.curve(view, {"final_share": ""}, text("axis_share"), text)
     found.append(("final", captions.final(view, text), final, False))
     lens = figures.curve(view, {"lens/kl": ""}, text("axis_lens"), text)
     found.append(("lens", captions.lens(view, text), lens, False))

@@ -8,6 +8,7 @@ so a figure is defined once. Assumptions: light colours (the first `:root` of st
 from __future__ import annotations
 
 import functools
+import html
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,6 +100,14 @@ def colour(name: str | None) -> Any:
     return name
 
 
+def _label(name: str | None) -> str | None:
+    """A name as matplotlib shows it literally: it would hide what starts with _ and read what is between $ as TeX."""
+    if not name:
+        return None
+    shown = html.unescape(name).replace("$", r"\$")
+    return f"\u200a{shown}" if shown.startswith("_") else shown
+
+
 def _numbers(values: Any) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in values], dtype=float)
 
@@ -113,7 +122,7 @@ def _errors(trace: Any, axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
 def _bar(trace: Any, axes: Axes, number: int, count: int) -> None:
     width = 0.72 / count
     x = _numbers(trace.x) + (number - (count - 1) / 2) * width
-    axes.bar(x, _numbers(trace.y), width, color=colour(trace.marker.color), label=trace.name)
+    axes.bar(x, _numbers(trace.y), width, color=colour(trace.marker.color), label=_label(trace.name))
     _errors(trace, axes, x, _numbers(trace.y))
 
 
@@ -126,7 +135,7 @@ def _scatter(trace: Any, axes: Axes) -> None:
     line, shade = "lines" in mode, colour(trace.line.color or trace.marker.color)
     is_open = (trace.marker.symbol or "").endswith("-open")
     axes.plot(
-        x, y, color=shade, label=trace.name, linewidth=trace.line.width or 1.5,
+        x, y, color=shade, label=_label(trace.name), linewidth=trace.line.width or 1.5,
         linestyle=DASHES[trace.line.dash] if line else "none",
         marker=MARKERS[trace.marker.symbol] if "markers" in mode else None,
         markersize=0.7 * (trace.marker.size or 6), markerfacecolor="white" if is_open else shade,

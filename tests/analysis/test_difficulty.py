@@ -11,6 +11,7 @@ from scipy.stats import linregress, spearmanr
 from prune.analysis.difficulty import depth_scores, difficulty_report, relation
 from prune.analysis.statistics import Records
 from prune.calibration import Document, Domain
+from prune.wording.text import english
 
 LAYERS = 16
 
@@ -89,13 +90,16 @@ def test_one_level_or_few_documents_cannot_tell():
 def test_domains_without_difficulty_are_absent_and_grouped_ones_say_why():
     effects = np.random.default_rng(0).random((20, LAYERS))
     records = {"math": records_with(effects, np.ones(20))}
-    report, arrays = difficulty_report(records, {"math": domain_with([None] * 20)}, LAYERS, 50, 0)
+    report, arrays, _ = difficulty_report(records, {"math": domain_with([None] * 20)}, LAYERS, 50, 0)
     assert report == {}
     assert arrays == {}
-    report, arrays = difficulty_report(records, {"math": domain_with([1.0, 2.0] * 10)}, LAYERS, 50, 0)
+    report, arrays, _ = difficulty_report(records, {"math": domain_with([1.0, 2.0] * 10)}, LAYERS, 50, 0)
     assert set(arrays) == {"by_domain/math/difficulty", "by_domain/math/depth_score/output_effect/kl"}
     assert report["math"]["output_effect/kl"]["documents"] == 20
     many = Records(600)
     many.add("output_effect/kl", list(range(600)), np.ones((600, LAYERS)), np.ones(600))
-    report, _ = difficulty_report({"math": many}, {"math": domain_with([1.0] * 600)}, LAYERS, 50, 0)
+    report, _, warnings = difficulty_report({"math": many}, {"math": domain_with([1.0] * 600)}, LAYERS, 50, 0)
     assert "--calib_num_samples 512" in report["math"]["reason"]
+    assert [english(line) for line in warnings] == [
+        f"math: depth was not set against difficulty: {report['math']['reason']}"
+    ]

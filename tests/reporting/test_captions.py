@@ -2,7 +2,7 @@
 
 import pytest
 
-from prune.reporting import captions
+from prune.reporting import captions, figures
 from prune.reporting.data import AnalysisView
 from prune.wording.text import Text
 
@@ -58,6 +58,30 @@ def test_the_triangle_caption_names_the_cheapest_block() -> None:
     square = [[0.0, 0.3, 0.5, 0.6, 0.7], [0, 0.0, 0.2, 0.1, 0.4], [0, 0, 0, 0.2, 0.3], [0, 0, 0, 0, 0.2], [0] * 5]
     said = captions.triangle(AnalysisView(num_layers=4, arrays={"angular_distance/last": square}), TEXT, 2)
     assert "block of 2 is layers 1–2, at 0.1" in said
+
+
+def test_losses_that_a_logarithmic_axis_cannot_show_are_said_to_lie_at_its_floor() -> None:
+    hidden = view(output_effect__dnll=[8.0, -0.02, 0.1, 0.2])
+    assert "gains among them, are drawn at 0.001" in captions.loss(hidden, TEXT)
+    assert figures.loss_without_layer(hidden, TEXT).layout.yaxis.type == "log"
+    large = view(output_effect__dnll=[8.0, -3.0, 0.1, 0.2])  # a gain of three nats must be seen
+    assert "are drawn at" not in captions.loss(large, TEXT)
+    assert figures.loss_without_layer(large, TEXT).layout.yaxis.type != "log"
+    assert "are drawn at" not in captions.loss(view(output_effect__dnll=[8.0, 0.01, 0.1, 0.2]), TEXT)
+
+
+def test_difficulty_is_shown_by_whichever_effect_was_measured() -> None:
+    row = {"levels": {"1": 5.0, "2": 5.2}, "verdict": "cannot tell", "shift": 0.2, "shift_lo": 0.05, "shift_hi": 0.34}
+    key = "relative_contribution/layer"
+    measured = AnalysisView(
+        num_layers=16,
+        difficulty={"math": {key: {**row, "relevant_shift": 0.32}}, "big": {"reason": "too many documents"}},
+        arrays={"by_domain/math/difficulty": [1.0, 2.0], f"by_domain/math/depth_score/{key}": [5.0, 5.2]},
+    )
+    said = captions.difficulty(measured, TEXT)
+    assert said.startswith("math: cannot tell.")
+    assert said.endswith("(+0.05 to +0.34). From 0.32 layers on a shift counts.")
+    assert list(figures.depth_by_difficulty(measured, TEXT).data[0].y) == [5.0, 5.2]
 
 
 def test_nothing_measured_gives_no_sentence() -> None:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure as Canvas
 
 from prune.reporting.data import AnalysisView
 from prune.reporting.figures.layers import depth_by_difficulty
+from prune.reporting.figures.style import literal
 from prune.reporting.panels import analysis_panels
 from prune.reporting.png import colour, draw, write_pngs
 from prune.wording.text import Text
@@ -69,3 +70,16 @@ def test_difficulty_scatter_shows_documents_and_level_means():
     assert (list(means.x), list(means.y)) == ([1.0, 2.0], [3.5, 5.0])
     panel = next(p for p in analysis_panels(view, Text()) if p.identifier == "figure-difficulty")
     assert panel.caption == "math: cannot tell, too few documents or one level of difficulty."
+
+
+@pytest.mark.parametrize("name", ["_wiki", "a <b>&$x$\\frac"])
+def test_names_of_domains_stand_in_the_legend_as_they_are(name, tmp_path):
+    figure = go.Figure(
+        [go.Scatter(x=[0, 1], y=[1, 2], name=literal(name)), go.Scatter(x=[0, 1], y=[2, 2], name="math")]
+    )
+    axes = axes_of(figure)
+    assert [text.get_text().strip("\u200a").replace(r"\$", "$") for text in axes.get_legend().get_texts()] == [
+        name,
+        "math",
+    ]
+    axes.figure.savefig(tmp_path / "figure.png")  # where TeX would be read

@@ -7,7 +7,6 @@ Assumptions: arrays are nested lists with None where nothing was measured; an in
 from prune.reporting.figures.checkpoints import contribution_by_relative_depth, quality_by_cost
 from prune.reporting.figures.decision import accuracy_by_cost, accuracy_by_depth, break_even, sensitivity
 from prune.reporting.figures.layers import (
-    DEPTH_SCORE,
     contribution_cosine,
     curve,
     depth_by_difficulty,
@@ -17,7 +16,6 @@ from prune.reporting.figures.layers import (
 from prune.reporting.figures.maps import angular_triangle, depth_map, effect_map
 
 __all__ = [
-    "DEPTH_SCORE",
     "accuracy_by_cost",
     "accuracy_by_depth",
     "angular_triangle",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prune.reporting.data import AnalysisView
@@ -61,10 +61,10 @@ def loss_without_layer(view: AnalysisView, text: Text, drop: Sequence[int] = ())
     key = "output_effect/dnll"
     domains: list[str | None] = [name for name in view.domains if view.get(key, name) is not None]
     series = [(domain or text("all_documents"), view.get(key, domain) or [], domain) for domain in domains or [None]]
-    values = sorted(v for _, row, _ in series for v in row if v is not None)
+    values = [v for _, row, _ in series for v in row if v is not None]
     if not values:
         return None
-    logarithmic = values[-1] > LOG_SPREAD * max(values[len(values) // 2], LOG_FLOOR)
+    logarithmic = is_logarithmic(values)
     figure = go.Figure()
     for index, (name, row, domain) in enumerate(series):
         clipped = [None if v is None else max(v, LOG_FLOOR) if logarithmic else v for v in row]
@@ -81,6 +81,13 @@ def loss_without_layer(view: AnalysisView, text: Text, drop: Sequence[int] = ())
     mark_removed(figure, drop)
     y = {"type": "log", "dtick": 1} if logarithmic else {}
     return layout(figure, text("axis_layer_left_out"), text("axis_dnll"), y=y)
+
+
+def is_logarithmic(losses: Sequence[float]) -> bool:
+    """Whether losses need a logarithmic axis; not where gains are so large that they must be seen."""
+    ordered = sorted(losses)
+    dearest = ordered[-1]
+    return dearest > LOG_SPREAD * max(ordered[len(ordered) // 2], LOG_FLOOR, -ordered[0])
 
 
 def curve(
@@ -104,17 +111,23 @@ def curve(
     return layout(figure, x_title, y_title, height=320)
 
 
+def shown_score(rows: Mapping[str, Any]) -> str | None:
+    """Which of a domain's depth scores is shown: the paper's, else the first that was measured."""
+    return next((key for key in (DEPTH_SCORE, *rows) if isinstance(rows.get(key), dict)), None)
+
+
 def depth_by_difficulty(view: AnalysisView, text: Text) -> go.Figure | None:
     """Depth score of every document against its difficulty, one series a domain; a line through the levels' means."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    levels_of = {name: rows.get(DEPTH_SCORE, {}).get("levels", {}) for name, rows in view.difficulty.items()}
+    scores = {name: key for name, rows in view.difficulty.items() if (key := shown_score(rows))}
+    levels_of = {name: view.difficulty[name][key]["levels"] for name, key in scores.items()}
     varied = {name: levels for name, levels in levels_of.items() if len(levels) > 1}
     for index, (name, levels) in enumerate(varied.items()):
         colour = index % len(SERIES)
         figure.add_scatter(
-            x=view.get("difficulty", name), y=view.get(f"depth_score/{DEPTH_SCORE}", name), mode="markers",
+            x=view.get("difficulty", name), y=view.get(f"depth_score/{scores[name]}", name), mode="markers",
             showlegend=False, marker={"color": BANDS[colour], "size": 6}, hoverinfo="y",
         )  # fmt: skip
         figure.add_scatter(
