@@ -63,16 +63,15 @@ def analyze(
     Raises:
         UsageError, PruneError: bad input; nothing is written.
     """
-    from prune.model.loading import model_directory
+    from prune.model.loading import load_model, load_tokenizer, model_directory
 
     target = Path(output)
     refuse_non_empty(target)
     Text(lang)  # an unknown language should not wait for the measurements to be found out
     source = model_directory(model)
-    check_files(data)
+    files = check_files(data)
     from prune.analysis import analyze as measure_model
     from prune.analysis.processes import join
-    from prune.model.loading import load_model, load_tokenizer
 
     tokenizer = load_tokenizer(source, revision=revision, trust_remote_code=trust_remote_code)
     domains = load_domains(data, tokenizer, seq_length, calib_num_samples, seed)
@@ -103,21 +102,15 @@ def analyze(
     )
     processes.leave()
     analysis.info["calibration"] = {
-        "files": check_files(data),
+        "files": files,
         "seq_length": seq_length,
         "calib_num_samples": calib_num_samples,
         "seed": seed,
         "dtype": dtype,
         "revision": revision,
     }
-    if not processes.first:
-        return analysis
-    analysis.save(target)
-    from prune.reporting.page import render_analysis_html
-    from prune.reporting.png import write_analysis_pngs
-
-    render_analysis_html(analysis, target / "analysis.html", lang)
-    write_analysis_pngs(analysis, target / "figures")
+    if processes.first:
+        _save(analysis, target, lang)
     return analysis
 
 
@@ -140,3 +133,12 @@ def _streaming(
         raise UsageError("--stream runs in one process: start it without torchrun or accelerate launch")
     spill = next(parent for parent in target.absolute().parents if parent.is_dir())
     return Streaming(StreamedModel(source, **options), int(memory * GIB), spill)
+
+
+def _save(analysis: Analysis, target: Path, lang: str) -> None:
+    from prune.reporting.page import render_analysis_html
+    from prune.reporting.png import write_analysis_pngs
+
+    analysis.save(target)
+    render_analysis_html(analysis, target / "analysis.html", lang)
+    write_analysis_pngs(analysis, target / "figures")

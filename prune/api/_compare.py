@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.api._inputs import Data, check_files, load_domains, pad_token
+from prune.api._inputs import Data, check_files, load_domains, load_suites, pad_token
 from prune.errors import UsageError
 from prune.files import refuse_non_empty, staged_directory, write_json
 from prune.wording import Message, Text
@@ -15,6 +15,7 @@ from prune.wording import Message, Text
 if TYPE_CHECKING:
     from evals.evidence import Evidence
     from evals.suite import Suite
+    from prune.analysis.depth_map import DepthMap
     from prune.calibration import Domain
     from prune.comparison import Comparison
 
@@ -61,7 +62,9 @@ def compare(
     Raises:
         UsageError, PruneError, evals.errors.EvalError: bad input, or a tokenizer that makes the tests different.
     """
-    from prune.pipeline import model_directory
+    from evals.suite_choice import check_tasks
+    from prune.comparison import Compared, Comparison, mark_pareto
+    from prune.model.loading import load_model, load_tokenizer, model_directory
 
     target = Path(output)
     refuse_non_empty(target)
@@ -72,17 +75,17 @@ def compare(
     directories = {name: model_directory(model) for name, model in zip(names, models, strict=True)}
     if data:
         check_files(data)
-    suites = _suites(suite, size, include_path, local_data, confirm_run_unsafe_code)
+    suites = load_suites(suite, size)
+    folders, replacements = [Path(p) for p in include_path], Path(local_data) if local_data else None
+    if suites:
+        check_tasks(suites, folders, replacements, confirm_run_unsafe_code)
     if dry_run:
         return {"models": names, "suites": [s.name for s in suites], "depth_map": depth_map}
-    from prune.comparison import Comparison, mark_pareto
-    from prune.model.loading import load_model, load_tokenizer
-
     loaded = {name: load_model(directory, dtype=dtype) for name, directory in directories.items()}
     tokenizers = {name: load_tokenizer(directory) for name, directory in directories.items()}
     evidence = _quality(
-        loaded, tokenizers, suites, include_path=include_path, local_data=local_data, limit=limit, alpha=alpha,
-        seed=seed, batch_size=batch_size, progress=progress, confirm_run_unsafe_code=confirm_run_unsafe_code,
+        loaded, tokenizers, suites, alpha, include_path=folders, local_data=replacements, limit=limit, seed=seed,
+        batch_size=batch_size, progress=progress, confirm_run_unsafe_code=confirm_run_unsafe_code,
     )  # fmt: skip
     shape = {"batch_size": cost_batch_size, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
     rows, setting = _cost(loaded, directories, shape, repeats)
@@ -94,32 +97,14 @@ def compare(
         row["suites"] = _figures(name, names[0], evidence)
         if domains[name]:
             row |= _depth(loaded[name], domains[name], pad_token(tokenizers[name]), batch_size, bootstrap, seed)
-    from prune.comparison import Compared
-
-    result = Comparison(models=[Compared(name=name, **row) for name, row in rows.items()], setting=setting)
+    fitted = _depth_map(loaded, domains, pad_token(tokenizers[names[0]]), batch_size, seed) if depth_map else None
+    result = Comparison(
+        models=[Compared(name=name, **row) for name, row in rows.items()],
+        setting=setting,
+        depth_map=fitted.as_dict() if fitted else None,
+    )
     mark_pareto(result.models)
-    found_map = None
-    if depth_map:
-        from prune.analysis.depth_map import depth_map as fit_map
-
-        first, second = names
-        _same_tokens(domains[first], domains[second])
-        found_map = fit_map(
-            loaded[first], loaded[second], domains[first], batch_size=batch_size,
-            pad_token_id=pad_token(tokenizers[first]), seed=seed,
-        )  # fmt: skip
-        result.depth_map = found_map.as_dict()
-    from prune.reporting.compared import render_comparison_html
-    from prune.reporting.page import render_depth_map_html
-
-    with staged_directory(target) as staging:
-        result.save(staging / "compare.json", lang)
-        render_comparison_html(result, staging / "compare.html", lang)
-        for name, found in evidence.items():
-            found.save(staging / "evidence" / name)
-        if found_map is not None:
-            write_json(staging / "depth_map.json", found_map.as_dict())
-            render_depth_map_html(found_map, (names[0], names[1]), staging / "depth_map.html", lang)
+    _save(result, evidence, fitted, target, lang)
     return result
 
 
@@ -136,54 +121,23 @@ def _names(models: Sequence[str]) -> list[str]:
     return longer if len(set(longer)) == len(longer) else list(models)
 
 
-def _suites(
-    suite: Sequence[str], size: str, include_path: Sequence[str], local_data: str | None, unsafe_code: bool
-) -> list[Suite]:
-    from evals.suite import load_suite
-    from evals.suite_choice import check_tasks
-
-    if size not in {"quick", "full"}:
-        raise UsageError(f"--size {size!r}: use quick or full")
-    suites = [load_suite(name).sized(size) for name in suite]  # type: ignore[arg-type]
-    if suites:
-        data = Path(local_data) if local_data else None
-        check_tasks(suites, [Path(p) for p in include_path], data, unsafe_code)
-    return suites
-
-
 def _quality(
-    loaded: dict[str, Any], tokenizers: dict[str, Any], suites: list[Suite], *, include_path: Sequence[str],
-    local_data: str | None, limit: int | None, alpha: float, seed: int, batch_size: int, progress: bool,
-    confirm_run_unsafe_code: bool,
-) -> dict[str, Evidence]:  # fmt: skip
-    """Evidence of every model but the first, against the first; empty without suites."""
+    loaded: dict[str, Any], tokenizers: dict[str, Any], suites: list[Suite], alpha: float, **options: Any
+) -> dict[str, Evidence]:
+    """Evidence of every model but the first, against the first; empty without suites. Options: of `run_tasks`."""
     if not suites:
         return {}
     from evals.gate import judge
     from evals.harness import run_tasks
     from evals.suite_choice import with_measured_chance
 
-    results = {
-        name: run_tasks(
-            model,
-            tokenizers[name],
-            [task for s in suites for task in s.tasks],
-            include_path=[Path(p) for p in include_path],
-            local_data=Path(local_data) if local_data else None,
-            limit=limit,
-            batch_size=batch_size,
-            seed=seed,
-            progress=progress,
-            confirm_run_unsafe_code=confirm_run_unsafe_code,
-        )
-        for name, model in loaded.items()
-    }
+    tasks = [task for s in suites for task in s.tasks]
+    results = {name: run_tasks(model, tokenizers[name], tasks, **options) for name, model in loaded.items()}
     reference, *others = loaded
+    measured = with_measured_chance(suites, results[reference])
     found = {}
     for name in others:
-        evidence = judge(
-            results[reference], results[name], with_measured_chance(suites, results[reference]), alpha=alpha, seed=seed
-        )
+        evidence = judge(results[reference], results[name], measured, alpha=alpha, seed=options["seed"])
         evidence.original_model, evidence.candidate_model = reference, name
         found[name] = evidence
     return found
@@ -232,6 +186,18 @@ def _depth(
     return depth_use(analysis, int(model.get_input_embeddings().weight.shape[1]))
 
 
+def _depth_map(
+    loaded: dict[str, Any], domains: dict[str, dict[str, Domain]], pad: int, batch_size: int, seed: int
+) -> DepthMap:
+    from prune.analysis.depth_map import depth_map
+
+    first, second = loaded
+    _same_tokens(domains[first], domains[second])
+    return depth_map(
+        loaded[first], loaded[second], domains[first], batch_size=batch_size, pad_token_id=pad, seed=seed
+    )  # fmt: skip
+
+
 def _same_tokens(first: dict[str, Domain], second: dict[str, Domain]) -> None:
     for (name, a), b in zip(first.items(), second.values(), strict=True):
         pairs = itertools.zip_longest(a.documents, b.documents)
@@ -239,3 +205,18 @@ def _same_tokens(first: dict[str, Domain], second: dict[str, Domain]) -> None:
             raise UsageError(
                 f"--depth_map: the two models' tokenizers split {name} differently, so their positions do not match"
             )
+
+
+def _save(result: Comparison, evidence: dict[str, Evidence], fitted: DepthMap | None, target: Path, lang: str) -> None:
+    from prune.reporting.compared import render_comparison_html
+    from prune.reporting.page import render_depth_map_html
+
+    first, second = (model.name for model in result.models[:2])
+    with staged_directory(target) as staging:
+        result.save(staging / "compare.json", lang)
+        render_comparison_html(result, staging / "compare.html", lang)
+        for name, found in evidence.items():
+            found.save(staging / "evidence" / name)
+        if fitted is not None:
+            write_json(staging / "depth_map.json", fitted.as_dict())
+            render_depth_map_html(fitted, (first, second), staging / "depth_map.html", lang)

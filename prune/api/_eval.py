@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.api._inputs import load_suites
 from prune.errors import UsageError
-from prune.files import refuse_non_empty
+from prune.files import refuse_non_empty, staged_directory
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
+    from evals.harness import Results
+    from evals.suite import Suite
 
 log = logging.getLogger("prune")
 
@@ -70,25 +73,20 @@ def eval(
     from evals.backend import check_backend, is_first_process
     from evals.errors import EvalError
     from evals.gate import judge
-    from evals.harness import run_tasks
     from evals.power import power_messages
-    from evals.suite import load_suite
     from evals.suite_choice import check_tasks, choose_suites, with_measured_chance
-    from prune.files import staged_directory
-    from prune.model.loading import load_model, load_tokenizer, model_directory
+    from prune.model.loading import model_directory
 
     target = Path(output)
     refuse_non_empty(target)
     if not suite and not tasks:
         raise UsageError("--suite or --tasks is missing: name what to test on")
-    if size not in {"quick", "full"}:
-        raise UsageError(f"--size {size!r}: use quick or full")
+    named = load_suites(suite, size)
     check_backend(backend)
     directories = {"baseline": model_directory(baseline), "model": model_directory(model)}
     folders = [Path(p) for p in include_path]
-    suites = [load_suite(name).sized(size) for name in suite]  # type: ignore[arg-type]
-    suites = choose_suites(suites, tasks, folders, num_fewshot)
     data = Path(local_data) if local_data else None
+    suites = choose_suites(named, tasks, folders, num_fewshot)
     notes = check_tasks(suites, folders, data, confirm_run_unsafe_code)
     power = power_messages(suites, limit)
     if dry_run:
@@ -97,28 +95,26 @@ def eval(
     for note in [*notes, *(message for message in power if "cannot pass" in message)]:
         log.warning("%s", note)
     unfinished = target.with_name(f".{target.name}.unfinished")
+    options = {
+        "include_path": folders,
+        "local_data": data,
+        "limit": limit,
+        "batch_size": batch_size,
+        "seed": seed,
+        "cache_dir": unfinished,
+        "progress": progress,
+        "apply_chat_template": apply_chat_template,
+        "fewshot_as_multiturn": fewshot_as_multiturn,
+        "system_instruction": system_instruction,
+        "gen_kwargs": gen_kwargs,
+        "log_samples": log_samples,
+        "confirm_run_unsafe_code": confirm_run_unsafe_code,
+        "backend": backend,
+        "model_args": model_args,
+    }
     results = {}
     for name, directory in directories.items():
-        results[name] = run_tasks(
-            load_model(directory, dtype=dtype, trust_remote_code=trust_remote_code) if backend == "hf" else directory,
-            load_tokenizer(directory),
-            [task for s in suites for task in s.tasks],
-            include_path=folders,
-            local_data=data,
-            limit=limit,
-            batch_size=batch_size,
-            seed=seed,
-            cache_dir=unfinished,
-            progress=progress,
-            apply_chat_template=apply_chat_template,
-            fewshot_as_multiturn=fewshot_as_multiturn,
-            system_instruction=system_instruction,
-            gen_kwargs=gen_kwargs,
-            log_samples=log_samples,
-            confirm_run_unsafe_code=confirm_run_unsafe_code,
-            backend=backend,
-            model_args=model_args,
-        )
+        results[name] = _score(directory, suites, dtype, trust_remote_code, options)
         for task, reason in results[name].failures.items():
             log.warning("%s on %s: %s", task, name, reason)
     for note in results["baseline"].notes.values():
@@ -129,18 +125,33 @@ def eval(
     if not results["baseline"].keys() & results["model"].keys():
         reasons = {why for found in results.values() for why in found.failures.values()}
         raise EvalError(f"no task was finished on both models: {'; '.join(sorted(reasons))}")
-    evidence = judge(
-        results["baseline"],
-        results["model"],
-        with_measured_chance(suites, results["baseline"]),
-        alpha=alpha,
-        seed=seed,
-    )
+    measured = with_measured_chance(suites, results["baseline"])
+    evidence = judge(results["baseline"], results["model"], measured, alpha=alpha, seed=seed)
     evidence.original_model, evidence.candidate_model = baseline, model
+    _save(evidence, results, target)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return evidence
+
+
+def _score(
+    directory: str, suites: Sequence[Suite], dtype: str, trust_remote_code: bool, options: Mapping[str, Any]
+) -> Results:
+    """One model on every task of the suites; the model is freed on return, before the other one is loaded."""
+    from evals.harness import run_tasks
+    from prune.model.loading import load_model, load_tokenizer
+
+    in_process = options["backend"] == "hf"
+    return run_tasks(
+        load_model(directory, dtype=dtype, trust_remote_code=trust_remote_code) if in_process else directory,
+        load_tokenizer(directory),
+        [task for s in suites for task in s.tasks],
+        **options,
+    )
+
+
+def _save(evidence: Evidence, results: Mapping[str, Results], target: Path) -> None:
     with staged_directory(target) as staging:
         for name, found in results.items():
             for result in found.values():
                 result.save(staging / name)
         evidence.save(staging)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    return evidence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,6 @@ def generate(
     Raises:
         UsageError, PruneError: bad input; the output does not exist then.
     """
-    from prune.healing.prompts import read_prompts
     from prune.model.loading import load_model, load_tokenizer, model_directory
     from prune.versions import library_versions
 
@@ -60,29 +59,16 @@ def generate(
     chosen = validated(GenerateSettings, settings)
     files = check_files(data)
     directory = model_directory(model)
-
-    from transformers import AutoConfig
-
-    tokenizer = load_tokenizer(directory, revision=revision, trust_remote_code=trust_remote_code)
-    config = AutoConfig.from_pretrained(directory, revision=revision, trust_remote_code=trust_remote_code)
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    prompts: list[Prompt] = []
+    origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    tokenizer = load_tokenizer(directory, **origin)
+    prompts, described = _read(files, tokenizer, chosen, _context(directory, origin))
     facts: dict[str, Any] = {"model": Path(model).name if Path(model).is_dir() else model, "revision": revision}
-    facts |= {"dtype": dtype, "settings": chosen.model_dump(), "data": {}}
-    for name, path in files.items():
-        read, excluded = read_prompts(name, path, tokenizer, chosen, context)
-        prompts += read
-        facts["data"][name] = {
-            "source": Path(path).name if Path(path).is_file() else path,
-            "sha256": sha256_json([p.input_ids for p in read]),
-            "prompts": len(read),
-            "excluded": excluded,
-        }
+    facts |= {"dtype": dtype, "settings": chosen.model_dump(), "data": described}
     if dry_run:
         return facts
     from prune.healing.generate import generate_answers, remove_partial
 
-    loaded = load_model(directory, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code)
+    loaded = load_model(directory, dtype=dtype, **origin)
     local = Path(directory)
     facts["model_sha256"] = sha256_tree(local) if local.is_dir() else loaded.config._commit_hash
     partial, began = target.with_name(f".{target.name}.batches"), time.monotonic()
@@ -111,3 +97,31 @@ def generate(
     write_text(target, text)
     remove_partial(partial)
     return facts
+
+
+def _context(directory: str, origin: Mapping[str, Any]) -> int | None:
+    """Positions that the model has, by its config; None where that does not say."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(directory, **origin)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def _read(
+    files: Mapping[str, str], tokenizer: Any, settings: GenerateSettings, context: int | None
+) -> tuple[list[Prompt], dict[str, dict[str, Any]]]:
+    """The prompts of all domains, and what the provenance says about each domain."""
+    from prune.healing.prompts import read_prompts
+
+    prompts: list[Prompt] = []
+    described = {}
+    for name, path in files.items():
+        read, excluded = read_prompts(name, path, tokenizer, settings, context)
+        prompts += read
+        described[name] = {
+            "source": Path(path).name if Path(path).is_file() else path,
+            "sha256": sha256_json([p.input_ids for p in read]),
+            "prompts": len(read),
+            "excluded": excluded,
+        }
+    return prompts, described

@@ -1,16 +1,19 @@
-"""What several functions take: domains of documents."""
+"""What several functions take: domains of documents, suites of tests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from prune.calibration import Domain, load_domain, parse_data_flag
 from prune.errors import UsageError
 from prune.rows import READERS
+
+if TYPE_CHECKING:
+    from evals.suite import Suite
 
 Settings = TypeVar("Settings", bound=BaseModel)
 Data = Mapping[str, str] | Sequence[str]
@@ -43,6 +46,20 @@ def load_domains(data: Data, tokenizer: Any, seq_length: int, count: int | None,
         name: load_domain(name, path, tokenizer, seq_length=seq_length, calib_num_samples=count, seed=seed)
         for name, path in check_files(data).items()
     }
+
+
+def load_suites(names: Sequence[str], size: str) -> list[Suite]:
+    """Built-in suites and YAML files, at `quick` or `full` size.
+
+    Raises:
+        UsageError: another size.
+        evals.errors.EvalUsageError: no such suite, or a field of its file is wrong.
+    """
+    from evals.suite import load_suite
+
+    if size not in {"quick", "full"}:
+        raise UsageError(f"--size {size!r}: use quick or full")
+    return [load_suite(name).sized(size) for name in names]  # type: ignore[arg-type]
 
 
 def pad_token(tokenizer: Any) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evals.errors import EvalError, EvalUsageError
-from evals.gate import holm_levels, judge
+from evals.gate import confirmed, holm_levels, judge
 from evals.power import power_check
 from evals.records import Record, TaskResult
 from evals.suite import Suite, TaskSpec
@@ -206,3 +206,10 @@ def test_power_of_bits_per_byte_needs_no_accuracy() -> None:
     assert check.half_width == pytest.approx(1.96 * 0.1 / 10, rel=1e-3)
     assert check.can_pass
     assert not power_check(suite, 10).can_pass
+
+
+def test_a_sequence_is_confirmed_up_to_the_first_that_does_not_pass() -> None:
+    assert confirmed([]) == 0
+    assert confirmed(["PASS", "PASS", "INCONCLUSIVE", "PASS"]) == 2
+    assert confirmed(["FAIL", "PASS"]) == 0
+    assert confirmed(["PASS", "PASS"]) == 2
