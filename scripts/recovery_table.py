@@ -1,10 +1,10 @@
 """How much of the original comes back, by recipe of healing: the table of `scripts/README.md`.
 
-On the demo model, at each depth: the pruned model, the same with compensation, and four ways to train on one budget of
-tokens: the files' documents or the original's own answers to their prompts, each with the next-token loss or with
-distillation. General and math are the demo recipe's suites; retention is the share of the original's score above
-chance, with the paired interval of `evals.gate`. Every run is a process of its own, so that its peak memory is its
-own, and is kept in the results file: a second call does only what is missing.
+On the demo model, at each depth: the pruned model, the same with compensation, and five ways to train on one budget of
+tokens: the files' documents with the next-token loss, with distillation or with both (next token at half weight), and
+the original's own answers to the files' prompts with either. General and math are the demo recipe's suites; retention
+is the share of the original's score above chance, with the paired interval of `evals.gate`. Every run is a process of
+its own, so that its peak memory is its own, and is kept in the results file: a second call does only what is missing.
 
     python scripts/recovery_table.py -o recovery.json [--depths 12,10] [--seeds 0] [--max_steps 60] [--limit N]
     python scripts/recovery_table.py -o recovery.json --show
@@ -45,12 +45,14 @@ from prune.surgery.replacements import compensated_plan
 OBJECTIVES = {
     "next token": {"distill_weight": 0.0, "next_token_weight": 1.0},
     "distillation": {"distill_weight": 1.0, "next_token_weight": 0.0},
+    "both losses": {"distill_weight": 1.0, "next_token_weight": 0.5},
 }
 METHODS = {
     "pruned": None,
     "+ compensation": None,
     "LoRA, next token": ("files", "next token"),
     "LoRA, distillation": ("files", "distillation"),
+    "LoRA, both losses": ("files", "both losses"),
     "LoRA, own answers, next token": ("answers", "next token"),
     "LoRA, own answers, distillation": ("answers", "distillation"),
 }
@@ -201,28 +203,56 @@ def in_a_process(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The results as Markdown; accuracies are means over seeds, intervals those of the first seed."""
-    lines = [
-        "| layers | recipe | general | retention | math | retention | tokens | CPU seconds | peak memory |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    """The results as Markdown: means over seeds and the range of math over them; intervals are the first seed's."""
+    header = [
+        "layers",
+        "recipe",
+        "general",
+        "retention",
+        "math",
+        "over the seeds",
+        "retention",
+        "bits per byte",
+        "tokens",
     ]
+    header += ["CPU seconds", "peak memory"]
+    lines = [_line(header), _line(["---"] * len(header))]
     for depth in sorted({r["depth"] for r in rows}, reverse=True):
         for method in METHODS:
             group = sorted((r for r in rows if (r["depth"], r["method"]) == (depth, method)), key=lambda r: r["seed"])
             if not group:
                 continue
-            cells = [str(depth), method]
-            for suite in ("general", "math"):
-                values = [r["suites"][suite]["candidate"] for r in group]
-                first = group[0]["suites"][suite]
-                cells.append(f"{statistics.mean(values):.3f}")
-                ends = (first["retention"], first["retention_lo"], first["retention_hi"])
-                cells.append("undefined" if None in ends else "{:.2f} [{:.2f}, {:.2f}]".format(*ends))
-            for key, form in (("tokens", "{:,.0f}"), ("seconds", "{:.0f}"), ("memory_mb", "+{:.0f} MB")):
-                values = [r[key] for r in group if key in r]
-                cells.append(form.format(statistics.mean(values)) if values else "-")
-            lines.append("| " + " | ".join(cells) + " |")
+            general, math, text = (
+                [r["suites"][s]["candidate"] for r in group] for s in ("general", "math", "language")
+            )
+            lines.append(
+                _line([
+                    str(depth), method,
+                    f"{statistics.mean(general):.3f}", _retention(group[0]["suites"]["general"]),
+                    f"{statistics.mean(math):.3f}", f"{min(math):.3f}-{max(math):.3f}" if len(math) > 1 else "-",
+                    _retention(group[0]["suites"]["math"]),
+                    f"{statistics.mean(text):.3f}",
+                    *(_mean(group, *column) for column in (
+                        ("tokens", "{:,.0f}"), ("seconds", "{:.0f}"), ("memory_mb", "+{:.0f} MB"),
+                    )),
+                ])
+            )  # fmt: skip
     return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _retention(suite: dict[str, Any]) -> str:
+    """A suite's retention with its interval; what the gate could not define is said so."""
+    ends = (suite["retention"], suite["retention_lo"], suite["retention_hi"])
+    return "undefined" if None in ends else "{:.2f} [{:.2f}, {:.2f}]".format(*ends)
+
+
+def _mean(group: list[dict[str, Any]], key: str, form: str) -> str:
+    values = [r[key] for r in group if key in r]
+    return form.format(statistics.mean(values)) if values else "-"
 
 
 def main() -> None:
