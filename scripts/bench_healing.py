@@ -140,7 +140,7 @@ def build_trainer(kind: str, shape: str, settings: HealSettings, prompted: bool,
         return plain_trainer(attach(student, settings, kept), arguments, Rows(data, collator, size))
     task = Task(settings, split, data, collator, {})
     if distils:
-        settings = settings.model_copy(update={"distill_weight": 1.0, "next_token_weight": 0.0})
+        settings = settings.model_copy(update={"distill_weight": 1.0, "next_token_weight": 0.5})  # the defaults
         SharedWeights(student, teacher, kept)
     model = attach(student, settings, kept)
     if distils:

@@ -45,7 +45,7 @@ from prune.surgery.replacements import compensated_plan
 OBJECTIVES = {
     "next token": {"distill_weight": 0.0, "next_token_weight": 1.0},
     "distillation": {"distill_weight": 1.0, "next_token_weight": 0.0},
-    "both losses": {"distill_weight": 1.0, "next_token_weight": 0.5},
+    "both losses": {"distill_weight": 1.0, "next_token_weight": 0.5},  # the default
 }
 METHODS = {
     "pruned": None,

@@ -71,7 +71,7 @@ def check_teacher(student: nn.Module, teacher: nn.Module | None, settings: HealS
     if teacher is None:
         raise PruneError(
             "distill_weight or residual_weight is above 0 but there is no teacher: give --teacher the original model, "
-            "or set both to 0 and next_token_weight to 1"
+            "or set both to 0"
         )
     ours, theirs = (len(m.get_output_embeddings().weight) for m in (student, teacher))  # type: ignore[operator, arg-type]
     if ours != theirs:

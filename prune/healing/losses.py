@@ -106,12 +106,12 @@ class _TokenLosses(torch.autograd.Function):
             if q is not None and log_q is not None:
                 distill += temperature**2 * (q * (log_q - log_p_t)).sum()
             if gradient is not None:
-                part = torch.zeros_like(logits)  # [n, V]
-                if next_token_weight:
-                    part.add_(log_p.exp(), alpha=next_token_weight)
-                    part.scatter_add_(1, target, part.new_full(target.shape, -next_token_weight))
+                p = log_p.exp()  # [n, V]
+                part = next_token_weight * p  # [n, V]
+                part.scatter_add_(1, target, part.new_full(target.shape, -next_token_weight))
                 if q is not None and distill_weight:
-                    part.add_(log_p_t.exp_().sub_(q), alpha=distill_weight * temperature)
+                    p_t = p if log_p_t is log_p else log_p_t.exp_()  # [n, V]
+                    part.add_(p_t.sub_(q), alpha=distill_weight * temperature)
                 gradient[chunk] = part
         if gradient is not None:
             ctx.save_for_backward(gradient)

@@ -26,7 +26,7 @@ class HealSettings(BaseModel):
     distill_weight: float = Field(
         1.0, ge=0, description="Weight of KL(original || pruned) over the next-token distributions; needs a teacher."
     )
-    next_token_weight: float = Field(0.0, ge=0, description="Weight of the cross-entropy of the actual next token.")
+    next_token_weight: float = Field(0.5, ge=0, description="Weight of the cross-entropy of the actual next token.")
     residual_weight: float = Field(
         0.0,
         ge=0,

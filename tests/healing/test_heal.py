@@ -249,7 +249,7 @@ def test_a_mistake_is_named_before_training(tmp_path, changes, options, error, m
 @pytest.mark.parametrize(
     "changes",
     [
-        {"distill_weight": 0},
+        {"distill_weight": 0, "next_token_weight": 0},
         {"train_layers": [1]},
         {"method": "full", "train_layers": []},
     ],
