@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
+import typing
 
 import pytest
 
@@ -104,3 +107,33 @@ def test_a_local_models_path_does_not_reach_the_manifest(tmp_path):
     assert manifest["source"] == "my-model"
     assert str(tmp_path) not in json.dumps(manifest)
     assert str(tmp_path) not in (tmp_path / "out/README.md").read_text()
+
+
+def test_help_shows_every_bracket_and_default_where_it_is_a_table():
+    """Rich reads `[...]` in a help text as markup and drops it, defaults included."""
+    from rich.text import Text
+
+    from prune.cli.app import COMMANDS, build
+
+    for name in COMMANDS:
+        (command,) = (c for c in build([name]).registered_commands if c.name == name)
+        hints = typing.get_type_hints(command.callback, include_extras=True).values()
+        texts = [note.help for hint in hints for note in getattr(hint, "__metadata__", ())]
+        assert texts
+        for text in texts:
+            assert Text.from_markup(text).plain == text, name
+
+
+def test_help_names_the_choices_and_the_defaults(capsys, monkeypatch):
+    from prune.cli.app import build
+
+    def help_of(command):
+        with contextlib.suppress(SystemExit):
+            build([command])([command, "--help"], standalone_mode=False)
+        return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+    for columns in ("200", "80"):  # a table, and plain lines
+        monkeypatch.setenv("COLUMNS", columns)
+        assert re.search(r"Rank of the adapters\. \[default: \(16\)\]", help_of("heal")), columns
+        assert "angular, answer_nll, block_influence" in help_of("plan")
+        assert "greedy, greedy_swap, one_shot" in help_of("plan")

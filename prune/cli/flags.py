@@ -25,6 +25,12 @@ DATA_HELP = (
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Directory, hub id, or `embedded` for the demo model.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="New directory (or file) to write.")]
 DataFlag = Annotated[list[str], typer.Option("--data", help=DATA_HELP)]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--domain_weights", help="Weight of each domain, as general=0.5,math=0.5.", show_default="all weigh the same"
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of every random choice.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors (and JSON when asked for).")]
@@ -77,7 +83,8 @@ def with_settings(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Call
                     _flag_type(field.annotation) | None,  # type: ignore[operator]
                     typer.Option(
                         f"--{name}/--no_{name}" if _flag_type(field.annotation) is bool else f"--{name}",
-                        help=f"{field.description or ''} [default: {_shown(field)}]",
+                        help=field.description or "",
+                        show_default=_shown(field),
                     ),
                 ],
             )
@@ -121,6 +128,7 @@ def _flag_type(annotation: Any) -> type:
     return plain[0] if plain and not any(typing.get_origin(o) is list for o in options) else str
 
 
-def _shown(field: Any) -> str:
+def _shown(field: Any) -> str | bool:
+    """The model's default for the help; nothing where the description says what an absent flag means."""
     value = field.get_default(call_default_factory=True)
-    return "none" if value is None or value == [] else str(value)
+    return False if value is None or value == [] else str(value)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prune.cli.flags import DataFlag, DryRun, Dtype, Json, Model, Output, Quiet, Seed, parse_weights
+from prune.cli.flags import DataFlag, DryRun, Dtype, Json, Model, Output, Quiet, Seed, Weights, parse_weights
 from prune.cli.show import emit
 
 
@@ -18,7 +18,7 @@ def command(
     method: Annotated[
         str, typer.Option("--method", help="linear: a matrix for each gap, fitted with a ridge; scale: one number.")
     ] = "linear",
-    domain_weights: Annotated[str | None, typer.Option("--domain_weights", help="general=0.5,math=0.5")] = None,
+    domain_weights: Weights = None,
     seq_length: Annotated[int, typer.Option("--seq_length", help="Longer documents are cut, in tokens.")] = 512,
     calib_num_samples: Annotated[
         int | None, typer.Option("--calib_num_samples", help="Documents per domain; all if not given.")

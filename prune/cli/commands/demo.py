@@ -20,7 +20,9 @@ def command(
     output: Annotated[str, typer.Option("--output", "-o", help="Run directory.")] = "runs/demo",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; keep what still holds.")] = False,
     show_recipe: Annotated[bool, typer.Option("--show_recipe", help="Print the demo's recipe and stop.")] = False,
-    lang: Annotated[str | None, typer.Option("--lang", help="Language of the report, en or ja [the recipe's].")] = None,
+    lang: Annotated[
+        str | None, typer.Option("--lang", help="Language of the report, en or ja.", show_default="the recipe's")
+    ] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -30,7 +30,9 @@ def command(
     push_to_hub: Annotated[bool, typer.Option("--push_to_hub", help="Upload the finished directory.")] = False,
     hub_model_id: Annotated[str | None, typer.Option("--hub_model_id", help="org/name to upload to.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    token: Annotated[str | None, typer.Option("--token", help="Hub token [the one you logged in with].")] = None,
+    token: Annotated[
+        str | None, typer.Option("--token", help="Hub token.", show_default="the one you logged in with")
+    ] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -15,6 +15,7 @@ from prune.cli.flags import (
     Model,
     Output,
     Quiet,
+    Weights,
     parse_weights,
     split_names,
     with_settings,
@@ -28,7 +29,7 @@ def heal(
     output: Output,
     data: DataFlag,
     teacher: Annotated[str | None, typer.Option("--teacher", help="The original; needed for distillation.")] = None,
-    domain_weights: Annotated[str | None, typer.Option("--domain_weights", help="stories=0.3,math=0.7")] = None,
+    domain_weights: Weights = None,
     resume: Annotated[
         bool, typer.Option("--resume_from_checkpoint", "--resume", help="Go on from the newest training checkpoint.")
     ] = False,

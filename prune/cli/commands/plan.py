@@ -6,15 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from prune.cli.flags import DryRun, Json, Output, Quiet, Seed, parse_weights
+from prune.cli.flags import Json, Output, Quiet, Seed, Weights, parse_weights
 from prune.cli.show import emit, listed, number, table
+from prune.planning.registry import criterion_names, strategy_names
+
+CRITERION_HELP = f"What a layer's worth is: {', '.join(criterion_names())}; see prune/planning/README.md."
+STRATEGY_HELP = f"How the set of layers is chosen: {', '.join(strategy_names())}."
 
 
 def command(
     analysis: Annotated[str, typer.Argument(metavar="DIR", help="What `prune analyze` wrote.")],
     output: Output,
-    criterion: Annotated[str, typer.Option("--criterion", help="What a layer's worth is.")] = "dnll",
-    strategy: Annotated[str, typer.Option("--strategy", help="How the set of layers is chosen.")] = "greedy",
+    criterion: Annotated[str, typer.Option("--criterion", help=CRITERION_HELP)] = "dnll",
+    strategy: Annotated[str, typer.Option("--strategy", help=STRATEGY_HELP)] = "greedy",
     num_layers: Annotated[int | None, typer.Option("--num_layers", help="Layers that remain.")] = None,
     drop_fraction: Annotated[
         float | None, typer.Option("--drop_fraction", help="Share of the layers that goes.")
@@ -32,7 +36,7 @@ def command(
     drop_layers: Annotated[str | None, typer.Option("--drop_layers", help="Explicit: 20,21,24-27 (both ends).")] = None,
     keep_layers: Annotated[str | None, typer.Option("--keep_layers", help="The layers that stay, same form.")] = None,
     protect: Annotated[str, typer.Option("--protect", help="Layers that always stay: 0,1,30-31 (both ends).")] = "",
-    domain_weights: Annotated[str | None, typer.Option("--domain_weights", help="general=0.5,math=0.5")] = None,
+    domain_weights: Weights = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="The frontier down to half of the layers (or the budget), into a directory.")
     ] = False,
@@ -45,7 +49,7 @@ def command(
         str | None, typer.Option("--score_cache", help="Keeps every score; scores.sqlite beside DIR if not given.")
     ] = None,
     seed: Seed = 0,
-    dry_run: DryRun = False,
+    dry_run: Annotated[bool, typer.Option("--dry_run", help="Search and show the plan; keep only the scores.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -75,10 +79,16 @@ def command(
         seed=seed,
         dry_run=dry_run,
     )
+    state = "would write" if dry_run else "written"
     if isinstance(result, Frontier):
         _show_frontier(result.describe(), as_json=as_json, quiet=quiet)
+        if not as_json:
+            emit({}, [f"{state}: {output} (open frontier.html)"], as_json=False, quiet=quiet)
         return
-    lines = [f"drop {listed(result.order)} (in this order), keep {len(result.keep)} of {result.num_layers}"]
+    lines = [
+        f"{state}: {output}",
+        f"drop {listed(result.order)} (in this order), keep {len(result.keep)} of {result.num_layers}",
+    ]
     if result.evaluations:
         used = result.evaluations
         lines.append(

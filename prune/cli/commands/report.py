@@ -16,7 +16,7 @@ from prune.errors import UsageError
 
 def command(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run directory.")],
-    lang: Annotated[str | None, typer.Option("--lang", help="en or ja [the recipe's].")] = None,
+    lang: Annotated[str | None, typer.Option("--lang", help="en or ja.", show_default="the recipe's")] = None,
     vllm_bench: Annotated[
         list[str] | None,
         typer.Option(

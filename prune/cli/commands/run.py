@@ -22,12 +22,17 @@ def command(
         str | None, typer.Argument(metavar="RECIPE", help="YAML file, or a built-in recipe: demo, poc.")
     ] = None,
     named: Annotated[str | None, typer.Option("--recipe", help="The same, as a flag.")] = None,
-    output: Annotated[str | None, typer.Option("--output", "-o", help="Run directory [runs/<recipe>].")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Run directory.", show_default="runs/RECIPE")
+    ] = None,
     show_recipe: Annotated[bool, typer.Option("--show_recipe", help="Print the recipe and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; keep what still holds.")] = False,
-    lang: Annotated[str | None, typer.Option("--lang", help="Language of the report, en or ja [the recipe's].")] = None,
+    lang: Annotated[
+        str | None, typer.Option("--lang", help="Language of the report, en or ja.", show_default="the recipe's")
+    ] = None,
     rounds: Annotated[
-        int | None, typer.Option("--rounds", help="Cut and heal in so many turns [the recipe's heal.rounds].")
+        int | None,
+        typer.Option("--rounds", help="Cut and heal in so many turns.", show_default="the recipe's heal.rounds"),
     ] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
