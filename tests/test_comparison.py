@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import yaml
@@ -10,7 +13,7 @@ import prune
 from prune.analysis.result import Analysis
 from prune.comparison import Compared, Comparison, SuiteFigure, depth_use, mark_pareto
 from prune.embedded import HERE
-from prune.errors import UsageError
+from prune.errors import PruneError, UsageError
 
 STORIES = str(HERE / "data/calibration/stories.jsonl")
 
@@ -104,3 +107,19 @@ def test_mistakes_are_named(tmp_path, compared, models, options, message):
     with pytest.raises(UsageError, match=message):
         prune.compare(models, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_map_that_cannot_be_made_is_refused_before_anything_is_measured(tmp_path, compared, monkeypatch):
+    root, _ = compared
+    monkeypatch.setattr("prune.model.loading.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    models = ["embedded", str(root / "cut")]
+    with pytest.raises(PruneError, match="a depth map needs 6 documents or more, to hold some out; got 3"):
+        prune.compare(models, tmp_path / "out", data={"stories": STORIES}, depth_map=True, calib_num_samples=3)
+    # A tokenizer of its own, that reads the same text otherwise.
+    other = tmp_path / "other"
+    shutil.copytree(root / "cut", other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:-200]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UsageError, match="tokenizers split stories differently"):
+        prune.compare(["embedded", str(other)], tmp_path / "out", data={"stories": STORIES}, depth_map=True)

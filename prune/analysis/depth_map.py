@@ -111,10 +111,7 @@ def depth_map(
         PruneError: too few documents, or a token id outside a model's vocabulary.
     """
     documents = [document for domain in domains.values() for document in domain.documents]
-    if len(documents) < FEWEST_DOCUMENTS:
-        raise PruneError(
-            f"a depth map needs {FEWEST_DOCUMENTS} documents or more, to hold some out; got {len(documents)}"
-        )
+    check_count(len(documents))
     highest = max(max(document.input_ids) for document in documents)
     for model in (model_a, model_b):
         size = model.get_input_embeddings().weight.shape[0]
@@ -134,6 +131,16 @@ def depth_map(
     a, part = _streams(model_a, documents, **options)
     b, _ = _streams(model_b, documents, **options)
     return fit(a, b, part)
+
+
+def check_count(documents: int) -> None:
+    """Refuse too few documents.
+
+    Raises:
+        PruneError: fewer than can be parted.
+    """
+    if documents < FEWEST_DOCUMENTS:
+        raise PruneError(f"a depth map needs {FEWEST_DOCUMENTS} documents or more, to hold some out; got {documents}")
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from prune.analysis.batch_size import BatchSize
 from prune.analysis.clean_pass import CleanPass, Rules
 from prune.analysis.difficulty import difficulty_report
 from prune.analysis.documents import check_documents
+from prune.analysis.future import cut_positions
 from prune.analysis.phases import phase_changes
 from prune.analysis.processes import ALONE, Processes
 from prune.analysis.prompts import SEGMENTS, takes_part
@@ -67,8 +68,9 @@ def run_analysis(
     streaming: Streaming | None = None,
 ) -> Analysis:
     """Measure, summarise and describe; see `prune.analysis.analyze`."""
+    check_options(options)
     chosen = select(options.measures)
-    _check(domains, options)
+    _check_domains(domains)
     tracer = SublayerTracer(find_anatomy(model))
     check_documents(model, tracer.anatomy.embedding, domains)
     if "swap" in chosen and (far := [k for k in options.swap_distances if k >= tracer.anatomy.num_layers]):
@@ -181,7 +183,13 @@ def figures(parts: Sequence[Records], chosen: Mapping[str, Measure], options: Op
     return found
 
 
-def _check(domains: Mapping[str, Domain], options: Options) -> None:
+def check_options(options: Options) -> None:
+    """Refuse what no model can be measured with.
+
+    Raises:
+        UsageError: names the flag.
+    """
+    select(options.measures)
     if options.first_token not in FIRST_TOKEN_RULES:
         raise UsageError(f"--first_token: unknown rule {nearest(options.first_token, FIRST_TOKEN_RULES)}")
     if options.batch_size < 1:
@@ -191,6 +199,9 @@ def _check(domains: Mapping[str, Domain], options: Options) -> None:
     if not options.swap_distances or min(options.swap_distances) < 1:
         listed = ",".join(map(str, options.swap_distances))
         raise UsageError(f"--swap_distances {listed!r}: give one or more distances of 1 or more, with commas")
+
+
+def _check_domains(domains: Mapping[str, Domain]) -> None:
     if not domains:
         raise UsageError("no calibration data: give --data NAME=PATH at least once")
     for name, domain in domains.items():
@@ -223,6 +234,15 @@ def _without_prompts(domains: Mapping[str, Domain], first_token: str) -> list[Me
     return found
 
 
+def _without_cut(domains: Mapping[str, Domain], first_token: str) -> list[Message]:
+    found = []
+    for name, domain in domains.items():
+        absent = sum(not cut_positions(len(document.input_ids), 1, first_token) for document in domain.documents)
+        if absent:
+            found.append(message("warn_no_cut", domain=name, absent=absent, documents=len(domain.documents)))
+    return found
+
+
 def _warnings(tracer: SublayerTracer, domains: Mapping[str, Domain], info: Mapping[str, Any]) -> list[Message]:
     found = []
     asked, used = info["options"]["batch_size"], info["options"]["batch_size_used"]
@@ -237,8 +257,11 @@ def _warnings(tracer: SublayerTracer, domains: Mapping[str, Domain], info: Mappi
             found.append(message("warn_unanswered", domain=name, documents=domain.unanswered))
         if drowned := drowned_answers(domain):
             found.append(drowned)
-    if set(ON_PROMPTS) & set(info["options"]["measures"]):
-        found += _without_prompts(domains, info["options"]["first_token"])
+    measures, first_token = info["options"]["measures"], info["options"]["first_token"]
+    if set(ON_PROMPTS) & set(measures):
+        found += _without_prompts(domains, first_token)
+    if "future" in measures:
+        found += _without_cut(domains, first_token)
     reasons: dict[str, tuple[Message, list[int]]] = {}
     for layer, layout in sorted(tracer.layouts.items()):
         if layout.reason is not None:

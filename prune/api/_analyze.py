@@ -70,9 +70,15 @@ def analyze(
     Text(lang)  # an unknown language should not wait for the measurements to be found out
     source = model_directory(model)
     files = check_files(data)
+    from prune.analysis import DEFAULT_MEASURES
     from prune.analysis import analyze as measure_model
     from prune.analysis.processes import join
+    from prune.analysis.run import Options, check_options
 
+    names = tuple(DEFAULT_MEASURES if measure is None else measure)
+    check_options(Options(names, batch_size, seed, first_token, tuple(swap_distances), cuts, bootstrap))
+    if stream:
+        _check_streaming(names)
     tokenizer = load_tokenizer(source, revision=revision, trust_remote_code=trust_remote_code)
     domains = load_domains(data, tokenizer, seq_length, calib_num_samples, seed)
     if dry_run:
@@ -81,14 +87,14 @@ def analyze(
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
     streaming = None
     if stream:
-        streaming = _streaming(source, target, measure, stream_memory, processes, options)
+        streaming = _streaming(source, target, stream_memory, processes, options)
         loaded = streaming.model.model
     else:
         loaded = processes.together(lambda: load_model(source, device=processes.device, **options))
     analysis = measure_model(
         loaded,
         domains,
-        measures=measure,
+        measures=names,
         batch_size=batch_size,
         bootstrap=bootstrap,
         first_token=first_token,
@@ -114,21 +120,18 @@ def analyze(
     return analysis
 
 
-def _streaming(
-    source: str,
-    target: Path,
-    measure: Sequence[str] | None,
-    memory: float,
-    processes: Processes,
-    options: dict[str, Any],
-) -> Streaming:
-    """The model with its layers on disk; a measure that streaming does not offer is refused before anything is read."""
-    from prune.analysis import DEFAULT_MEASURES
+def _check_streaming(measures: Sequence[str]) -> None:
     from prune.analysis.registry import select
-    from prune.analysis.streamed import GIB, Streaming, check_offered
+    from prune.analysis.streamed import check_offered
+
+    check_offered(select(measures))
+
+
+def _streaming(source: str, target: Path, memory: float, processes: Processes, options: dict[str, Any]) -> Streaming:
+    """The model with its layers on disk."""
+    from prune.analysis.streamed import GIB, Streaming
     from prune.model.streaming import StreamedModel
 
-    check_offered(select(measure or DEFAULT_MEASURES))
     if processes.count > 1:
         raise UsageError("--stream runs in one process: start it without torchrun or accelerate launch")
     spill = next(parent for parent in target.absolute().parents if parent.is_dir())

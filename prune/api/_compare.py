@@ -81,18 +81,20 @@ def compare(
         check_tasks(suites, folders, replacements, confirm_run_unsafe_code)
     if dry_run:
         return {"models": names, "suites": [s.name for s in suites], "depth_map": depth_map}
-    loaded = {name: load_model(directory, dtype=dtype) for name, directory in directories.items()}
     tokenizers = {name: load_tokenizer(directory) for name, directory in directories.items()}
+    domains = {
+        name: load_domains(data, tokenizers[name], seq_length, calib_num_samples, seed) if data else {}
+        for name in names
+    }
+    if depth_map:
+        _check_map(*domains.values())
+    loaded = {name: load_model(directory, dtype=dtype) for name, directory in directories.items()}
     evidence = _quality(
         loaded, tokenizers, suites, alpha, include_path=folders, local_data=replacements, limit=limit, seed=seed,
         batch_size=batch_size, progress=progress, confirm_run_unsafe_code=confirm_run_unsafe_code,
     )  # fmt: skip
     shape = {"batch_size": cost_batch_size, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
     rows, setting = _cost(loaded, directories, shape, repeats)
-    domains = {
-        name: load_domains(data, tokenizers[name], seq_length, calib_num_samples, seed) if data else {}
-        for name in names
-    }
     for name, row in rows.items():
         row["suites"] = _figures(name, names[0], evidence)
         if domains[name]:
@@ -192,13 +194,16 @@ def _depth_map(
     from prune.analysis.depth_map import depth_map
 
     first, second = loaded
-    _same_tokens(domains[first], domains[second])
     return depth_map(
         loaded[first], loaded[second], domains[first], batch_size=batch_size, pad_token_id=pad, seed=seed
     )  # fmt: skip
 
 
-def _same_tokens(first: dict[str, Domain], second: dict[str, Domain]) -> None:
+def _check_map(first: dict[str, Domain], second: dict[str, Domain]) -> None:
+    """What makes a depth map impossible should not be found out after hours of tests."""
+    from prune.analysis.depth_map import check_count
+
+    check_count(sum(len(domain.documents) for domain in first.values()))
     for (name, a), b in zip(first.items(), second.values(), strict=True):
         pairs = itertools.zip_longest(a.documents, b.documents)
         if any(x is None or y is None or x.input_ids != y.input_ids for x, y in pairs):

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -284,6 +285,24 @@ def test_bad_input_is_an_error_that_names_the_cure() -> None:
     model.model.layers = torch.nn.ModuleList()
     with pytest.raises(PruneError, match="no stack of decoder layers"):
         analyze(model, data)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"measure": ["skp"]}, "unknown measure 'skp'"),
+        ({"measure": []}, "--measure is empty"),
+        ({"first_token": "maybe"}, "--first_token"),
+        ({"swap_distances": (0,)}, "--swap_distances '0'"),
+        ({"measure": ["skip"], "stream": True}, "not with --stream"),
+    ],
+)
+def test_wrong_options_are_found_before_the_model_is_loaded(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "d.txt").write_text("Once upon a time there was a dog.")
+    with pytest.raises(UsageError, match=message):
+        prune.analyze("embedded", tmp_path / "out", data={"d": str(tmp_path / "d.txt")}, dry_run=True, **options)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ One document at a time, batch 1, no padding, no cache; nothing is restarted and 
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -352,3 +353,18 @@ def test_inserted_layers_come_first_by_every_effect() -> None:
             assert (analysis[f"future_effect/{part}/{statistic}"][-1] == 0).all()
     assert set(np.argsort(analysis["swap_effect/kl"])[:5].tolist()) == {1, 4, 7, 10, 13}
     assert set(np.argsort(analysis["swap_effect/by_3/kl"])[-4:].tolist()) == {0, 3, 6, 9}
+
+
+def test_documents_too_short_for_a_future_are_counted() -> None:
+    short = domains({"pairs": (2, 2), "mixed": (2, 9)})
+    short["pairs"] = replace(
+        short["pairs"], documents=tuple(replace(d, answer_start=1) for d in short["pairs"].documents)
+    )
+    short["mixed"] = replace(short["mixed"], documents=short["mixed"].documents[1:] + short["pairs"].documents[:1])
+    found = analyze(tiny("llama"), short, measures=("future",), first_token="keep", bootstrap=10)
+    said = [line for line in found.info["warnings"] if "future effects" in line]
+    assert [line.split(" have")[0] for line in said] == ["pairs: 2 of 2 documents", "mixed: 1 of 2 documents"]
+    assert "by_domain/pairs/future_effect/layer/mean" not in found.measurements
+    assert "by_domain/mixed/future_effect/layer/mean" in found.measurements
+    drop = analyze(tiny("llama"), short, measures=("future",), bootstrap=10)
+    assert not any("future effects" in line for line in drop.info["warnings"])

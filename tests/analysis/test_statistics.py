@@ -77,3 +77,16 @@ def test_one_document_of_a_domain_leaves_all_domains_without_an_interval() -> No
     (_, _, one), (_, _, many) = domain(np.random.default_rng(2), 1), domain(np.random.default_rng(3), 9)
     assert "plain.lo" not in summarise([one, many], 50, seed=0)
     assert "plain.lo" in summarise([many], 50, seed=0)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    """Documents of unequal length and skewed figures, 40 at a time: the percentile bootstrap covers 90 to 97 %."""
+    random, truth, covered = np.random.default_rng(7), np.exp(0.5**2 / 2), []
+    for trial in range(300):
+        lengths = random.integers(5, 50, 40) * 1.0
+        values = random.lognormal(0, 0.5, (40, 5))
+        records = Records(40)
+        records.add("figure", range(40), values * lengths[:, None], lengths)
+        found = summarise([records], 200, seed=trial)
+        covered.append((found["figure.lo"] <= truth) & (truth <= found["figure.hi"]))
+    assert 0.90 <= np.mean(covered) <= 0.97
