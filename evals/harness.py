@@ -123,11 +123,7 @@ def run_tasks(
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "unsafe": confirm_run_unsafe_code,
     }
-    cache = None
-    if cache_dir:
-        options = {"backend": backend, **(model_args or {})}
-        digest = fingerprint(model, tokenizer) if backend == "hf" else directory_fingerprint(Path(model), options)
-        cache = FinishedTasks(cache_dir, digest)
+    cache = FinishedTasks(cache_dir, _identity(model, tokenizer, backend, model_args)) if cache_dir else None
     results = Results()
     results.notes = found.notes
     usage_errors = []
@@ -150,6 +146,13 @@ def run_tasks(
         reasons = "; ".join(sorted(set(results.failures.values())))
         raise usage_errors[0] if usage_errors else EvalError(f"no task could be evaluated: {reasons}")
     return results
+
+
+def _identity(model: Any, tokenizer: Any, backend: str, model_args: Mapping[str, Any] | None) -> str:
+    """What the cache knows a model by: all that its answers depend on."""
+    if backend == "hf":
+        return fingerprint(model, tokenizer)
+    return directory_fingerprint(Path(model), {"backend": backend, **(model_args or {})})
 
 
 def _score(

@@ -122,23 +122,26 @@ def make_suite(content: dict[str, Any], *, base: Path, source: str) -> Suite:
     Raises:
         EvalUsageError: a field is wrong (named).
     """
-    from evals.own_items import OwnItems
-
+    entries = content.get("tasks")
+    if isinstance(entries, list):
+        tasks = [_task_fields(entry, base, f"{source}: tasks.{index}") for index, entry in enumerate(entries)]
+        content = {**content, "tasks": tasks}
     try:
-        entries = content.get("tasks")
-        if isinstance(entries, list):
-            tasks = []
-            for index, entry in enumerate(entries):
-                if isinstance(entry, dict) and "jsonl" in entry:
-                    try:
-                        entry = OwnItems(**entry).task_fields(base)
-                    except ValidationError as error:
-                        raise EvalUsageError(f"{source}: tasks.{index}.{_first(error)}") from error
-                tasks.append(entry)
-            content = {**content, "tasks": tasks}
         return Suite(**content)
     except ValidationError as error:
         raise EvalUsageError(f"{source}: {_first(error)}") from error
+
+
+def _task_fields(entry: Any, base: Path, source: str) -> Any:
+    """An entry of a suite's list of tasks, with its own items read if it names any."""
+    from evals.own_items import OwnItems
+
+    if not isinstance(entry, dict) or "jsonl" not in entry:
+        return entry
+    try:
+        return OwnItems(**entry).task_fields(base)
+    except ValidationError as error:
+        raise EvalUsageError(f"{source}.{_first(error)}") from error
 
 
 def _first(error: ValidationError) -> str:

@@ -36,6 +36,7 @@ from prune.wording import Message, Words, message
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence, SuiteEvidence, TaskEvidence
+    from prune.analysis.result import Analysis
     from prune.planning.plan import Plan
 
 
@@ -58,7 +59,6 @@ def assemble(
         UsageError: the directory holds no finished run.
     """
     from prune.analysis.result import Analysis
-    from prune.planning.plan import Plan
 
     for name in ("recipe.yaml", "state.json", "analysis", "plans", "evidence/gate"):
         if not (root / name).exists():
@@ -67,7 +67,6 @@ def assemble(
     if vllm_bench:
         recipe = recipe.model_copy(update={"cost": recipe.cost.model_copy(update={"vllm_bench": dict(vllm_bench)})})
     analysis = Analysis.load(root / "analysis")
-    plans = {depth: Plan.load(root / "plans" / f"{depth}.json") for depth in recipe.plan.depths}
     judged = read_judged(root)
     if choice is None:
         options = recipe.export
@@ -88,17 +87,7 @@ def assemble(
         candidates=candidates,
         exported=_exported(choice, recipe, suites_of(judged)),
         analysis=AnalysisView.from_analysis(analysis),
-        plans=[
-            PlanSummary(
-                num_layers=depth,
-                drop=plan.drop,
-                order=plan.order,
-                criterion=plan.criterion,
-                strategy=plan.strategy,
-                scores=plan.scores,
-            )
-            for depth, plan in sorted(plans.items(), reverse=True)
-        ],
+        plans=[_plan_summary(root, depth) for depth in sorted(recipe.plan.depths, reverse=True)],
         cost=cost_summary(shown, speeds, recipe),
         drafts=[_draft(suite, trial) for suite, trial in drafts.items()],
         not_measured=[
@@ -108,15 +97,7 @@ def assemble(
             *_untried(recipe, judged, drafts),
         ],
         recipe=(root / "recipe.yaml").read_text(encoding="utf8"),
-        provenance={
-            "model": recipe.model,
-            "revision": recipe.revision,
-            "hashes": analysis.info.get("hashes"),
-            "data": analysis.info.get("data"),
-            "seed": recipe.seed,
-            "versions": library_versions(),
-            **({"stages_done_in_this_process": redone} if redone is not None else {}),
-        },
+        provenance=_provenance(recipe, analysis, redone),
         durations={name: stage["seconds"] for name, stage in _read(root / "state.json")["stages"].items()},
     )
 
@@ -134,6 +115,32 @@ def read_judged(root: Path) -> dict[CandidateKey, Evidence]:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf8"))
+
+
+def _plan_summary(root: Path, depth: int) -> PlanSummary:
+    from prune.planning.plan import Plan
+
+    plan = Plan.load(root / "plans" / f"{depth}.json")
+    return PlanSummary(
+        num_layers=depth,
+        drop=plan.drop,
+        order=plan.order,
+        criterion=plan.criterion,
+        strategy=plan.strategy,
+        scores=plan.scores,
+    )
+
+
+def _provenance(recipe: Recipe, analysis: Analysis, redone: list[str] | None) -> dict[str, Any]:
+    return {
+        "model": recipe.model,
+        "revision": recipe.revision,
+        "hashes": analysis.info.get("hashes"),
+        "data": analysis.info.get("data"),
+        "seed": recipe.seed,
+        "versions": library_versions(),
+        **({"stages_done_in_this_process": redone} if redone is not None else {}),
+    }
 
 
 def _original(root: Path, judged: dict[CandidateKey, Evidence], depth: int) -> Candidate:

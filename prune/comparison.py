@@ -7,7 +7,7 @@ A checkpoint is on the Pareto front when no other is at least as good and as che
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ from prune.wording import Message, Text
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
-    from evals.records import TaskResult
     from prune.analysis.result import Analysis
 
 
@@ -131,8 +130,3 @@ def mark_pareto(models: Sequence[Compared]) -> None:
             other_quality >= quality and other_cost <= cost and (other_quality > quality or other_cost < cost)
             for _, other_quality, other_cost in points
         )
-
-
-def shared_tasks(results: Mapping[str, Mapping[str, TaskResult]]) -> set[str]:
-    """Tasks that were finished on every checkpoint."""
-    return set.intersection(*(set(found) for found in results.values()))

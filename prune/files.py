@@ -16,10 +16,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prune.errors import PruneError, UsageError
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Model = TypeVar("Model", bound="BaseModel")
 CHUNK = 1 << 20
 BUSY = "{}: another process is writing it; wait for it, or give -o another directory"
 
@@ -58,6 +62,30 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically, indented, with a final newline; non-finite numbers are refused."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json_as(kind: type[Model], path: Path, *, name: str, writer: str) -> Model:
+    """Read a JSON file and check every field.
+
+    Args:
+        name: what messages call such a file.
+        writer: what messages say of where one comes from.
+
+    Raises:
+        UsageError: missing file, not JSON, or a field that is wrong (named).
+    """
+    from pydantic import ValidationError
+
+    if not path.is_file():
+        raise UsageError(f"{path}: no such {name}; {writer}")
+    try:
+        return kind.model_validate(json.loads(path.read_text(encoding="utf8")))
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}: not JSON ({error.msg} at line {error.lineno})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or name
+        raise UsageError(f"{path}: {where}: {first['msg']}") from None
 
 
 def refuse_non_empty(target: Path, flag: str = "-o") -> None:

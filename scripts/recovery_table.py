@@ -13,6 +13,8 @@ its own, so that its peak memory is its own, and is kept in the results file: a 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -255,7 +257,39 @@ def _mean(group: list[dict[str, Any]], key: str, form: str) -> str:
     return form.format(statistics.mean(values)) if values else "-"
 
 
+def measure(options: argparse.Namespace, known: dict[str, Any]) -> list[dict[str, Any]]:
+    """All rows, those that the file lacks measured now; each is written as soon as it is there."""
+    changes = {k: v for k in ("max_steps", "learning_rate") if (v := getattr(options, k)) is not None}
+    identity = {
+        "model": sha256_file(MODEL / "model.safetensors"),
+        "recipe": yaml.safe_load(RECIPE.read_text()),
+        "changes": changes,
+        "limit": options.limit,
+    }
+    if known and known["identity"] != identity:
+        raise SystemExit(f"{options.output} is of another model or other settings; give -o a new file")
+    rows = known.get("rows", [])
+    done = {(row["depth"], row["method"], row["seed"]) for row in rows}
+    folder = options.output.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(folder, options.limit)
+    depths, seeds = ([int(n) for n in text.split(",")] for text in (options.depths, options.seeds))
+    bench.make_plans(depths)
+    methods = options.methods.split(";") if options.methods else list(METHODS)
+    for seed, depth, method in itertools.product(seeds, depths, methods):
+        same_for_all_seeds = METHODS[method] is None
+        if (depth, method, seed) in done or (same_for_all_seeds and seed != seeds[0]):
+            continue
+        row = in_a_process(functools.partial(bench.run, depth, method, seed, changes))
+        rows.append(row)
+        write_json(options.output, {"identity": identity, "rows": rows})
+        shown = {k: row.get(k) for k in ("depth", "method", "seed", "seconds", "held_out")}
+        print(json.dumps(shown), flush=True)
+    return rows
+
+
 def main() -> None:
+    """Measure what is missing, unless `--show`, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--depths", default="12,10")
@@ -269,34 +303,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning)
     known = json.loads(options.output.read_text(encoding="utf8")) if options.output.is_file() else {}
-    if not options.show:
-        changes = {k: v for k in ("max_steps", "learning_rate") if (v := getattr(options, k)) is not None}
-        identity = {"model": sha256_file(MODEL / "model.safetensors"), "recipe": yaml.safe_load(RECIPE.read_text()),
-                    "changes": changes, "limit": options.limit}  # fmt: skip
-        if known and known["identity"] != identity:
-            raise SystemExit(f"{options.output} is of another model or other settings; give -o a new file")
-        known = known or {"identity": identity, "rows": []}
-        folder = options.output.with_suffix("")
-        folder.mkdir(parents=True, exist_ok=True)
-        bench = Bench(folder, options.limit)
-        depths = [int(d) for d in options.depths.split(",")]
-        bench.make_plans(depths)
-        methods = options.methods.split(";") if options.methods else list(METHODS)
-        for seed in map(int, options.seeds.split(",")):
-            for depth in depths:
-                for method in methods:
-                    if any((r["depth"], r["method"], r["seed"]) == (depth, method, seed) for r in known["rows"]):
-                        continue
-                    if METHODS[method] is None and seed != int(options.seeds.split(",")[0]):
-                        continue  # nothing random in it
-                    row = in_a_process(lambda d=depth, m=method, s=seed: bench.run(d, m, s, changes))
-                    known["rows"].append(row)
-                    write_json(options.output, known)
-                    print(
-                        json.dumps({k: row.get(k) for k in ("depth", "method", "seed", "seconds", "held_out")}),
-                        flush=True,
-                    )
-    print(table(known["rows"]))
+    print(table(known.get("rows", []) if options.show else measure(options, known)))
 
 
 if __name__ == "__main__":

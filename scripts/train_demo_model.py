@@ -251,7 +251,110 @@ def read_stories(path: Path) -> list[str]:
     return [s.strip() for s in path.read_text(encoding="utf8").split(END) if s.strip()]
 
 
+def start(args: argparse.Namespace, stories: list[str]) -> tuple[PreTrainedTokenizerFast, Qwen3ForCausalLM]:
+    """Tokenizer and model before the first step; a resumed run must not learn another vocabulary."""
+    if (args.output_dir / "training.pt").exists():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.output_dir)
+    else:
+        if args.init:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(args.init)
+        else:
+            tokenizer = train_tokenizer(stories, args.vocab_size)
+        tokenizer.save_pretrained(args.output_dir)
+    if args.init:
+        model = Qwen3ForCausalLM.from_pretrained(args.init, dtype=torch.float32)
+    else:
+        model = Qwen3ForCausalLM(config_for(tokenizer))
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}", flush=True)
+    return tokenizer, model
+
+
+class Training:
+    """The model and its optimisers, with what a killed run goes on from: weights, moments, steps and seconds.
+
+    Attributes:
+        step: optimiser steps done, those before a kill included.
+        spent: seconds of the runs before this one.
+    """
+
+    def __init__(self, model: Qwen3ForCausalLM, learning_rate: float, file: Path) -> None:
+        matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
+        others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
+        self.model, self.file = model, file
+        self.optimizers = [
+            Muon(matrices, lr=learning_rate, weight_decay=0.05),
+            torch.optim.AdamW(others, lr=learning_rate / 3, betas=(0.9, 0.98), weight_decay=0.0),
+        ]
+        self.rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        self.step, self.spent = 0, 0.0
+        if file.exists():
+            state = torch.load(file, weights_only=True)
+            model.load_state_dict(state["model"])
+            for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(kept)
+            self.step, self.spent = state["step"], state["seconds"]
+            print(f"resumed at step {self.step}", flush=True)
+
+    def save(self, seconds: float) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "seconds": seconds,
+        }
+        torch.save(state, self.file.with_suffix(".tmp"))
+        self.file.with_suffix(".tmp").replace(self.file)
+
+    def take_step(self, batches: Batches, done: float) -> list[float]:
+        """One optimiser step, with the share `done` of the time behind it; the loss of each family."""
+        factor = min(1.0, (self.step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * factor
+        losses = []
+        for weight, (ids, labels) in zip(WEIGHTS, batches.step(), strict=True):
+            loss = loss_of(self.model, ids, labels)
+            (loss * weight).backward()
+            losses.append(loss.item())
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.model.zero_grad(set_to_none=True)
+        self.step += 1
+        return losses
+
+
+def train(
+    training: Training, batches: Batches, tokenizer: PreTrainedTokenizerFast, held_out: list[str], minutes: float
+) -> None:
+    """Steps until the time is up; every 50 are reported, every 200 are measured and saved."""
+    first, began, running = training.step, time.time(), []
+    training.model.train()
+    while (elapsed := training.spent + time.time() - began) < 60 * minutes:
+        running.append(training.take_step(batches, elapsed / 60 / minutes))
+        if training.step % 50 == 0:
+            means = [sum(losses) / len(losses) for losses in zip(*running, strict=True)]
+            shown = "  ".join(f"{name} {mean:.4f}" for name, mean in zip(SHAPES, means, strict=True))
+            pace = (time.time() - began) / (training.step - first)
+            print(f"step {training.step}  {shown}  {pace:.2f} s/step", flush=True)
+            running = []
+        if training.step % 200 == 0:
+            print(json.dumps(evaluate(training.model, tokenizer, held_out[:8], 100)), flush=True)
+            training.save(training.spent + time.time() - began)
+
+
+def write_rounded(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, held_out: list[str], directory: Path
+) -> dict[str, float]:
+    """Write the model in bfloat16, and measure what was written."""
+    final = Qwen3ForCausalLM(config_for(tokenizer))
+    final.load_state_dict(model.state_dict())
+    final.to(torch.bfloat16).save_pretrained(directory)
+    rounded = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    return evaluate(rounded, tokenizer, held_out, 1000)
+
+
 def main() -> None:
+    """Train, or go on training, until the time is up; write the model and its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stories", type=Path, required=True, help="training stories, separated by <|endoftext|>")
     parser.add_argument("--eval_stories", type=Path, required=True, help="held-out stories, for bits per byte")
@@ -266,81 +369,15 @@ def main() -> None:
     torch.manual_seed(args.seed)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     stories, held_out = read_stories(args.stories), read_stories(args.eval_stories)
-
-    if (args.output_dir / "training.pt").exists():  # a resumed run must not learn another vocabulary
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.output_dir)
-    else:
-        known = args.init is not None
-        tokenizer = (
-            PreTrainedTokenizerFast.from_pretrained(args.init) if known else train_tokenizer(stories, args.vocab_size)
-        )
-        tokenizer.save_pretrained(args.output_dir)
-    model = (
-        Qwen3ForCausalLM.from_pretrained(args.init, dtype=torch.float32)
-        if args.init
-        else Qwen3ForCausalLM(config_for(tokenizer))
-    )
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}", flush=True)
+    tokenizer, model = start(args, stories)
     if args.compile:
         for layer in model.model.layers:
             layer.compile()
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
-    others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
-    optimizers = [
-        Muon(matrices, lr=args.learning_rate, weight_decay=0.05),
-        torch.optim.AdamW(others, lr=args.learning_rate / 3, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-    bases = [o.param_groups[0]["lr"] for o in optimizers]
-    state_file, first, spent = args.output_dir / "training.pt", 0, 0.0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        model.load_state_dict(state["model"])
-        for o, s in zip(optimizers, state["optimizers"], strict=True):
-            o.load_state_dict(s)
-        first, spent = state["step"], state["seconds"]
-        print(f"resumed at step {first}", flush=True)
-    batches = Batches(tokenizer, stories, args.seed + first)
-    began, running = time.time(), [0.0] * 4
-    model.train()
-    step = first
-    while (elapsed := spent + time.time() - began) < 60 * args.minutes:
-        factor = min(1.0, (step + 1) / 100) * (
-            0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * elapsed / 60 / args.minutes))
-        )
-        for optimizer, base in zip(optimizers, bases, strict=True):
-            optimizer.param_groups[0]["lr"] = base * factor
-        for i, (ids, labels) in enumerate(batches.step()):
-            loss = loss_of(model, ids, labels)
-            (loss * WEIGHTS[i]).backward()
-            running[i] += loss.item()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        model.zero_grad(set_to_none=True)
-        step += 1
-        if step % 50 == 0:
-            losses = "  ".join(f"{name} {r / 50:.4f}" for name, r in zip(SHAPES, running, strict=True))
-            print(f"step {step}  {losses}  {(time.time() - began) / (step - first):.2f} s/step", flush=True)
-            running = [0.0] * 4
-        if step % 200 == 0:
-            print(json.dumps(evaluate(model, tokenizer, held_out[:8], 100)), flush=True)
-            state = {
-                "model": model.state_dict(),
-                "optimizers": [o.state_dict() for o in optimizers],
-                "step": step,
-                "seconds": spent + time.time() - began,
-            }
-            torch.save(state, state_file.with_suffix(".tmp"))
-            state_file.with_suffix(".tmp").replace(state_file)
-
-    final = Qwen3ForCausalLM(config_for(tokenizer))
-    final.load_state_dict(model.state_dict())
-    final.to(torch.bfloat16).save_pretrained(args.output_dir)
-    rounded = AutoModelForCausalLM.from_pretrained(args.output_dir, dtype=torch.float32)
-    figures = evaluate(rounded, tokenizer, held_out, 1000)
-    (args.output_dir / "training.json").write_text(
-        json.dumps({"steps": step, "minutes": args.minutes, "seed": args.seed, "held_out": figures}, indent=2) + "\n"
-    )
+    training = Training(model, args.learning_rate, args.output_dir / "training.pt")
+    train(training, Batches(tokenizer, stories, args.seed + training.step), tokenizer, held_out, args.minutes)
+    figures = write_rounded(model, tokenizer, held_out, args.output_dir)
+    record = {"steps": training.step, "minutes": args.minutes, "seed": args.seed, "held_out": figures}
+    (args.output_dir / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
 
 

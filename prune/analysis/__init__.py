@@ -59,7 +59,7 @@ def analyze(
         streaming: walk `streaming.model` (whose `model` must be `model`) layer by layer; in memory if None.
 
     Returns:
-        Arrays under the keys and in the shapes of DESIGN section 9, with intervals, overall and per domain.
+        Arrays under the keys and in the shapes of README.md, with intervals, overall and per domain.
 
     Raises:
         UsageError: unknown measure or first-token rule, or no domains.

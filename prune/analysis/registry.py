@@ -21,48 +21,30 @@ class Measure:
     Attributes:
         module: holds `measure(clean, records)`; measures of one module share their runs of the layers and look at
             `clean.rules.wanted`.
-        help: what it gives, in one line.
         sublayers: it needs attention's and MLP's contributions.
         parts: it needs them kept for the whole batch.
     """
 
     module: str
-    help: str
     sublayers: bool = False
     parts: bool = False
 
 
 MEASURES = {
-    "contributions": Measure(
-        "prune.analysis.contributions",
-        "what attention, MLP and layer add: size, direction, Block Influence, share of the final stream",
-        sublayers=True,
-    ),
-    "angular": Measure("prune.analysis.angular", "angle between the streams at any two depths"),
-    "lens": Measure("prune.analysis.lens", "logit lens: how near the final prediction the stream is at every depth"),
-    "width": Measure("prune.analysis.width", "directions of the stream in use at every depth", sublayers=True),
-    "dnll": Measure("prune.analysis.removals", "what leaving out each layer does to the predictions"),
-    "sublayer_dnll": Measure(
-        "prune.analysis.removals", "the same for attention and for MLP alone", sublayers=True, parts=True
-    ),
-    "skip": Measure(
-        "prune.analysis.removals",
-        "what leaving out each layer, attention or MLP does to what every later layer adds",
-        sublayers=True,
-        parts=True,
-    ),
-    "local": Measure(
-        "prune.analysis.local", "the same, each later layer seeing its own input without it", sublayers=True, parts=True
-    ),
-    "future": Measure(
-        "prune.analysis.future", "skip effects of earlier tokens on later ones", sublayers=True, parts=True
-    ),
-    "swap": Measure("prune.analysis.swap", "what exchanging neighbouring layers does to the predictions"),
-    "erasure": Measure("prune.analysis.erasure", "which part of the prompt completions still need at each depth"),
-    "integrated_gradients": Measure(
-        "prune.analysis.gradients", "what each part of the prompt contributes to the completion at each depth"
-    ),
+    "contributions": Measure("prune.analysis.contributions", sublayers=True),
+    "angular": Measure("prune.analysis.angular"),
+    "lens": Measure("prune.analysis.lens"),
+    "width": Measure("prune.analysis.width", sublayers=True),
+    "dnll": Measure("prune.analysis.removals"),
+    "sublayer_dnll": Measure("prune.analysis.removals", sublayers=True, parts=True),
+    "skip": Measure("prune.analysis.removals", sublayers=True, parts=True),
+    "local": Measure("prune.analysis.local", sublayers=True, parts=True),
+    "future": Measure("prune.analysis.future", sublayers=True, parts=True),
+    "swap": Measure("prune.analysis.swap"),
+    "erasure": Measure("prune.analysis.erasure"),
+    "integrated_gradients": Measure("prune.analysis.gradients"),
 }
+"""What each one gives is defined in README.md."""
 
 ON_PROMPTS = ("erasure", "integrated_gradients")
 """Measures of documents with a prompt and a completion; the costliest, so in no group but `prompts`."""

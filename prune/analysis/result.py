@@ -1,6 +1,6 @@
 """The result of an analysis: named arrays plus a readable sidecar.
 
-`measurements.safetensors` holds float32 arrays under the keys of DESIGN section 9 (`name[/part][/statistic]`, a second
+`measurements.safetensors` holds float32 arrays under the keys of README.md (`name[/part][/statistic]`, a second
 group under `by_domain/NAME/...`, interval ends under the same key with `.lo` / `.hi`); `analysis.json` holds the rest.
 What was not measured is absent, never zero.
 """
@@ -25,7 +25,7 @@ class Analysis:
     Attributes:
         info: JSON-serialisable: `model`, `revision`, `num_layers`, `hashes`, `data`, `seed`, `versions`, `scalars`,
             `phase_changes`, `stability`, `warnings`.
-        measurements: key -> float32 array; shapes as in DESIGN section 9.
+        measurements: key -> float32 array; shapes as in README.md.
     """
 
     info: dict[str, Any]

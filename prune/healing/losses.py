@@ -62,16 +62,6 @@ def next_token_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor
     return token_losses(logits, targets).total
 
 
-def distillation_loss(
-    student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0
-) -> torch.Tensor:
-    """Sum over N positions of T² · KL(softmax(teacher/T) || softmax(student/T)). Shapes [N, V]."""
-    targets = torch.zeros(len(student_logits), dtype=torch.long, device=student_logits.device)
-    return token_losses(
-        student_logits, targets, teacher_logits, next_token_weight=0.0, distill_weight=1.0, temperature=temperature
-    ).total
-
-
 def residual_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Sum over N tokens of ‖student - teacher‖² / ‖teacher‖², in float32. Shapes [N, d]."""
     teacher = teacher.float()  # [N, d]

@@ -47,13 +47,6 @@ class Contribution:
     mlp: torch.Tensor | None
     parallel: bool
 
-    @property
-    def before_mlp(self) -> torch.Tensor:
-        """[B, T, d] the stream that the MLP's contribution is measured against."""
-        if self.parallel or self.attn is None:
-            return self.resid_pre.float()
-        return self.resid_pre.float() + self.attn
-
 
 @dataclass(frozen=True)
 class Rule:

@@ -69,12 +69,7 @@ def check_dropped(drop: Sequence[int], protected: frozenset[int], num_layers: in
     """
     if not drop:
         raise UsageError("--drop_layers: name at least one layer")
-    for layer in drop:
-        if not 0 <= layer < num_layers:
-            raise UsageError(f"--drop_layers {layer}: the model has layers 0..{num_layers - 1}")
-    if len(set(drop)) < len(drop):
-        twice = next(layer for i, layer in enumerate(drop) if layer in drop[:i])
-        raise UsageError(f"--drop_layers: {twice} is listed twice")
+    _check_list(drop, num_layers, "--drop_layers")
     if both := sorted(protected.intersection(drop)):
         raise UsageError(f"--drop_layers and --protect both name layer {both[0]}: remove it from one of them")
     if len(drop) == num_layers:
@@ -90,17 +85,21 @@ def check_kept(keep: Sequence[int], protected: frozenset[int], num_layers: int) 
     """
     if not keep:
         raise UsageError("--keep_layers: name at least one layer; a model must keep one")
-    for layer in keep:
-        if not 0 <= layer < num_layers:
-            raise UsageError(f"--keep_layers {layer}: the model has layers 0..{num_layers - 1}")
-    if len(set(keep)) < len(keep):
-        twice = next(layer for i, layer in enumerate(keep) if layer in keep[:i])
-        raise UsageError(f"--keep_layers: {twice} is listed twice")
+    _check_list(keep, num_layers, "--keep_layers")
     if missing := sorted(protected.difference(keep)):
         raise UsageError(f"--keep_layers leaves out layer {missing[0]}, which --protect names: add it, or unprotect it")
     if len(keep) == num_layers:
         raise UsageError(f"--keep_layers: all {num_layers} layers would stay; leave at least one out")
     return tuple(layer for layer in range(num_layers) if layer not in set(keep))
+
+
+def _check_list(layers: Sequence[int], num_layers: int, flag: str) -> None:
+    for layer in layers:
+        if not 0 <= layer < num_layers:
+            raise UsageError(f"{flag} {layer}: the model has layers 0..{num_layers - 1}")
+    if len(set(layers)) < len(layers):
+        twice = next(layer for i, layer in enumerate(layers) if layer in layers[:i])
+        raise UsageError(f"{flag}: {twice} is listed twice")
 
 
 def check_depth(depth: int, protected: frozenset[int], num_layers: int, flag: str) -> int:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from prune.errors import UsageError
-from prune.files import write_json
+from prune.files import read_json_as, write_json
 
 
 class Plan(BaseModel):
-    """A decision about depth; `plan.json` on disk (DESIGN section 9).
+    """A decision about depth; `plan.json` on disk.
 
     Attributes:
         source: the model's directory or id.
@@ -68,13 +66,4 @@ class Plan(BaseModel):
         Raises:
             UsageError: missing file, not JSON, or a field that is wrong (named).
         """
-        if not path.is_file():
-            raise UsageError(f"{path}: no such plan; `prune plan` writes one")
-        try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf8")))
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{path}: not JSON ({error.msg} at line {error.lineno})") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "plan"
-            raise UsageError(f"{path}: {where}: {first['msg']}") from None
+        return read_json_as(cls, path, name="plan", writer="`prune plan` writes one")

@@ -8,15 +8,13 @@ absent, never zero. Non-finite numbers become None, since JSON has none.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from prune.errors import UsageError
-from prune.files import write_json
+from prune.files import read_json_as, write_json
 from prune.secrets import without_secrets
 from prune.wording import Message, Text, Words
 
@@ -368,13 +366,4 @@ class ReportData(_Part):
         Raises:
             UsageError: missing file, not JSON, or a field that is wrong (named).
         """
-        if not path.is_file():
-            raise UsageError(f"{path}: no such report data; `prune run` writes report.json into the run directory")
-        try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf8")))
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{path}: not JSON ({error.msg} at line {error.lineno})") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "report"
-            raise UsageError(f"{path}: {where}: {first['msg']}") from None
+        return read_json_as(cls, path, name="report data", writer="`prune run` writes it into the run directory")

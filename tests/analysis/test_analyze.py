@@ -76,7 +76,7 @@ def cos(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def naive(model: torch.nn.Module, documents: tuple[Document, ...]) -> Figures:
-    """The formulas of DESIGN section 2, read literally: mean over the tokens of all documents."""
+    """The formulas of prune/analysis/README.md, read literally: mean over the tokens of all documents."""
     parallel = hasattr(model, "gpt_neox")
     scale = getattr(model.config, "residual_multiplier", 1.0)
     tokens: dict[str, list[torch.Tensor]] = {}  # key -> per document [n, ...]
