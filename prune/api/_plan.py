@@ -67,6 +67,7 @@ def plan(
     """
     from prune.analysis.result import Analysis
     from prune.planning import frontier, planner
+    from prune.planning.budget import check_protected
     from prune.planning.registry import Tuning
     from prune.surgery.layers import parse_layers
 
@@ -102,7 +103,8 @@ def plan(
         if not dry_run:
             result.save(target)
         return result
-    depths = frontier.depths(found.num_layers, len(set(protected)), budgets)
+    must_stay = check_protected(protected, found.num_layers)
+    depths = frontier.depths(found.num_layers, len(must_stay), budgets)
     swept = frontier.Frontier.of(planner.sweep(depths=depths, **request))
     if not dry_run:
         from prune.reporting.frontier import save_frontier

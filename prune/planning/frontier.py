@@ -29,11 +29,12 @@ def depths(num_layers: int, protected: int, budgets: Mapping[str, Any]) -> list[
     if budgets.get("num_layers") is not None:
         end = int(budgets["num_layers"])
     else:
-        fraction = float(budgets.get("drop_fraction") or 0.5)
+        stated = budgets.get("drop_fraction")
+        fraction = 0.5 if stated is None else float(stated)
         if not 0 < fraction < 1:
             raise UsageError(f"--drop_fraction {fraction}: give a number above 0 and below 1")
         end = max(1, num_layers - int(fraction * num_layers + 0.5))
-        if budgets.get("drop_fraction") is None:
+        if stated is None:
             end = max(end, protected)
     if not 1 <= end < num_layers:
         raise UsageError(f"--sweep: ends at {end} layers; the model has {num_layers}, so give 1 to {num_layers - 1}")

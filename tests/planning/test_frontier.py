@@ -86,9 +86,16 @@ def test_the_analysis_alone_plans_again_without_the_model(analysed, monkeypatch)
         ({"target_params": 5}, "--sweep ends at"),
         ({"num_layers": 16}, "--sweep: ends at 16"),
         ({"num_layers": 0}, "0 lay"),
+        ({"drop_fraction": 0.0}, r"--drop_fraction 0\.0: give a number above 0"),
     ],
 )
 def test_a_sweep_without_an_end_is_refused(analysed, tmp_path, budget, message):
     with pytest.raises(UsageError, match=message):
         prune.plan(analysed, tmp_path / "none", sweep=True, **budget)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_layer_protected_under_two_numbers_counts_once(analysed, tmp_path):
+    options = {"criterion": "block_influence", "sweep": True}
+    frontier = prune.plan(analysed, tmp_path / "swept", protect=[*range(1, 16), -1], **options)
+    assert [plan.drop for plan in frontier.plans] == [[], [0]]
