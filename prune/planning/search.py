@@ -61,7 +61,9 @@ def _problem(
             count = depth - len(keeps[0])
             scores = layer_scores(count)
             return [sum(score for layer, score in enumerate(scores) if layer not in keep) for keep in keeps]
-        values = [_ordered(value) for value in criterion.subset_costs(context, keeps)]
+        values = [_ordered(float(value)) for value in criterion.subset_costs(context, keeps)]
+        if len(values) != len(keeps):
+            raise PruneError(f"--criterion {context.criterion} gives {len(values)} costs for {len(keeps)} subsets")
         for keep, value in zip(keeps, values, strict=True):
             if len(keep) == depth - 1:
                 alone[next(layer for layer in range(depth) if layer not in keep)] = value

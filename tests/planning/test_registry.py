@@ -14,6 +14,9 @@ from prune.planning.registry import Criterion, Step, Strategy
 from tests.planning.small import build
 
 DEEP_FIRST = Criterion("the first layers go", lambda context, removals: [float(i) for i in range(context.num_layers)])
+ONE_COST = Criterion(
+    "one cost, however many subsets", lambda context, removals: [0.0] * 8, lambda context, keeps: [0.0]
+)
 EVERY_OTHER = Strategy("odd layers go", lambda p: iter([Step((1, 3), 0.0)]), free=False)
 
 
@@ -70,3 +73,9 @@ def test_a_broken_entry_point_is_named(installed):
         registry.get_criterion("odd")
     with pytest.raises(UsageError, match="unknown strategy 'gone'"):
         registry.get_strategy("gone")
+
+
+def test_a_criterion_that_answers_for_too_few_subsets_is_named(installed):
+    installed(("prune.criteria", "lazy", "tests.planning.test_registry:ONE_COST"))
+    with pytest.raises(PruneError, match="--criterion lazy gives 1 costs for 8 subsets"):
+        make_plan(source="made", model=build(), criterion="lazy", num_layers=6)
