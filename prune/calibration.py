@@ -7,14 +7,15 @@ than two tokens cannot be predicted: they are excluded and counted.
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.errors import PruneError, UsageError
+from prune.errors import PruneError, UsageError, nearest
 from prune.files import sha256_json
 from prune.rows import FORMS, read_rows
 from prune.wording import Message, message
@@ -119,6 +120,24 @@ def parse_data_flag(value: str) -> tuple[str, str]:
     return name, path
 
 
+def check_weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> dict[str, float]:
+    """One weight for every domain: those given, 0 for the others; equal if None.
+
+    Raises:
+        UsageError: an unknown domain, a negative weight, or nothing above zero.
+    """
+    if weights is None:
+        return dict.fromkeys(names, 1.0)
+    for name, weight in weights.items():
+        if name not in names:
+            raise UsageError(f"--domain_weights: unknown domain {nearest(name, list(names))}")
+        if not (math.isfinite(weight) and weight >= 0):
+            raise UsageError(f"--domain_weights {name}={weight}: a weight is a number of zero or more")
+    if not any(weights.values()):
+        raise UsageError("--domain_weights: at least one weight must be above zero")
+    return {name: float(weights.get(name, 0.0)) for name in names}
+
+
 def load_domain(
     name: str,
     path: str,
@@ -139,10 +158,14 @@ def load_domain(
         seed: of the draw.
 
     Raises:
-        UsageError: the file is missing or of an unknown kind.
+        UsageError: the file is missing or of an unknown kind, or a number that leaves nothing.
         PruneError: the file is empty, a row lacks the columns, or no document has two tokens,
             one of them after its prompt.
     """
+    if seq_length < 2:
+        raise UsageError(f"--seq_length {seq_length}: give 2 or more; the first token of a document is not predicted")
+    if calib_num_samples is not None and calib_num_samples < 1:
+        raise UsageError(f"--calib_num_samples {calib_num_samples}: give 1 or more")
     rows = list(read_rows(name, path))
     if not rows:
         raise PruneError(f"--data {name}={path}: the file holds no documents")
@@ -165,7 +188,8 @@ def load_domain(
 def _document(row: dict[str, Any], tokenizer: Any, seq_length: int, where: str) -> Document:
     difficulty = row.get("difficulty")
     if "input_ids" in row:
-        return Document(tuple(row["input_ids"][:seq_length]), int(row.get("answer_start", 1)), difficulty)
+        # No model predicts the first token, so an answer from there on counts from the second.
+        return Document(tuple(row["input_ids"][:seq_length]), max(1, row.get("answer_start", 1)), difficulty)
     if "messages" in row:
         prompt, whole = chat_ids(row["messages"], tokenizer, where)
         prompt = prompt if len(prompt) < len(whole) else []  # no answer at its end: all of it is text

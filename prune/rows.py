@@ -141,16 +141,19 @@ def _in_one_form(row: Any, where: str) -> dict[str, Any]:
 
 def _check_ids(row: dict[str, Any], where: str) -> None:
     ids = row.get("input_ids", [])
-    if not isinstance(ids, list) or not all(type(token) is int for token in ids):
-        raise PruneError(f"{where}: input_ids is not a list of whole numbers")
-    if type(row.get("answer_start", 1)) is not int:
-        raise PruneError(f"{where}: answer_start {row['answer_start']!r} is not a whole number")
+    if not isinstance(ids, list) or not all(type(token) is int and token >= 0 for token in ids):
+        raise PruneError(f"{where}: input_ids is not a list of whole numbers of zero or more")
+    start = row.get("answer_start", 1)
+    if type(start) is not int or start < 0:
+        raise PruneError(f"{where}: answer_start {start!r} is not a whole number of zero or more")
 
 
 def _check_messages(row: dict[str, Any], where: str) -> None:
     turns = row.get("messages", [])
     if not isinstance(turns, list) or not all(isinstance(turn, dict) and "role" in turn for turn in turns):
         raise PruneError(f"{where}: messages is not a list of objects with role and content")
+    if "messages" in row and not turns:
+        raise PruneError(f"{where}: messages is empty")
 
 
 def _difficulty(row: dict[str, Any], where: str) -> float | None:

@@ -164,3 +164,15 @@ def test_a_domain_named_twice_is_refused(tmp_path):
     path = write(tmp_path, {"text": "a dog"})
     with pytest.raises(UsageError, match="--data math: the domain is named twice"):
         check_files([f"math={path}", f"general={path}", f"math={path}"])
+
+
+def test_an_answer_from_the_first_token_on_counts_from_the_second(tmp_path, tokenizer):
+    path = write(tmp_path, {"input_ids": [5, 6, 7], "answer_start": 0})
+    assert load_domain("a", path, tokenizer).documents[0].answer_start == 1
+
+
+@pytest.mark.parametrize("options", [{"seq_length": -1}, {"seq_length": 1}, {"calib_num_samples": 0}])
+def test_a_number_that_leaves_nothing_is_refused(tmp_path, tokenizer, options):
+    path = write(tmp_path, {"text": "Once upon a time"})
+    with pytest.raises(UsageError, match=rf"--{next(iter(options))} .*: give [12] or more"):
+        load_domain("a", path, tokenizer, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import parse_flag_from_env
@@ -11,9 +12,10 @@ from torch import nn
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_utils import SchedulerType
 
+from prune.analysis.documents import check_documents
 from prune.calibration import Domain
 from prune.errors import PruneError, UsageError
-from prune.healing.data import Split, split_domains
+from prune.healing.data import Split, documents_within, split_domains
 from prune.healing.methods import attach
 from prune.healing.settings import HealSettings
 
@@ -39,12 +41,15 @@ def check_run(
 
     Raises:
         PruneError: a missing teacher or one of another vocabulary; no or too little data.
-        UsageError: a weight of no domain, a schedule or tracker that is not there, or FSDP of version 1.
+        UsageError: a weight of no domain, documents that the model cannot read, a schedule or tracker that is not
+            there, or FSDP of version 1.
     """
     check_teacher(student, teacher, settings)
     check_names(settings)
     if is_sharded() and os.environ.get("FSDP_VERSION") != "2":  # version 1 renames and flattens the parameters
         raise UsageError("FSDP of version 1 is not supported: accelerate launch --use_fsdp --fsdp_version 2 ...")
+    within = {name: replace(d, documents=documents_within(d, settings.max_length)) for name, d in domains.items()}
+    check_documents(student, student.get_input_embeddings(), within)  # type: ignore[operator]
     return split_domains(
         domains,
         domain_weights,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from prune.calibration import Document, Domain
-from prune.errors import PruneError, UsageError, nearest
+from prune.calibration import Document, Domain, check_weights
+from prune.errors import PruneError
 
 IGNORED = -100  # transformers' label of a token that is not predicted
 
@@ -46,14 +46,10 @@ def split_domains(
     """
     if not domains:
         raise PruneError("healing has no training data: give --data NAME=PATH, for example general=stories.txt")
-    weights = _weights(domains, domain_weights)
+    weights = check_weights(domain_weights, list(domains))
     training, held_out = {}, {}
     for name, domain in domains.items():
-        documents = [
-            replace(d, input_ids=d.input_ids[:max_length])
-            for d in domain.documents
-            if d.answer_start < min(len(d.input_ids), max_length)
-        ]
+        documents = documents_within(domain, max_length)
         if len(documents) < 2:
             raise PruneError(
                 f"--data {name}: {len(documents)} of {len(domain.documents)} documents can be trained on (a token to "
@@ -63,21 +59,16 @@ def split_domains(
         count = min(len(documents) - 1, max(1, round(eval_fraction * len(documents))))
         held_out[name] = tuple(documents[i] for i in sorted(order[:count])[:eval_max_documents])
         training[name] = tuple(documents[i] for i in sorted(order[count:]))
-    return Split(training, held_out, weights)
+    return Split(training, held_out, {name: weight / sum(weights.values()) for name, weight in weights.items()})
 
 
-def _weights(domains: Mapping[str, Domain], given: Mapping[str, float] | None) -> dict[str, float]:
-    if given is None:
-        return {name: 1 / len(domains) for name in domains}
-    for name, weight in given.items():
-        if name not in domains:
-            raise UsageError(f"domain_weights: unknown domain {nearest(name, list(domains))}")
-        if weight < 0:
-            raise UsageError(f"domain_weights: {name}={weight} is negative; give 0 or more")
-    total = sum(given.values())
-    if total <= 0:
-        raise UsageError("domain_weights: all weights are 0; give at least one domain a positive weight")
-    return {name: given.get(name, 0.0) / total for name in domains}
+def documents_within(domain: Domain, max_length: int) -> tuple[Document, ...]:
+    """The domain's documents cut to max_length, without those that have no token to predict then."""
+    return tuple(
+        replace(d, input_ids=d.input_ids[:max_length])
+        for d in domain.documents
+        if d.answer_start < min(len(d.input_ids), max_length)
+    )
 
 
 def weighted_stream(split: Split, seed: int) -> Iterator[tuple[str, int]]:

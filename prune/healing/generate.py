@@ -78,9 +78,10 @@ def generate_answers(
         progress: called with answers done and answers in all.
 
     Raises:
-        UsageError: `partial` exists and `resume` is not set.
+        UsageError: `partial` exists and `resume` is not set, or a prompt holds a token id that the model lacks.
         PruneError: `partial` is of other prompts, settings or another model; or nothing remains of the answers.
     """
+    _check_ids(model, prompts)
     copies = [(i, prompt) for i, prompt in enumerate(prompts) for _ in range(settings.num_return_sequences)]
     order = sorted(range(len(copies)), key=lambda i: (-len(copies[i][1].input_ids), i))
     batches = [order[b : b + settings.batch_size] for b in range(0, len(order), settings.batch_size)]
@@ -106,6 +107,16 @@ def generate_answers(
         raise PruneError(f"no answer ended within max_new_tokens {settings.max_new_tokens}: raise it")
     new_tokens = sum(len(row["input_ids"]) - row["answer_start"] for row in every)
     return Answers(kept, sum(not row["finished"] for row in every), new_tokens, resumed)
+
+
+def _check_ids(model: PreTrainedModel, prompts: Sequence[Prompt]) -> None:
+    known = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    for prompt in prompts:
+        if (largest := max(prompt.input_ids)) >= known:
+            raise UsageError(
+                f"--data {prompt.domain}: row {prompt.row + 1} holds token id {largest}, the model knows 0 to "
+                f"{known - 1}: another tokenizer's ids?"
+            )
 
 
 def remove_partial(partial: Path) -> None:

@@ -16,7 +16,7 @@ Method = Literal["lora", "dora", "qlora", "full"]
 class HealSettings(BaseModel):
     """How a pruned model is trained back towards the original."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     method: Method = Field(
         "lora",
@@ -119,7 +119,7 @@ class HealSettings(BaseModel):
 class GenerateSettings(BaseModel):
     """How the original model answers prompts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     max_new_tokens: int = Field(256, ge=1, description="Longest answer, in tokens, its end of text included.")
     num_return_sequences: int = Field(1, ge=1, description="Answers per prompt; more than one needs do_sample.")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prune.errors import PruneError, UsageError, nearest
+from prune.calibration import check_weights
+from prune.errors import PruneError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -180,12 +181,5 @@ def normalised(weights: Mapping[str, float], names: Sequence[str]) -> dict[str, 
     Raises:
         UsageError: an unknown domain, a negative weight, or nothing above zero.
     """
-    for name, weight in weights.items():
-        if name not in names:
-            raise UsageError(f"--domain_weights: unknown domain {nearest(name, list(names))}")
-        if not 0 <= weight < float("inf"):
-            raise UsageError(f"--domain_weights {name}={weight}: a weight is a number of zero or more")
-    total = sum(weights.values())
-    if not total:
-        raise UsageError("--domain_weights: at least one weight must be above zero")
-    return {name: weight / total for name, weight in weights.items() if weight}
+    used = {name: weight for name, weight in check_weights(weights, names).items() if weight}
+    return {name: weight / sum(used.values()) for name, weight in used.items()}

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from prune.calibration import Batch, Domain, batches
-from prune.errors import PruneError, UsageError, nearest
+from prune.calibration import Batch, Domain, batches, check_weights
+from prune.errors import PruneError, UsageError
 from prune.model.anatomy import find_anatomy
 from prune.model.tracing import Walk
 from prune.planning.prefix import Keep, PrefixTree
@@ -328,24 +328,6 @@ class Evaluator:
 
     def _stored_bytes(self) -> int:
         return sum(tree.nbytes for tree in self._trees.values())
-
-
-def check_weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> dict[str, float]:
-    """One weight for every domain: those given, 0 for the others; equal if None.
-
-    Raises:
-        UsageError: an unknown domain, a negative weight, or nothing above zero.
-    """
-    if weights is None:
-        return dict.fromkeys(names, 1.0)
-    for name, weight in weights.items():
-        if name not in names:
-            raise UsageError(f"--domain_weights: unknown domain {nearest(name, list(names))}")
-        if not (math.isfinite(weight) and weight >= 0):
-            raise UsageError(f"--domain_weights {name}={weight}: a weight is a number of zero or more")
-    if not any(weights.values()):
-        raise UsageError("--domain_weights: at least one weight must be above zero")
-    return {name: float(weights.get(name, 0.0)) for name in names}
 
 
 def _mix(values: Mapping[str, Any], weights: Mapping[str, float]) -> Any:

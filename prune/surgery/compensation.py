@@ -24,12 +24,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from prune.calibration import Document, Domain, batches
+from prune.analysis.documents import check_documents
+from prune.calibration import Document, Domain, batches, check_weights
 from prune.errors import PruneError, UsageError, nearest
 from prune.model.anatomy import find_anatomy
 from prune.model.sublayers import SublayerTracer
 from prune.model.tracing import Walk
-from prune.planning.evaluator import check_weights
 from prune.surgery.folding import CannotFoldError, applied, find_seat, fold, observe
 from prune.surgery.least_squares import Form, Map, Moments, cross_validated, identity, squared_error
 
@@ -121,13 +121,14 @@ def compensate(
         pad_token_id: fills short rows; masked everywhere.
 
     Raises:
-        UsageError: an unknown method, too few documents, or bad weights.
+        UsageError: an unknown method, too few documents or ones that the model cannot read, or bad weights.
     """
     if method not in METHODS:
         raise UsageError(f"--method: unknown method {nearest(method, METHODS)}")
     for name, domain in domains.items():
         if len(domain.documents) < PARTS:
             raise UsageError(f"--data {name}: {len(domain.documents)} documents; compensation needs {PARTS} or more")
+    check_documents(model, find_anatomy(model).embedding, domains)
     return _Work(model, keep, domains, method, check_weights(weights, list(domains)), stored, pad_token_id).run()
 
 

@@ -65,7 +65,8 @@ def find_seat(model: nn.Module, walk: Walk, tracer: SublayerTracer, layer: int, 
     """Where the map of a layer goes, found by running it once on `hidden` [B, T, d].
 
     Raises:
-        CannotFoldError: attention and MLP cannot be told apart, or no single weight writes what the MLP adds.
+        CannotFoldError: attention and MLP cannot be told apart, the MLP adds nothing, or no single weight writes what
+            it adds.
     """
     anatomy = tracer.anatomy
     outputs: dict[str, torch.Tensor] = {}
@@ -82,6 +83,8 @@ def find_seat(model: nn.Module, walk: Walk, tracer: SublayerTracer, layer: int, 
         raise CannotFoldError(english(tracer.layouts[layer].reason or message("apart_unknown")))
     real = walk.batch.attention_mask.bool()
     added = contribution.mlp[real].double()  # [N, d]
+    if not added.any():
+        raise CannotFoldError("its MLP adds nothing that a map could change")
     modules = dict(_writers(anatomy, layer))
     prefix = f"{anatomy.layers_path}.{layer}."
     for name, output in reversed(outputs.items()):

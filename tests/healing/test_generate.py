@@ -122,6 +122,9 @@ def test_texts_give_their_first_tokens_as_prompts_and_unfinished_answers_can_be_
         ("", {}, PruneError, "holds no prompts"),
         ('{"answer": "4"}', {}, PruneError, r"row 1 has the columns \['answer'\]"),
         ('{"prompt": ""}', {}, PruneError, "no prompt can be used"),
+        ('{"messages": []}', {}, PruneError, "row 1: messages is empty"),
+        ('{"input_ids": [1, -2, 3], "answer_start": 2}', {}, PruneError, "input_ids is not a list of whole numbers"),
+        ('{"input_ids": [1, 2, 3], "answer_start": -1}', {}, PruneError, "row 1: answer_start -1 is not"),
         ('{"prompt": "a"}', {"max_new_tokens": 512}, PruneError, "leaves no room for max_new_tokens 512"),
         ('{"prompt": "a"}', {"apply_chat_template": True}, UsageError, "no chat template"),
         ('{"prompt": "a"}', {"num_return_sequences": 2}, UsageError, "add do_sample"),
@@ -144,3 +147,12 @@ def test_an_existing_file_is_not_overwritten(prompts, tmp_path):
     with pytest.raises(UsageError, match="exists"):
         prune.generate("embedded", output, data={"math": str(prompts)})
     assert output.read_text() == "mine"
+
+
+def test_a_prompt_of_another_tokenizers_ids_is_refused_and_leaves_nothing(tmp_path):
+    (tmp_path / "p.jsonl").write_text(
+        '{"input_ids": [1, 2, 3], "answer_start": 2}\n{"input_ids": [2048, 1], "answer_start": 1}'
+    )
+    with pytest.raises(UsageError, match="--data a: row 2 holds token id 2048, the model knows 0 to 2047"):
+        prune.generate("embedded", tmp_path / "out.jsonl", data={"a": str(tmp_path / "p.jsonl")})
+    assert [p.name for p in tmp_path.iterdir()] == ["p.jsonl"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from prune.calibration import Document
 from prune.errors import PruneError, UsageError
 from prune.healing.data import Collator, split_domains
 from prune.healing.heal import heal
@@ -19,6 +21,7 @@ from prune.healing.objective import batch_losses
 
 from . import tiny
 
+FOREIGN = replace(tiny.domain(), documents=(Document((1, 2, 3)), Document((1, 64, 3))))
 METHODS = ["lora", "dora", "qlora", "full"]
 TERMS = {
     "next_token": {"next_token_weight": 1, "distill_weight": 0},
@@ -230,8 +233,16 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
         ({}, {"domains": {}}, PruneError, "no training data"),
         ({}, {"domains": {"a": tiny.domain(count=1)}}, PruneError, "healing needs two"),
         ({}, {"domain_weights": {"genral": 1}}, UsageError, "did you mean 'general'"),
-        ({}, {"domain_weights": {"general": -1}}, UsageError, "negative"),
-        ({}, {"domain_weights": {"general": 0}}, UsageError, "all weights are 0"),
+        ({}, {"domain_weights": {"general": -1}}, UsageError, "general=-1: a weight is a number of zero or more"),
+        ({}, {"domain_weights": {"general": math.nan}}, UsageError, "general=nan: a weight is a number"),
+        ({}, {"domain_weights": {"general": math.inf}}, UsageError, "general=inf: a weight is a number"),
+        ({}, {"domain_weights": {"general": 0}}, UsageError, "at least one weight must be above zero"),
+        (
+            {},
+            {"domains": {"a": FOREIGN}},
+            UsageError,
+            "--data a: document 1 holds token id 64, the model knows 0 to 63",
+        ),
         ({}, {"kept_layers": [0, 1]}, PruneError, "give 4 sorted layer numbers"),
         ({"method": "full", "train_layers": [9]}, {}, UsageError, "no layer 9"),
         ({"lora_target_modules": "nothing"}, {}, UsageError, "does not fit this model"),
@@ -252,8 +263,10 @@ def test_a_mistake_is_named_before_training(tmp_path, changes, options, error, m
         {"distill_weight": 0, "next_token_weight": 0},
         {"train_layers": [1]},
         {"method": "full", "train_layers": []},
+        {"learning_rate": math.inf},
+        {"distill_weight": math.inf},
     ],
 )
 def test_contradictory_settings_are_refused(changes):
-    with pytest.raises(ValueError, match=r"nothing to train for|train_layers"):
+    with pytest.raises(ValueError, match=r"nothing to train for|train_layers|finite number"):
         tiny.settings(**changes)

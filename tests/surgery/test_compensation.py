@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -271,6 +272,16 @@ def test_too_few_documents_and_unknown_methods_are_named():
         compensate(build(), (0, 1), documents(count=3))
     with pytest.raises(UsageError, match="did you mean 'linear'"):
         compensate(build(), (0, 1), documents(), method="linar")
+    foreign = {"text": replace(documents()["text"], documents=(Document((1, 2, 10_000)),) * 4)}
+    with pytest.raises(UsageError, match="document 0 holds token id 10000"):
+        compensate(build(), (0, 1), foreign)
+
+
+def test_a_layer_whose_mlp_adds_nothing_is_refused_with_the_reason():
+    model = build()
+    model.model.layers[1].mlp.down_proj.weight.data.zero_()  # as in models that were grown by layers that do nothing
+    (gap,) = compensate(model, (0, 1, 4, 5, 6, 7), documents(model)).gaps
+    assert (gap.kept, gap.reason) == (False, "layer 1 cannot take a map: its MLP adds nothing that a map could change")
 
 
 @pytest.fixture(scope="module")
