@@ -71,10 +71,8 @@ def eval(
         UsageError, PruneError, evals.errors.EvalError: bad input.
     """
     from evals.backend import check_backend, is_first_process
-    from evals.errors import EvalError
-    from evals.gate import judge
     from evals.power import power_messages
-    from evals.suite_choice import check_tasks, choose_suites, with_measured_chance
+    from evals.suite_choice import check_tasks, choose_suites
     from prune.model.loading import model_directory
 
     target = Path(output)
@@ -122,11 +120,7 @@ def eval(
             log.warning("%s", note)
     if not is_first_process():
         return {"suites": {}, "notes": [], "gate_power": []}
-    if not results["baseline"].keys() & results["model"].keys():
-        reasons = {why for found in results.values() for why in found.failures.values()}
-        raise EvalError(f"no task was finished on both models: {'; '.join(sorted(reasons))}")
-    measured = with_measured_chance(suites, results["baseline"])
-    evidence = judge(results["baseline"], results["model"], measured, alpha=alpha, seed=seed)
+    evidence = _judge(results, suites, alpha, seed)
     evidence.original_model, evidence.candidate_model = baseline, model
     _save(evidence, results, target)
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -147,6 +141,18 @@ def _score(
         [task for s in suites for task in s.tasks],
         **options,
     )
+
+
+def _judge(results: Mapping[str, Results], suites: Sequence[Suite], alpha: float, seed: int) -> Evidence:
+    from evals.errors import EvalError
+    from evals.gate import judge
+    from evals.suite_choice import with_measured_chance
+
+    original, candidate = results["baseline"], results["model"]
+    if not original.keys() & candidate.keys():
+        reasons = {why for found in results.values() for why in found.failures.values()}
+        raise EvalError(f"no task was finished on both models: {'; '.join(sorted(reasons))}")
+    return judge(original, candidate, with_measured_chance(suites, original), alpha=alpha, seed=seed)
 
 
 def _save(evidence: Evidence, results: Mapping[str, Results], target: Path) -> None:
