@@ -49,6 +49,9 @@ MEASURES = {
 ON_PROMPTS = ("erasure", "integrated_gradients")
 """Measures of documents with a prompt and a completion; the costliest, so in no group but `prompts`."""
 
+TABLES = ("skip", "local", "future")
+"""Measures of the effect of one layer on another, with a maximum over tokens."""
+
 GROUPS = {
     "default": ("contributions", "angular", "lens", "width", "dnll"),
     "effects": ("dnll", "sublayer_dnll", "skip", "local", "future", "swap"),

@@ -22,7 +22,7 @@ from prune.analysis.future import cut_positions
 from prune.analysis.phases import phase_changes
 from prune.analysis.processes import ALONE, Processes
 from prune.analysis.prompts import SEGMENTS, takes_part
-from prune.analysis.registry import ON_PROMPTS, Measure, modules, select
+from prune.analysis.registry import ON_PROMPTS, TABLES, Measure, modules, select
 from prune.analysis.result import Analysis
 from prune.analysis.stability import stability, too_few_documents
 from prune.analysis.statistics import Records, resampling, summarise
@@ -269,4 +269,7 @@ def _warnings(tracer: SublayerTracer, domains: Mapping[str, Domain], info: Mappi
     found += [message("warn_not_apart", layers=layers, reason=reason) for reason, layers in reasons.values()]
     if tracer.attention_removable is False:
         found.append(message("warn_attention_stays"))
+    coarse = [name for name in TABLES if name in info["options"]["measures"]]
+    if coarse and info["options"]["dtype"] == "torch.bfloat16":
+        found.append(message("warn_coarse_maxima", measures=coarse))
     return [*found, *too_few_documents(info["stability"], sum(len(d.documents) for d in domains.values()))]

@@ -7,7 +7,6 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +16,6 @@ import prune.analysis.run
 from prune.analysis import analyze
 from prune.analysis.future import cut_positions
 from prune.calibration import Document, batches
-from prune.model.anatomy import find_anatomy
-from prune.model.loading import load_model
-from prune.model.sublayers import Rule, SublayerTracer
 
 from .tiny import domains, left_padded, stories, tiny
 
@@ -306,32 +302,6 @@ def test_attention_that_cannot_be_removed_exactly_is_absent_with_a_reason() -> N
     assert {k.split("/")[1] for k in analysis.measurements if k.startswith("skip_effect")} == {"layer", "mlp"}
     assert {k.split("/")[1] for k in analysis.measurements if k.startswith("future_effect")} == {"layer", "mlp"}
     assert any("attention alone cannot be left out" in line for line in analysis.info["warnings"])
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_half_precision_stays_near_float32(family: str, tmp_path: Path) -> None:
-    """The same weights, rounded to bfloat16, computed in either type."""
-    tiny(family).to(torch.bfloat16).save_pretrained(tmp_path)
-    full, half = (
-        analyze(load_model(str(tmp_path), dtype=dtype), domains(), measures=["all"], bootstrap=0)
-        for dtype in ("float32", "bfloat16")
-    )
-    for key, value in full.measurements.items():
-        if "_effect/" in key and not key.endswith("top1"):
-            np.testing.assert_allclose(half[key], value, atol=0.05, rtol=0, err_msg=key)
-        if key.startswith("relative_contribution"):
-            np.testing.assert_allclose(half[key], value, rtol=0.01, err_msg=key)
-
-
-def test_half_precision_reads_small_contributions_from_the_sub_layers() -> None:
-    """Layers that add 3 % of the stream, which bfloat16 rounds by a tenth of that."""
-    model, data = stories("stories260K-grown15")
-    model.to(torch.bfloat16)
-    tracer = SublayerTracer(find_anatomy(model))
-    with torch.no_grad(), tracer.observing(lambda seen: None):
-        model(input_ids=torch.tensor([data["stories"].documents[0].input_ids]), use_cache=False)
-    for layout in tracer.layouts.values():
-        assert layout.attn == layout.mlp == Rule("module")
 
 
 def test_inserted_layers_come_first_by_every_effect() -> None:

@@ -23,6 +23,7 @@ NAMES = {
     "B", "nat", "transformers", "vLLM", "llama.cpp", "export.fallback",
     # names that the user or lm-eval gave
     "demo", "demo/counting", "stories", "arithmetic", "bits_per_byte", "story_text", "story_questions", "dnll",
+    "skip", "future", "dtype", "bfloat",
     "greedy", "arithmetic_2da", "arithmetic_3da",
     # keys of measurements.safetensors, of the run's own records, and of the recipe
     *("relative_contribution/attn relative_contribution/mlp relative_contribution/layer contribution_cosine/attn "
@@ -86,6 +87,7 @@ WARNINGS = [
     message("warn_no_prompt", domain="stories", absent=1, documents=4, tokens=3, measures=["dnll"]),
     message("warn_drowned_answers", domain="stories", completions=3, plain=40, counted=3, tokens=4000),
     message("warn_attention_stays"),
+    message("warn_coarse_maxima", measures=["skip", "future"]),
     *(message("warn_not_apart", layers=[1, 2], reason=message(reason))
       for reason in ("apart_single", "apart_output_shape", "apart_unexplained")),
     message("warn_not_apart", layers=[3], reason=message("apart_input_shape", shape=[2, 4], stream=[2, 8])),
