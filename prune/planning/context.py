@@ -7,6 +7,7 @@ here, or an error that names the flag that would provide it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from prune.analysis.result import Analysis
     from prune.calibration import Domain
     from prune.planning.evaluator import Evaluator, Quantity, Score
+    from prune.planning.score_cache import ScoreCache
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Context:
     protected: frozenset[int] = frozenset()
     seed: int = 0
     _answers: Evaluator | None = None
+    _figures: ScoreCache | None = None
 
     @property
     def singles(self) -> list[tuple[int, ...]]:
@@ -164,6 +167,27 @@ class Context:
         if not weights:
             raise UsageError(f"--domain_weights: no weight on a domain with prompts: {', '.join(evaluator.domains)}")
         return [dataclasses.replace(score, weights=weights) for score in scores]
+
+    def layer_figures(self, quantity: str, data: str, compute: Callable[[], Sequence[float]]) -> list[float]:
+        """One figure per layer [L] that depends on the model and `data` alone: from the score cache, else computed.
+
+        Args:
+            quantity: what it is, the criterion's name.
+            data: hash of what it was computed from besides the model.
+            compute: makes all L of them.
+        """
+        from prune.planning.score_cache import ScoreCache, model_fingerprint
+
+        if self._figures is None:
+            name = model_fingerprint(self.require_model()) if self.score_cache else ""
+            self._figures = ScoreCache(self.score_cache, name)
+        known = [self._figures.get(quantity, keep).get(data, math.nan) for keep in self.singles]
+        if any(math.isnan(figure) for figure in known):  # the cache holds no NaN
+            known = list(compute())
+            for keep, figure in zip(self.singles, known, strict=True):
+                self._figures.put(quantity, keep, [data], [figure])
+            self._figures.commit()
+        return known
 
     def check_depth(self, layers: int, where: str) -> None:
         """Refuse inputs of different depths.

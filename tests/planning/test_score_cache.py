@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from prune.errors import PruneError
+from prune.planning.criteria import taylor
 from prune.planning.evaluator import Evaluator
-from prune.planning.planner import make_plan
+from prune.planning.planner import make_plan, sweep
 from prune.planning.score_cache import ScoreCache, model_fingerprint
 from tests.planning.small import LAYERS, build, domains
 
@@ -135,3 +136,26 @@ def test_another_programs_database_is_refused(path):
         base.execute("CREATE TABLE notes (text TEXT)")
     with pytest.raises(PruneError, match="not a score cache of this version"):
         ScoreCache(path, "m")
+
+
+def test_taylor_runs_the_model_once_for_every_depth_strategy_and_later_run(path, monkeypatch):
+    model, batches, real = build(), [], taylor.summed_nll
+    monkeypatch.setattr(taylor, "summed_nll", lambda *given: batches.append(1) or real(*given))
+    options = {"source": "made", "model": model, "domains": domains(), "criterion": "taylor", "score_cache": path}
+    swept = sweep(depths=[7, 6, 5], strategy="one_shot", **options)
+    first = len(batches)
+    blocks = sweep(depths=[7, 6, 5], strategy="contiguous", **options)
+    assert first == len(batches) == 2  # a batch for each of two domains
+    assert swept[0].scores["layers"] == blocks[0].scores["layers"]
+    make_plan(num_layers=6, domain_weights={"text": 0.9, "sums": 0.1}, **options)
+    assert len(batches) == 4  # another mix is another gradient
+    options["model"] = build(layers=LAYERS - 1)
+    make_plan(num_layers=6, **options)
+    assert len(batches) == 6  # and another model
+
+
+def test_figures_of_layers_are_kept_without_a_file_for_one_search(monkeypatch):
+    batches, real = [], taylor.summed_nll
+    monkeypatch.setattr(taylor, "summed_nll", lambda *given: batches.append(1) or real(*given))
+    sweep(source="made", model=build(), domains=domains(), criterion="taylor", depths=[7, 6, 5])
+    assert len(batches) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prune.errors import PruneError
+from prune.model.layer_list import find_layer_list
 from prune.planning.context import Context
 from prune.planning.registry import Criterion
 
@@ -15,15 +16,15 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
     Raises:
         PruneError: quantised weights.
     """
-    from prune.model.anatomy import find_anatomy
+    layers = find_layer_list(context.require_model())[1]
 
-    scores = []
-    for layer in find_anatomy(context.require_model()).layers:
-        matrices = [weight.detach() for weight in layer.parameters() if weight.dim() >= 2]
-        if not all(weight.is_floating_point() for weight in matrices):
+    def compute() -> list[float]:
+        matrices = [[weight.detach() for weight in layer.parameters() if weight.dim() >= 2] for layer in layers]
+        if not all(weight.is_floating_point() for group in matrices for weight in group):
             raise PruneError(f"{context.source}: --criterion magnitude needs unquantised weights; choose another")
-        scores.append(sum(float(weight.float().abs().sum()) for weight in matrices))
-    return scores
+        return [sum(float(weight.float().abs().sum()) for weight in group) for group in matrices]
+
+    return context.layer_figures("magnitude", "", compute)
 
 
 CRITERION = Criterion("sum of |w| over the layer's matrices (Shortened LLaMA's baseline)", layer_scores)

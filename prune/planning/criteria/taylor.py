@@ -5,18 +5,22 @@ The gradient is that of the weighted mean of the domains' NLL per token; it need
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from prune.calibration import batches
 from prune.errors import PruneError
+from prune.files import sha256_json
+from prune.model.layer_list import find_layer_list
 from prune.planning.context import Context, normalised
 from prune.planning.registry import Criterion
+from prune.planning.score_cache import document_key
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from prune.calibration import Batch
+    from prune.calibration import Batch, Document
 
 BATCH_SIZE = 4
 
@@ -28,17 +32,30 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
         UsageError: no documents.
         PruneError: quantised weights.
     """
-    import torch
-
-    from prune.calibration import batches
-    from prune.model.anatomy import find_anatomy
-
     model, domains = context.require_model(), context.require_domains()
     weights = normalised(context.domain_weights or dict.fromkeys(domains, 1.0), list(domains))
-    layers = find_anatomy(model).layers
-    matrices = [[weight for weight in layer.parameters() if weight.dim() >= 2] for layer in layers]
-    if not all(weight.is_floating_point() for group in matrices for weight in group):
-        raise PruneError(f"{context.source}: --criterion taylor needs unquantised weights; choose another")
+    documents = {name: domains[name].documents for name in weights}
+    data = sha256_json(sorted([weights[name], list(map(document_key, own))] for name, own in documents.items()))
+
+    def compute() -> list[float]:
+        layers = find_layer_list(model)[1]
+        matrices = [[weight for weight in layer.parameters() if weight.dim() >= 2] for layer in layers]
+        if not all(weight.is_floating_point() for group in matrices for weight in group):
+            raise PruneError(f"{context.source}: --criterion taylor needs unquantised weights; choose another")
+        return _products(model, matrices, documents, weights)
+
+    return context.layer_figures("taylor", data, compute)
+
+
+def _products(
+    model: nn.Module,
+    matrices: Sequence[Sequence[nn.Parameter]],
+    documents: Mapping[str, Sequence[Document]],
+    weights: Mapping[str, float],
+) -> list[float]:
+    """Sum of |w · gradient| over each group of matrices; the model is left as it was."""
+    import torch
+
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
     try:
@@ -50,9 +67,8 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
                 weight.requires_grad_(True)
         with torch.enable_grad():
             for name, share in weights.items():
-                documents = domains[name].documents
-                tokens = sum(len(d.input_ids) - d.answer_start for d in documents)
-                for batch in batches(documents, BATCH_SIZE):
+                tokens = sum(len(d.input_ids) - d.answer_start for d in documents[name])
+                for batch in batches(documents[name], BATCH_SIZE):
                     (share / tokens * summed_nll(model, batch)).backward()
         return [
             sum(float((w.detach() * w.grad).float().abs().sum()) for w in group if w.grad is not None)
