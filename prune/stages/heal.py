@@ -215,7 +215,13 @@ class HealStages:
         return self.pipeline.root / "work" / name / sha256_json(inputs)[:16]
 
     def _tidy(self, name: str) -> None:
-        shutil.rmtree(self.pipeline.root / "work" / name, ignore_errors=True)
+        """Remove a finished stage's scratch; what trackers wrote there (TensorBoard) stays, in `tracking/`."""
+        scratch = self.pipeline.root / "work" / name
+        for written in scratch.glob("*/checkpoints/runs/*"):
+            kept = self.pipeline.root / "tracking" / name / written.name
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            written.replace(kept)
+        shutil.rmtree(scratch, ignore_errors=True)
 
     def _inputs(self, pruned: str, settings: HealSettings) -> dict[str, Any]:
         return {

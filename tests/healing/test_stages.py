@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 import prune
 from prune.embedded import HERE, MODEL, RECIPE
@@ -48,7 +50,24 @@ OWN_ANSWERS = {
     "domain_weights": {"stories": 0.2, "arithmetic": 0.3, "answers": 0.5},
     "track": 2,
     "max_steps": 8,
+    "report_to": ["tensorboard"],
 }  # fmt: skip
+
+
+class Tracker(TrainerCallback):
+    """Writes where TensorBoard's callback writes, which need not be installed here."""
+
+    def on_train_begin(self, args, state, control, **_):
+        written = Path(args.output_dir) / "runs" / "now" / "events"
+        written.parent.mkdir(parents=True)
+        written.write_text("logged")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tracker():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +94,14 @@ def test_the_gates_tasks_are_tracked(finished):
     scores = [e["eval_demo_story_facts"] for e in history if "eval_loss" in e]
     assert len(scores) >= 2
     assert all(0 <= s <= 1 for s in scores)
+
+
+def test_what_a_tracker_wrote_outlives_the_scratch_of_its_stage(finished):
+    _, root, _ = finished
+    assert sorted(p.relative_to(root).as_posix() for p in root.glob("tracking/**/events")) == [
+        "tracking/heal-13/now/events",
+        "tracking/round-13-1/now/events",
+    ]
 
 
 def test_each_round_removes_its_part_and_the_steps_are_shared_out(finished):
