@@ -23,7 +23,7 @@ def heal(
     data: Data,
     domain_weights: Mapping[str, float] | None = None,
     kept_layers: Sequence[int] | None = None,
-    seq_length: int = 512,
+    seq_length: int | None = None,
     resume: bool = False,
     progress: bool = False,
     dry_run: bool = False,
@@ -41,7 +41,7 @@ def heal(
         data: training documents by domain.
         domain_weights: share of predicted tokens per domain; equal if none.
         kept_layers: source index of each layer; found by comparing weights if not given.
-        seq_length: longer documents are cut on the right, in tokens.
+        seq_length: longer documents are cut on the right, in tokens; `max_length` of the settings if None.
         resume: go on from the newest checkpoint of a killed run with the same arguments.
         progress: show Trainer's progress bar.
         dry_run: check only.
@@ -69,6 +69,7 @@ def heal(
     from prune.files import staged_directory, write_json
     from prune.healing.checks import check_tokenizers, rehearse
     from prune.healing.heal import heal as train
+    from prune.healing.trainer import remove_checkpoints
     from prune.model.loading import load_model, load_tokenizer
     from prune.packaging.saving import HEALING, save_like
 
@@ -76,10 +77,11 @@ def heal(
     if original is not None and _has_tokenizer(original):
         check_tokenizers(tokenizer, load_tokenizer(original), str(teacher))
     track = _tracker(track_suites, tokenizer, track_limit, include_path, chosen.seed) if track_suites else None
-    domains = load_domains(data, tokenizer, seq_length, None, chosen.seed)
+    domains = load_domains(data, tokenizer, seq_length or chosen.max_length, None, chosen.seed)
     if dry_run:
         rehearse(model, original, domains, chosen, kept_layers=kept_layers, domain_weights=domain_weights)
         return {"settings": chosen.model_dump(), "data": {n: d.describe() for n, d in domains.items()}}
+    training = target.with_name(f".{target.name}.training")
     result = train(
         load_model(model),
         load_model(original) if original is not None else None,
@@ -88,7 +90,7 @@ def heal(
         kept_layers=kept_layers,
         domain_weights=domain_weights,
         pad_token_id=pad_token(tokenizer),
-        output_dir=target.with_name(f".{target.name}.training"),
+        output_dir=training,
         resume=resume,
         progress=progress,
         track=track,
@@ -97,6 +99,7 @@ def heal(
         with staged_directory(target) as staging:
             save_like(result.model, Path(model), staging)
             write_json(staging / HEALING, result.as_dict())
+        remove_checkpoints(training / "checkpoints")
     PartialState().wait_for_everyone()
     return result
 
@@ -110,6 +113,8 @@ def _tracker(suites: Sequence[str], tokenizer: Any, limit: int, include_path: Se
     """Scores of the first items of every task of the suites, by task; a suite that is not there is refused now."""
     from evals.suite import load_suite
 
+    if limit < 1:
+        raise UsageError(f"--track_limit {limit}: give 1 or more")
     tasks = [task for name in suites for task in load_suite(name).tasks]
     folders = [Path(p) for p in include_path]
 

@@ -27,7 +27,7 @@ from prune.healing.objective import matched_states, packs_exactly
 from prune.healing.prefix import find_prefix
 from prune.healing.settings import HealSettings
 from prune.healing.sharing import SharedWeights, find_kept_layers
-from prune.healing.trainer import HealTrainer, Task, Track, check_resumable, newest_checkpoint
+from prune.healing.trainer import HealTrainer, Task, Track, checkpoint_of
 from prune.model.anatomy import find_layer_list
 
 if TYPE_CHECKING:
@@ -138,9 +138,7 @@ def heal(
         seed=settings.seed,
     )
     fingerprint = _fingerprint(student, teacher, domains, split.weights, settings, kept_layers)
-    checkpoint = newest_checkpoint(output_dir / "checkpoints") if resume else None
-    if checkpoint is not None:
-        check_resumable(checkpoint, fingerprint)
+    checkpoint = checkpoint_of(output_dir / "checkpoints", fingerprint) if resume else None
     before = held_out_loss(student, student.get_output_embeddings(), split, settings, pad_token_id)
 
     healed, trainer, facts = _trained(

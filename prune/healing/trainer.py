@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,7 +165,8 @@ class HealTrainer(Trainer):
             self._stop_on_bad_evaluation(held_out.by_domain)
         metrics = held_out.metrics()
         if self.task.track is not None:
-            metrics |= {f"eval_{name}": value for name, value in self.task.track(self.model).items()}
+            scores = self.task.track(self.model)  # a perplexity may overflow, which no JSON holds
+            metrics |= {f"eval_{name}": value for name, value in scores.items() if math.isfinite(value)}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         self._keep_if_best(held_out.loss)
@@ -246,23 +248,36 @@ class _StepEvents(TrainerCallback):
             self.saved = time.monotonic()
 
 
-def newest_checkpoint(directory: Path) -> Path | None:
-    """The complete checkpoint of the highest step, if any."""
-    complete = [p.parent for p in directory.glob(f"checkpoint-*/{MARKER}")]
-    return max(complete, key=lambda p: int(p.name.split("-")[1]), default=None)
-
-
-def check_resumable(checkpoint: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another run.
+def checkpoint_of(directory: Path, fingerprint: Mapping[str, Any]) -> Path | None:
+    """The complete checkpoint of the highest step of this run, if any; those of earlier, other runs may lie beside it.
 
     Raises:
-        PruneError: settings, data or models differ; names the first field that does.
+        PruneError: there are only checkpoints of other settings, data or models; names the first field that differs.
     """
+    complete = [p.parent for p in directory.glob(f"checkpoint-*/{MARKER}")]
+    refusal = ""
+    for checkpoint in sorted(complete, key=lambda p: int(p.name.split("-")[1]), reverse=True):
+        difference = _difference(checkpoint, fingerprint)
+        if not difference:
+            return checkpoint
+        refusal = refusal or f"cannot resume {checkpoint}: {difference}; restore it, or start afresh without resuming"
+    if refusal:
+        raise PruneError(refusal)
+    return None
+
+
+def _difference(checkpoint: Path, fingerprint: Mapping[str, Any]) -> str:
+    """The first field in which a checkpoint is of another run; empty if it is of this one."""
     stored = json.loads((checkpoint / MARKER).read_text(encoding="utf8"))["fingerprint"]
     now = json.loads(json.dumps(dict(fingerprint)))
-    for field in sorted(stored.keys() | now.keys()):
-        if stored.get(field) != now.get(field):
-            raise PruneError(
-                f"cannot resume {checkpoint}: {field} was {stored.get(field)!r} and is {now.get(field)!r}; "
-                "restore it, or start afresh in a new output_dir"
-            )
+    fields = (f for f in sorted(stored.keys() | now.keys()) if stored.get(f) != now.get(f))
+    return next((f"{f} was {stored.get(f)!r} and is {now.get(f)!r}" for f in fields), "")
+
+
+def remove_checkpoints(directory: Path) -> None:
+    """Remove what only a resumed run needs; what a tracker wrote beside it stays."""
+    for checkpoint in directory.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    for folder in (directory, directory.parent):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -157,6 +157,29 @@ def test_a_killed_run_resumes_to_the_same_weights_and_history(tmp_path):
         run(tmp_path / "parts", settings.model_copy(update={"learning_rate": 0.02}), resume=True)
 
 
+def test_checkpoints_of_an_earlier_run_do_not_hide_those_of_the_killed_one(tmp_path):
+    run(tmp_path, tiny.settings(save_steps=8, max_steps=8))
+
+    def killed(_):
+        if (tmp_path / "checkpoints/checkpoint-4").is_dir():
+            raise KeyboardInterrupt
+        return {}
+
+    settings = tiny.settings(save_steps=4, max_steps=8, eval_steps=5, learning_rate=0.02)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, settings, track=killed)
+    resumed = run(tmp_path, settings, resume=True)
+    assert resumed.steps == 8
+    assert [e["step"] for e in resumed.history if "eval_loss" in e] == [0, 5, 8]
+
+
+def test_a_tracked_score_that_is_not_finite_does_not_lose_the_run(tmp_path):
+    result = run(tmp_path, tiny.settings(), track=lambda _: {"perplexity": math.inf, "accuracy": 0.5})
+    logged = [entry for entry in result.history if "eval_loss" in entry]
+    assert all(entry["eval_accuracy"] == 0.5 and "eval_perplexity" not in entry for entry in logged)
+    json.dumps(result.as_dict(), allow_nan=False)
+
+
 def test_bf16_holds_for_student_and_teacher_and_the_merged_model_is_float32(tmp_path):
     original = tiny.teacher()
     seen = set()

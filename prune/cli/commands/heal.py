@@ -33,7 +33,9 @@ def heal(
     resume: Annotated[
         bool, typer.Option("--resume_from_checkpoint", "--resume", help="Go on from the newest training checkpoint.")
     ] = False,
-    seq_length: Annotated[int, typer.Option("--seq_length", help="Longer documents are cut, in tokens.")] = 512,
+    seq_length: Annotated[
+        int | None, typer.Option("--seq_length", help="Longer documents are cut, in tokens; --max_length if not given.")
+    ] = None,
     track_suites: Annotated[
         str | None, typer.Option("--track_suites", help="Suites scored at every held-out evaluation, with commas.")
     ] = None,

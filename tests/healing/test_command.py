@@ -1,0 +1,41 @@
+"""`prune.heal` on files: what it reads, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import prune
+from prune.embedded import HERE
+from prune.errors import UsageError
+
+STORIES = {"stories": str(HERE / "data/heal/stories.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    target = tmp_path_factory.mktemp("command") / "cut"
+    prune.cut("embedded", target, drop_layers="11-14", verify=False)
+    return str(target)
+
+
+def test_a_finished_run_leaves_its_model_and_no_checkpoints(cut, tmp_path):
+    small = {"max_steps": 2, "max_length": 48, "per_device_train_batch_size": 2, "eval_max_documents": 2}
+    prune.heal(cut, tmp_path / "healed", teacher="embedded", data=STORIES, save_steps=1, **small)
+    assert [path.name for path in tmp_path.iterdir()] == ["healed"]
+    assert (tmp_path / "healed/model.safetensors").is_file()
+
+
+def test_documents_are_as_long_as_the_rows_of_training(cut, tmp_path):
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps({"input_ids": [5] * 700}) + "\n" for _ in range(2)))
+    options = {"teacher": None, "data": {"long": str(tmp_path / "long.jsonl")}, "dry_run": True}
+    options |= {"distill_weight": 0, "next_token_weight": 1, "max_length": 600}
+    assert prune.heal(cut, tmp_path / "out", **options)["data"]["long"]["tokens"] == 1200
+    assert prune.heal(cut, tmp_path / "out", seq_length=100, **options)["data"]["long"]["tokens"] == 200
+
+
+def test_tracking_no_item_is_refused_before_training(cut, tmp_path):
+    with pytest.raises(UsageError, match="--track_limit 0: give 1 or more"):
+        prune.heal(cut, tmp_path / "out", teacher="embedded", data=STORIES, track_suites=["math"], track_limit=0)
+    assert not list(tmp_path.iterdir())
