@@ -57,7 +57,7 @@ class Domain:
     unanswered: int = 0
 
     def describe(self) -> dict[str, Any]:
-        """Provenance for result files: counts, source, hash of the token ids used.
+        """Provenance for result files: counts, source, hash of what is used of the documents.
 
         Of a local file only the name: the same data give the same plan wherever they lie.
         """
@@ -180,7 +180,7 @@ def load_domain(
             f"--data {name}={path}: no document has two tokens or more within --seq_length {seq_length}, "
             "one of them after its prompt"
         )
-    digest = sha256_json([[d.input_ids, d.answer_start] for d in usable])
+    digest = sha256_json([[d.input_ids, d.answer_start, d.difficulty] for d in usable])
     short, unanswered = len(documents) - len(long_enough), len(long_enough) - len(usable)
     return Domain(name, usable, path, digest, excluded=short, unanswered=unanswered)
 

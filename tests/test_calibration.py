@@ -108,6 +108,11 @@ def test_rows_that_cannot_be_read_are_named(tmp_path, tokenizer, row, message):
         load_domain("general", write(tmp_path, row), tokenizer)
 
 
+def test_another_difficulty_is_other_data(tmp_path, tokenizer):
+    hashes = {load_domain("d", write(tmp_path, row), tokenizer).sha256 for row in (MATH, MATH | {"level": 4})}
+    assert len(hashes) == 2  # or a resumed run would go on with the old answer
+
+
 @pytest.mark.parametrize("difficulty", [None, float("nan")])
 def test_a_row_may_lack_its_difficulty(tmp_path, tokenizer, difficulty):
     (document,) = load_domain("d", write(tmp_path, {"text": "a dog", "difficulty": difficulty}), tokenizer).documents

@@ -95,10 +95,26 @@ def run_analysis(
     scalars = _scalars(measurements, domains)
     depth_use, scores, unmeasured = difficulty_report(records, domains, depth, options.bootstrap, options.seed)
     measurements.update({key: value.astype(np.float32) for key, value in scores.items()})
-    info: dict[str, Any] = {
+    info = _provenance(model, domains, options, source) | {
+        "num_layers": depth,
+        "scalars": scalars,
+        "stability": stability(parts, depth, options.bootstrap, options.seed),
+        "phase_changes": phase_changes(parts, options.bootstrap, options.seed),
+    }
+    info["options"] |= {"batch_size_used": fitting.value, "measures": list(chosen)}
+    if depth_use:
+        info["difficulty"] = depth_use
+    found = [*_warnings(tracer, domains, info), *unmeasured]
+    info["messages"] = [warning.model_dump(mode="json") for warning in found]
+    info["warnings"] = [english(warning) for warning in found]
+    return Analysis(info, measurements)
+
+
+def _provenance(model: PreTrainedModel, domains: Mapping[str, Domain], options: Options, source: str) -> dict[str, Any]:
+    """What was measured on what, with which options and libraries."""
+    return {
         "model": source or str(model.config.name_or_path or type(model).__name__),
         "revision": getattr(model.config, "_commit_hash", None),
-        "num_layers": depth,
         "hashes": {
             "config": sha256_json(model.config.to_dict()),
             "data": sha256_json([domain.sha256 for domain in domains.values()]),
@@ -107,22 +123,11 @@ def run_analysis(
         "seed": options.seed,
         "options": {
             **dataclasses.asdict(options),
-            "batch_size_used": fitting.value,
-            "measures": list(chosen),
             "swap_distances": list(options.swap_distances),
             "dtype": str(model.dtype),
         },
         "versions": library_versions(),
-        "scalars": scalars,
-        "stability": stability(parts, depth, options.bootstrap, options.seed),
-        "phase_changes": phase_changes(parts, options.bootstrap, options.seed),
     }
-    if depth_use:
-        info["difficulty"] = depth_use
-    found = [*_warnings(tracer, domains, info), *unmeasured]
-    info["messages"] = [warning.model_dump(mode="json") for warning in found]
-    info["warnings"] = [english(warning) for warning in found]
-    return Analysis(info, measurements)
 
 
 def collect(
