@@ -30,7 +30,9 @@ SMALLEST_DEPTH = 8  # of fewer layers, even the clearest change is too likely in
 SMALLEST_SEGMENT = 2  # layers
 SIGNIFICANCE = 0.05
 PERMUTATIONS = 999
+OUTSTANDING = 0.002  # stricter: trends that are no cubics must not pass for steps
 ROUNDING = 1e-9
+TINY = 1e-300
 FENCE = 1.5  # quartile ranges beyond the quartiles (Tukey 1977)
 RESAMPLES = 200  # of the bootstrap's; each is a search of its own
 
@@ -80,15 +82,18 @@ def sign_flip(curve: np.ndarray) -> int | None:
 def change_point(curve: np.ndarray) -> int | None:
     """The layer that starts the second of two segments; None where no step stands out.
 
-    A step must split the ranks of the layers better than 95 % of random orders do, and describe the curve better than a
-    slow trend.
+    A step must split the ranks of the layers better than 95 % of random orders do, and be no slow trend: it describes
+    the curve better than a parabola, or stands out of a cubic. Curves of positive figures are compared as ratios: as
+    logarithms, in which what fades with depth is no sharp bend.
     """
     import ruptures
 
     if not _is_split(_ranks(curve)):
         return None
-    values = _without_outliers(curve)
-    if split_gain(values[None, :])[0] <= _gain_of_a_trend(values):
+    positive = bool(curve.min() > 0)
+    values = _without_outliers(np.log(curve) if positive else curve)
+    is_step = split_gain(values[None, :])[0] > _gain_of_a_trend(values)
+    if not is_step and not (positive and _stands_out(values)):
         return None
     search = ruptures.Dynp(model="l2", min_size=SMALLEST_SEGMENT, jump=1).fit(values[:, None])
     return int(search.predict(n_bkps=1)[0])
@@ -124,6 +129,21 @@ def _gain_of_a_trend(values: np.ndarray) -> float:
     depth = np.arange(len(values))
     left = values - np.polyval(np.polyfit(depth, values, 2), depth)
     return float(((values - values.mean()) ** 2).sum() - (left**2).sum())
+
+
+def _stands_out(values: np.ndarray) -> bool:
+    """Whether what a cubic leaves of the curve holds a step that hardly any random order of it holds."""
+    depth = len(values)
+    trend, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, depth), 4))  # [L, 4]
+    steps = np.arange(depth)[:, None] >= np.arange(SMALLEST_SEGMENT, depth - SMALLEST_SEGMENT + 1)  # [L, S]
+    steps = steps - trend @ (trend.T @ steps)
+    steps /= np.linalg.norm(steps, axis=0)
+    left = values - trend @ (trend.T @ values)  # [L]
+    orders = np.random.default_rng(0).permuted(np.tile(left, (PERMUTATIONS, 1)), axis=1)  # [M, L]
+    orders -= orders @ trend @ trend.T
+    rows = np.vstack([left, orders])
+    share = ((rows @ steps) ** 2).max(1) / (rows**2).sum(1).clip(min=TINY)  # [1 + M] of the squares that are left
+    return bool((share[1:] >= share[0]).mean() <= OUTSTANDING)
 
 
 def _ranks(curve: np.ndarray) -> np.ndarray:

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from prune.analysis.depth_map import DepthMap
+from prune.reporting import figures
 from prune.reporting.data import ReportData
 from prune.reporting.page import render_analysis_html, render_depth_map_html, render_html, render_markdown
+from prune.reporting.panels import analysis_panels
 from prune.wording import message
+from prune.wording.text import Text
 
 from .pages import Words, browse, needs_chromium
 from .sample import sample_analysis, sample_report
@@ -186,6 +189,18 @@ def test_the_analysis_page_draws_without_console_errors(tmp_path: Path) -> None:
     assert complaints == []
     assert "Layers 9–12 write little" in dom
     assert re.search(r'data-drawn="\d+"', dom)
+
+
+def test_colour_scales_run_from_0_to_1() -> None:
+    """Plotly falls back to colours of its own where they do not."""
+    maps = [figures.depth_map(DepthMap(np.eye(3), np.eye(3), (6, 2, 2), (4, 4)), ("a", "b"), Text())]
+    maps += [panel.figure for panel in analysis_panels(sample_report().analysis, Text())]
+    scales = [trace.colorscale for figure in maps for trace in figure.data if trace.type == "heatmap"]
+    assert len(scales) > 1
+    for scale in scales:
+        places = [place for place, _ in scale]
+        assert places == sorted(places)
+        assert (places[0], places[-1]) == (0, 1)
 
 
 def test_depth_map_page_names_both_models_and_the_offset(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from prune.analysis.depth_map import DepthMap
 
 
+REVERSED = [[1 - place, colour] for place, colour in SCALE[::-1]]  # dark where an error is small
+
+
 def angular_triangle(view: AnalysisView, text: Text, kind: str = "last") -> go.Figure | None:
     """Angular distance of every block: x the first layer, y the number of layers; a dot marks each row's cheapest."""
     import plotly.graph_objects as go
@@ -66,7 +69,7 @@ def depth_map(found: DepthMap, names: tuple[str, str], text: Text) -> go.Figure:
     depths_a, depths_b = found.error.shape
     figure = go.Figure(
         go.Heatmap(
-            z=found.error.tolist(), colorscale=SCALE[::-1], hoverongaps=False, xgap=1, ygap=1,
+            z=found.error.tolist(), colorscale=REVERSED, hoverongaps=False, xgap=1, ygap=1,
             colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.85, "tickformat": ".2f"},
             hovertemplate=text("hover_depth_map") + "<extra></extra>",
         )
