@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from prune.analysis.depth_map import DepthMap
 
 
-REVERSED = [[1 - place, colour] for place, colour in SCALE[::-1]]  # dark where an error is small
+REVERSED = [
+    [place, colour] for (place, _), (_, colour) in zip(SCALE, SCALE[::-1], strict=True)
+]  # dark where an error is small
 
 
 def angular_triangle(view: AnalysisView, text: Text, kind: str = "last") -> go.Figure | None:
