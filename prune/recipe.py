@@ -246,7 +246,7 @@ def load_recipe(path: Path) -> Recipe:
     import yaml
 
     if not path.is_file():
-        raise UsageError(f"{path}: no such recipe")
+        raise UsageError(f"{path}: no such recipe; `prune demo --show_recipe` prints one to start from")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf8"))
     except yaml.YAMLError as error:

@@ -74,6 +74,7 @@ def eval(
     from evals.power import power_messages
     from evals.suite_choice import check_tasks, choose_suites
     from prune.model.loading import model_directory
+    from prune.packaging.manifest import weights_sha256
 
     target = Path(output)
     refuse_non_empty(target)
@@ -122,6 +123,7 @@ def eval(
         return {"suites": {}, "notes": [], "gate_power": []}
     evidence = _judge(results, suites, alpha, seed)
     evidence.original_model, evidence.candidate_model = baseline, model
+    evidence.candidate_sha256 = weights_sha256(Path(directories["model"]))
     _save(evidence, results, target)
     shutil.rmtree(unfinished, ignore_errors=True)
     return evidence
@@ -137,7 +139,7 @@ def _score(
     in_process = options["backend"] == "hf"
     return run_tasks(
         load_model(directory, dtype=dtype, trust_remote_code=trust_remote_code) if in_process else directory,
-        load_tokenizer(directory),
+        load_tokenizer(directory, trust_remote_code=trust_remote_code),
         [task for s in suites for task in s.tasks],
         **options,
     )

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
-
-if TYPE_CHECKING:
-    pass
 
 
 def export(
@@ -43,6 +40,7 @@ def export(
         source: the original's directory or id, for card and manifest; the plan's by default.
 
     Raises:
+        UsageError: the evidence is about other weights.
         GateFailed: no passing evidence and no override.
     """
     import json
@@ -51,6 +49,7 @@ def export(
     from prune.model.loading import check_local
     from prune.packaging.export import check_gate, export_checkpoint
     from prune.packaging.hub import check_repo_id, push
+    from prune.packaging.manifest import weights_sha256
     from prune.packaging.quantized import check_unquantized, variant_directory, write_variant
     from prune.packaging.saving import HEALING
     from prune.planning.plan import Plan
@@ -66,6 +65,11 @@ def export(
     if quantize is not None:
         check_unquantized(Path(model), quantize)
     found = Evidence.load(Path(evidence)) if evidence else None
+    if found and found.candidate_sha256 not in {"", weights_sha256(Path(model))}:
+        raise UsageError(
+            f"--evidence {evidence}: is about {found.candidate_model}, whose weights are not those of {model}; "
+            "run `prune eval` on it"
+        )
     chosen = Plan.load(Path(plan)) if plan else None
     healing = Path(model) / HEALING
     facts = {

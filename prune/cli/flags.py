@@ -23,7 +23,7 @@ DATA_HELP = (
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Directory, hub id, or `embedded` for the demo model.")]
-Output = Annotated[str, typer.Option("--output", "-o", help="New directory (or file) to write.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="New directory to write.")]
 DataFlag = Annotated[list[str], typer.Option("--data", help=DATA_HELP)]
 Weights = Annotated[
     str | None,

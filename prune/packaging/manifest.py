@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.errors import PruneError, UsageError
-from prune.files import sha256_file
+from prune.files import sha256_file, sha256_json
 from prune.secrets import without_secrets
 from prune.versions import library_versions
 
@@ -25,6 +25,13 @@ def file_hashes(directory: Path) -> dict[str, str]:
         for p in sorted(directory.rglob("*"))
         if p.is_file() and p.name != MANIFEST
     }
+
+
+def weights_sha256(directory: Path) -> str:
+    """One SHA-256 over the config and the weight files, by which evidence knows its checkpoint; empty for a hub id."""
+    if not directory.is_dir():
+        return ""
+    return sha256_json({p.name: sha256_file(p) for p in [directory / "config.json", *directory.glob("*.safetensors")]})
 
 
 def without_paths(value: Any) -> Any:

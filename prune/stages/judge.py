@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.files import sha256_tree
 from prune.model.loading import load_model
+from prune.packaging.manifest import weights_sha256
 from prune.stages.testing import run_suites
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def judge_candidates(
                 seed=pipeline.recipe.seed,
             )
             evidence.original_model, evidence.candidate_model = pipeline.recipe.model, str(key)
+            evidence.candidate_sha256 = weights_sha256(pipeline.root / key.path)
             evidence.save(staging / str(key))
 
     gate = {"results": hashes, "suites": tasks["suites"], "alpha": options.alpha, "seed": pipeline.recipe.seed}

@@ -11,9 +11,11 @@ import pytest
 
 import evals.harness
 from evals.errors import EvalUsageError
+from evals.evidence import Evidence, SuiteEvidence
 from prune.api import eval as prune_eval
-from prune.cli.commands.eval import _batch_size, _settings
+from prune.cli.commands.eval import _batch_size, _remarks, _settings
 from prune.errors import UsageError
+from prune.packaging.manifest import weights_sha256
 
 TASKS = ["tiny_choice", "tiny_generate"]
 
@@ -63,6 +65,21 @@ def test_a_killed_evaluation_goes_on_and_leaves_only_its_output(
     assert [(t["name"], t["chance"], t["n"]) for t in suite["tasks"]] == [
         ("tiny_choice", 0.25, 10), ("tiny_generate", 0.0, 10),
     ]  # fmt: skip
+    assert evidence.candidate_sha256 == weights_sha256(Path(models["model"]))  # type: ignore[union-attr]
+
+
+def test_the_command_says_why_a_suite_is_undecided_and_how_many_items_would_do() -> None:
+    undecided = {"n": 200, "original": 0.8, "candidate": 0.78, "chance": 0.0, "floor": 0.95, "verdict": "INCONCLUSIVE"}
+    common = {**undecided, "title": "", "tasks": [], "alpha": 0.05}
+    suites = [
+        SuiteEvidence(name="math", retention=0.97, items_needed=1500, **common),
+        SuiteEvidence(name="general", retention=None, note="not above chance", **common),
+    ]
+    evidence = Evidence(overall="INCONCLUSIVE", suites=suites, alpha=0.05, seed=0, bootstrap=100)
+    assert _remarks(evidence) == [
+        "general: not above chance",
+        "math: about 1,500 items would decide it; 200 were compared",
+    ]
 
 
 def test_samples_hold_documents_and_prompts_when_asked(models: dict[str, str], task_dir: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evals.evidence import SuiteEvidence
-from prune.packaging.card import _retention
+from prune.packaging.card import _healing, _retention
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,9 @@ def test_retention_is_said_in_words(retention: float | None, lo: float | None, h
         retention_lo=lo, retention_hi=hi, floor=0.95, verdict="INCONCLUSIVE", alpha=0.05,
     )  # fmt: skip
     assert _retention(suite).replace("\N{NO-BREAK SPACE}", " ") == words
+
+
+def test_the_card_does_not_call_healed_what_training_left_as_it_was() -> None:
+    record = {"settings": {"method": "lora", "distill_weight": 1.0}, "steps": 20, "tokens_seen": 4096}
+    assert _healing({**record, "best_step": 15}).startswith("It was then healed with lora for 20 steps")
+    assert "these are the weights of the cut" in _healing({**record, "best_step": 0})

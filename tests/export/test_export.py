@@ -10,9 +10,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+import prune
+from evals.evidence import Evidence
 from prune.errors import PruneError, UsageError
 from prune.packaging.export import export_checkpoint
 from prune.packaging.hub import check_repo_id, push
+from prune.packaging.manifest import weights_sha256
 from prune.packaging.mergekit import runs
 from prune.surgery.cut import cut
 
@@ -100,3 +103,15 @@ def test_push_refuses_changed_files_and_keeps_the_export_when_the_hub_fails(expo
 def test_a_bad_hub_id_is_a_usage_error_before_anything_is_written(name: str | None) -> None:
     with pytest.raises(UsageError, match="hub_model_id"):
         check_repo_id(name)
+
+
+def test_evidence_of_another_checkpoint_does_not_export_this_one(exported: Path, tmp_path: Path) -> None:
+    cut_model, source = exported.parent / "cut", exported.parent / "source"
+    for name, candidate in (("own", cut_model), ("other", source)):
+        evidence = Evidence(overall="PASS", suites=[], alpha=0.05, seed=0, bootstrap=100, candidate_model=name)
+        evidence.candidate_sha256 = weights_sha256(candidate)
+        evidence.save(tmp_path / name)
+    assert prune.export(str(cut_model), tmp_path / "out", evidence=tmp_path / "own", dry_run=True)["overrides"] == []
+    with pytest.raises(UsageError, match="is about other, whose weights are not those of"):
+        prune.export(str(cut_model), tmp_path / "out", evidence=tmp_path / "other", override="I know")
+    assert not (tmp_path / "out").exists()

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from prune.cli.flags import DataFlag, DryRun, Dtype, Json, Model, Output, Quiet, Seed, Weights, parse_weights
+from prune.cli.flags import DataFlag, DryRun, Dtype, Json, Model, Quiet, Seed, Weights, parse_weights
 from prune.cli.show import emit
 
 
 def command(
     model: Model,
-    output: Output,
+    output: Annotated[str, typer.Option("--output", "-o", help="New plan to write; its weights lie beside it.")],
     data: DataFlag,
     plan: Annotated[str, typer.Option("--plan", help="plan.json of `prune plan`.")],
     method: Annotated[

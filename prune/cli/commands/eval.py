@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from prune.cli.flags import (
 )
 from prune.cli.show import emit, number, table
 from prune.errors import UsageError
+
+if TYPE_CHECKING:
+    from evals.evidence import Evidence
 
 Suites = Annotated[str, typer.Option("--suite", help="Suite names or YAML files, with commas.")]
 Tasks = Annotated[
@@ -113,6 +116,8 @@ def command(
         emit(result, planned + result["notes"] + result["gate_power"], as_json=as_json, quiet=quiet)
         return 0
     _show(result, as_json, quiet)
+    if not as_json:
+        emit({}, [*_remarks(result), f"written: {output} ({result.overall})"], as_json=False, quiet=quiet)
     return 0 if result.overall == "PASS" else 3
 
 
@@ -136,6 +141,16 @@ def _show(result: Any, as_json: bool, quiet: bool) -> None:
         for found in result.suites
     ]
     table("Gate", ["suite", "original", "candidate", "retention", "interval", "verdict"], rows, quiet=quiet)
+
+
+def _remarks(result: Evidence) -> list[str]:
+    """Why a suite has no figures, and how many items would settle one that is undecided."""
+    lines = [f"{found.name}: {found.note}" for found in result.suites if found.note]
+    return lines + [
+        f"{found.name}: about {found.items_needed:,} items would decide it; {found.n:,} were compared"
+        for found in result.suites
+        if found.items_needed
+    ]
 
 
 def _batch_size(text: str) -> int | str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prune.cli.flags import DryRun, Dtype, Json, Model, Output, Quiet, RemoteCode, Revision, with_settings
+from prune.cli.flags import DryRun, Dtype, Json, Model, Quiet, RemoteCode, Revision, with_settings
 from prune.cli.show import emit
 from prune.healing.settings import GenerateSettings
 
@@ -19,7 +19,7 @@ PROMPTS_HELP = (
 
 def generate(
     model: Model,
-    output: Output,
+    output: Annotated[str, typer.Option("--output", "-o", help="New .jsonl file to write.")],
     data: Annotated[list[str], typer.Option("--data", help=PROMPTS_HELP)],
     dtype: Dtype = "float32",
     revision: Revision = None,

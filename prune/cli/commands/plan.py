@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prune.cli.flags import Json, Output, Quiet, Seed, Weights, parse_weights
+from prune.cli.flags import Json, Quiet, Seed, Weights, parse_weights
 from prune.cli.show import emit, listed, number, table
 from prune.planning.registry import criterion_names, strategy_names
 
@@ -16,7 +16,9 @@ STRATEGY_HELP = f"How the set of layers is chosen: {', '.join(strategy_names())}
 
 def command(
     analysis: Annotated[str, typer.Argument(metavar="DIR", help="What `prune analyze` wrote.")],
-    output: Output,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="New plan.json to write; with --sweep a new directory.")
+    ],
     criterion: Annotated[str, typer.Option("--criterion", help=CRITERION_HELP)] = "dnll",
     strategy: Annotated[str, typer.Option("--strategy", help=STRATEGY_HELP)] = "greedy",
     num_layers: Annotated[int | None, typer.Option("--num_layers", help="Layers that remain.")] = None,
