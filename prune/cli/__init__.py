@@ -55,7 +55,7 @@ def _run() -> int:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except (Abort, KeyboardInterrupt):
-        return _say("interrupted; a run goes on with --resume", INTERRUPTED)
+        return _say("interrupted; prune run and prune demo go on with --resume", INTERRUPTED)
     except ClickException as error:
         return _say(error.format_message(), error.exit_code)
     except (PruneError, EvalError) as error:

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from prune.analysis.depth_map import DepthMap
 
 
-REVERSED = [
-    [place, colour] for (place, _), (_, colour) in zip(SCALE, SCALE[::-1], strict=True)
-]  # dark where an error is small
+REVERSED = [[place, colour] for (place, _), (_, colour) in zip(SCALE, SCALE[::-1], strict=True)]
+"""Dark where a figure is small."""
 
 
 def angular_triangle(view: AnalysisView, text: Text, kind: str = "last") -> go.Figure | None:
