@@ -28,5 +28,7 @@ def nearest(word: str, valid: Sequence[str], shown: int = 12) -> str:
     close = difflib.get_close_matches(word, valid, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     names = sorted(valid)
+    if close and len(names) > shown:  # the first dozen of thousands helps nobody
+        return f"{word!r} ({hint}there are {len(names):,})"
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return f"{word!r} ({hint}valid: {', '.join(names[:shown])}{more})"

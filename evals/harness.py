@@ -242,5 +242,7 @@ def _reason(task: str, error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
     reason = lines[0] if lines else type(error).__name__
     if isinstance(error, ConnectionError) or "Hub" in reason or "offline" in reason.lower():
-        return f"task {task}: its data is not here ({reason}); give local_data a folder that holds it"
+        return f"task {task}: its data is not here ({reason}); give --local_data a folder that holds it"
+    if "requested max tokens to generate" in reason:  # lm-eval's own check, an assertion
+        return f"task {task}: {reason} Give --gen_kwargs max_gen_toks=N a smaller N, or leave the task out."
     return reason if isinstance(error, EvalError) else f"task {task}: {type(error).__name__}: {reason}"

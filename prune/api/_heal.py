@@ -29,6 +29,7 @@ def heal(
     dry_run: bool = False,
     track_suites: Sequence[str] = (),
     track_limit: int = 50,
+    local_data: str | None = None,
     include_path: Sequence[str] = (),
     **settings: Any,
 ) -> HealResult | dict[str, Any]:
@@ -47,6 +48,7 @@ def heal(
         dry_run: check only.
         track_suites: names of built-in suites, or YAML files, scored at every held-out evaluation.
         track_limit: items of each of their tasks.
+        local_data: folder of data files that replace the hub for them (see evals/local_data/README.md).
         include_path: folders with lm-eval task files of your own.
         settings: fields of `prune.healing.settings.HealSettings`.
 
@@ -76,7 +78,8 @@ def heal(
     tokenizer = load_tokenizer(model)
     if original is not None and _has_tokenizer(original):
         check_tokenizers(tokenizer, load_tokenizer(original), str(teacher))
-    track = _tracker(track_suites, tokenizer, track_limit, include_path, chosen.seed) if track_suites else None
+    where = {"include_path": [Path(p) for p in include_path], "local_data": Path(local_data) if local_data else None}
+    track = _tracker(track_suites, tokenizer, track_limit, chosen.seed, where) if track_suites else None
     domains = load_domains(data, tokenizer, seq_length or chosen.max_length, None, chosen.seed)
     if dry_run:
         rehearse(model, original, domains, chosen, kept_layers=kept_layers, domain_weights=domain_weights)
@@ -109,19 +112,18 @@ def _has_tokenizer(model: str) -> bool:
     return not Path(model).is_dir() or any(Path(model).glob("*tokenizer*"))
 
 
-def _tracker(suites: Sequence[str], tokenizer: Any, limit: int, include_path: Sequence[str], seed: int) -> Track:
+def _tracker(suites: Sequence[str], tokenizer: Any, limit: int, seed: int, where: Mapping[str, Any]) -> Track:
     """Scores of the first items of every task of the suites, by task; a suite that is not there is refused now."""
     from evals.suite import load_suite
 
     if limit < 1:
         raise UsageError(f"--track_limit {limit}: give 1 or more")
     tasks = [task for name in suites for task in load_suite(name).tasks]
-    folders = [Path(p) for p in include_path]
 
     def track(model: Any) -> dict[str, float]:
         from evals.harness import run_tasks
 
-        results = run_tasks(model, tokenizer, tasks, include_path=folders, limit=limit, seed=seed)
+        results = run_tasks(model, tokenizer, tasks, limit=limit, seed=seed, **where)
         return {name: result.value for name, result in results.items()}
 
     return track

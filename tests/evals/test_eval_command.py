@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import evals.harness
-from evals.errors import EvalUsageError
+from evals.errors import EvalError, EvalUsageError, nearest
 from evals.evidence import Evidence, SuiteEvidence
 from prune.api import eval as prune_eval
 from prune.cli.commands.eval import _batch_size, _remarks, _settings
@@ -162,3 +162,19 @@ def test_gsm8k_and_math500_run_end_to_end_on_a_real_checkpoint(tmp_path: Path) -
     assert tasks["gsm8k"].original_stats["overlong_prompts"] == 12  # five examples do not fit into 512 tokens
     assert tasks["gsm8k"].original_stats["truncation_rate"] > 0.5
     assert evidence.overall == "INCONCLUSIVE"  # type: ignore[union-attr]
+
+
+def test_an_answer_longer_than_the_context_names_the_setting_to_lower(
+    models: dict[str, str], task_dir: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"include_path": [str(task_dir)], "limit": 2, "gen_kwargs": {"max_gen_toks": 10**6}}
+    with pytest.raises(EvalError, match="Give --gen_kwargs max_gen_toks=N a smaller N"):
+        prune_eval(output=tmp_path / "out", **models, tasks=["tiny_generate"], **settings)
+
+
+def test_a_slip_among_thousands_of_names_gets_the_nearest_ones_only() -> None:
+    assert (
+        nearest("gsm8", ["gsm8k", *(f"other_{n}" for n in range(1000))])
+        == "'gsm8' (did you mean 'gsm8k'? there are 1,001)"
+    )
+    assert nearest("maht", ["math", "code"]) == "'maht' (did you mean 'math'? valid: code, math)"

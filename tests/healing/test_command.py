@@ -39,3 +39,14 @@ def test_tracking_no_item_is_refused_before_training(cut, tmp_path):
     with pytest.raises(UsageError, match="--track_limit 0: give 1 or more"):
         prune.heal(cut, tmp_path / "out", teacher="embedded", data=STORIES, track_suites=["math"], track_limit=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_tracked_tasks_are_served_from_local_files(cut, tmp_path):
+    (tmp_path / "data/piqa").mkdir(parents=True)
+    rows = [{"goal": f"goal {n}", "sol1": "do this", "sol2": "do that", "label": n % 2} for n in range(2)]
+    (tmp_path / "data/piqa/validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mine.yaml").write_text("name: mine\ntasks: [{task: piqa}]\n")
+    small = {"max_steps": 1, "max_length": 48, "per_device_train_batch_size": 2, "eval_max_documents": 2}
+    tracked = {"track_suites": [str(tmp_path / "mine.yaml")], "local_data": str(tmp_path / "data")}
+    result = prune.heal(cut, tmp_path / "healed", teacher="embedded", data=STORIES, **tracked, **small)
+    assert any("piqa" in key for entry in result.history for key in entry)

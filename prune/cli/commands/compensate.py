@@ -49,7 +49,7 @@ def command(
         emit(result, [f"would compensate {plan} and write {output}"], as_json=as_json, quiet=quiet)
         return
     record = result.compensation or {}
-    lines = []
+    lines = [f"written: {output}"]
     for gap in record["gaps"]:
         layers = f"{gap['first']}-{gap['last']}" if gap["last"] > gap["first"] else str(gap["first"])
         if gap["kept"]:

@@ -40,6 +40,9 @@ def heal(
         str | None, typer.Option("--track_suites", help="Suites scored at every held-out evaluation, with commas.")
     ] = None,
     track_limit: Annotated[int, typer.Option("--track_limit", help="Items of each task of --track_suites.")] = 50,
+    local_data: Annotated[
+        str | None, typer.Option("--local_data", help="Folder of data files that stand in for the hub, for these.")
+    ] = None,
     include_path: Annotated[
         list[str] | None, typer.Option("--include_path", help="Folder with lm-eval task files of your own.")
     ] = None,
@@ -61,6 +64,7 @@ def heal(
         resume=resume,
         track_suites=split_names(track_suites) or (),
         track_limit=track_limit,
+        local_data=local_data,
         include_path=include_path or (),
         progress=not quiet and sys.stderr.isatty(),
         dry_run=dry_run,
