@@ -8,6 +8,7 @@ model is calibrated on what it will be asked.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from prune.errors import PruneError, UsageError
 
 END_OF_TEXT = "<|endoftext|>"
 FORMS = "text, prompt + completion, messages, input_ids, question + answer, or problem + solution"
+COLUMNS = {"text", "prompt", "messages", "input_ids"}  # of which a row has one
 WORDINGS = {
     ("question", "answer"): ("Question: {}\nAnswer:", " {}"),  # lm-eval's gsm8k
     ("problem", "solution"): ("Problem:\n{}\n\nSolution:", " {}"),  # lm-eval's minerva_math
@@ -32,7 +34,7 @@ def read_rows(name: str, path: str) -> Iterator[dict[str, Any]]:
     Args:
         name: the domain, for messages.
         path: a `.txt` (documents separated by a line `<|endoftext|>`, or by blank lines when it has none), `.jsonl`,
-            `.json` (a list of rows), `.csv` or `.tsv` (the first line names the columns) or `.parquet` file, or a hub
+            `.json` (a list of rows, or one a line), `.csv` or `.tsv` (the first line names the columns) or `.parquet` file, or a hub
             data set `org/name[:split]`.
 
     Raises:
@@ -92,8 +94,8 @@ def _json_lines(file: Path) -> Iterator[Any]:
 
 
 def _json(file: Path) -> Iterator[Any]:
-    rows = json.loads(_text(file))
-    return iter(rows if isinstance(rows, list) else [rows])
+    text = _text(file)  # a list, or lines: `datasets` writes the latter under this ending
+    return iter(json.loads(text)) if text.lstrip().startswith("[") else _json_lines(file)
 
 
 def _table(file: Path) -> Iterator[Any]:
@@ -122,10 +124,11 @@ READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
 def _in_one_form(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise PruneError(f"{where} is {type(row).__name__}, not an object with columns")
-    if row.get("input_ids") is None:  # a table has every column in every row
-        row = {column: value for column, value in row.items() if column != "input_ids"}
-    row = {**row}
-    if not row.keys() & {"text", "prompt", "messages", "input_ids"}:
+    filled = {
+        column: value for column, value in row.items() if value is not None
+    }  # a table has all columns in each row
+    row = filled if filled.keys() & {*COLUMNS, *itertools.chain(*WORDINGS)} else {**row}
+    if not row.keys() & COLUMNS:
         for (asked, answered), (prompt, completion) in WORDINGS.items():
             if asked in row and answered in row:
                 row |= {"prompt": prompt.format(row[asked]), "completion": completion.format(row[answered])}

@@ -126,6 +126,7 @@ def test_a_row_may_lack_its_difficulty(tmp_path, tokenizer, difficulty):
         ("mark.txt", "\ufeffa dog\r\n\r\na cat\r\n"),
         ("capitals.TXT", "a dog\n\na cat"),
         ("list.json", '[{"text": "a dog"}, {"text": "a cat"}]'),
+        ("lines.json", '{"text": "a dog"}\n{"text": "a cat"}\n'),
         ("table.csv", 'number,text\r\n1,a dog\r\n2,"a cat"\r\n'),
         ("table.tsv", "text\tlevel\na dog\t1\na cat\t2\n"),
     ],
@@ -144,9 +145,16 @@ def test_line_separators_inside_a_json_string_do_not_end_the_line(tmp_path, toke
     assert document.input_ids == tuple(tokenizer(text)["input_ids"])
 
 
-def test_a_column_of_ids_may_be_empty_where_a_row_has_text(tmp_path, tokenizer):
-    (document,) = load_domain("d", write(tmp_path, {"input_ids": None, "text": "a dog"}), tokenizer).documents
+@pytest.mark.parametrize("row", [{"text": "a dog"}, {"prompt": "a", "completion": " dog"}])
+def test_the_columns_that_other_rows_of_a_table_have_may_be_empty(tmp_path, tokenizer, row):
+    table = (
+        dict.fromkeys(["text", "prompt", "completion", "messages", "input_ids", "question", "answer", "level"]) | row
+    )
+    (document,) = load_domain("d", write(tmp_path, table), tokenizer).documents
     assert document.input_ids == tuple(tokenizer("a dog")["input_ids"])
+    gsm8k = table | dict.fromkeys(row) | GSM8K
+    (document,) = load_domain("d", write(tmp_path, gsm8k), tokenizer).documents
+    assert tokenizer.decode(document.input_ids).startswith("Question: Tom")
 
 
 @pytest.mark.parametrize(
