@@ -34,8 +34,8 @@ def read_rows(name: str, path: str) -> Iterator[dict[str, Any]]:
     Args:
         name: the domain, for messages.
         path: a `.txt` (documents separated by a line `<|endoftext|>`, or by blank lines when it has none), `.jsonl`,
-            `.json` (a list of rows, or one a line), `.csv` or `.tsv` (the first line names the columns) or `.parquet` file, or a hub
-            data set `org/name[:split]`.
+            `.json` (a list of rows, or one a line), `.csv` or `.tsv` (the first line names the columns) or `.parquet`
+            file, or a hub data set `org/name[:split]`.
 
     Raises:
         UsageError: the file is missing or of an unknown kind.
