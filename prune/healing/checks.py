@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from accelerate.utils import parse_flag_from_env
 from torch import nn
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_utils import SchedulerType
@@ -18,6 +16,7 @@ from prune.errors import PruneError, UsageError
 from prune.healing.data import Split, documents_within, split_domains
 from prune.healing.methods import attach
 from prune.healing.settings import HealSettings
+from prune.healing.sharding import check_sharding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,12 +41,11 @@ def check_run(
     Raises:
         PruneError: a missing teacher or one of another vocabulary; no or too little data.
         UsageError: a weight of no domain, documents that the model cannot read, a schedule or tracker that is not
-            there, or FSDP of version 1.
+            there, or what `check_sharding` refuses.
     """
     check_teacher(student, teacher, settings)
     check_names(settings)
-    if is_sharded() and os.environ.get("FSDP_VERSION") != "2":  # version 1 renames and flattens the parameters
-        raise UsageError("FSDP of version 1 is not supported: accelerate launch --use_fsdp --fsdp_version 2 ...")
+    check_sharding(settings)
     within = {name: replace(d, documents=documents_within(d, settings.max_length)) for name, d in domains.items()}
     check_documents(student, student.get_input_embeddings(), within)  # type: ignore[operator]
     return split_domains(
@@ -58,11 +56,6 @@ def check_run(
         eval_max_documents=settings.eval_max_documents,
         seed=settings.seed,
     )
-
-
-def is_sharded() -> bool:
-    """Whether the launcher asks accelerate for FSDP."""
-    return parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def check_teacher(student: nn.Module, teacher: nn.Module | None, settings: HealSettings) -> None:

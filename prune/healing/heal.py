@@ -19,13 +19,14 @@ from transformers import TrainingArguments
 from prune.calibration import Domain
 from prune.errors import PruneError
 from prune.files import sha256_json
-from prune.healing.checks import check_run, is_sharded
+from prune.healing.checks import check_run
 from prune.healing.data import Collator, Split, TrainingSet
 from prune.healing.held_out import held_out_loss
 from prune.healing.methods import attach, detach, merge
 from prune.healing.objective import matched_states, packs_exactly
 from prune.healing.prefix import find_prefix
 from prune.healing.settings import HealSettings
+from prune.healing.sharding import check_processes, deepspeed_config, is_sharded, uses_fsdp
 from prune.healing.sharing import SharedWeights, find_kept_layers
 from prune.healing.trainer import HealTrainer, Task, Track, checkpoint_of
 from prune.model.anatomy import find_layer_list
@@ -125,6 +126,7 @@ def heal(
     if teacher is not None:
         kept_layers = _source_layers(student, teacher, kept_layers, needed=settings.residual_weight > 0)
     arguments = training_arguments(settings, output_dir / "checkpoints", progress)
+    check_processes(arguments)
     device = student.device
     student.to(arguments.device)
     packing = settings.packing and packs_exactly(student, student.get_input_embeddings().num_embeddings)
@@ -137,7 +139,12 @@ def heal(
         packing=packing,
         seed=settings.seed,
     )
-    fingerprint = _fingerprint(student, teacher, domains, split.weights, settings, kept_layers)
+    fingerprint = {
+        **_fingerprint(student, teacher, domains, split.weights, settings, kept_layers),
+        "processes": arguments.world_size,
+        "fsdp": uses_fsdp(),
+        "deepspeed": arguments.deepspeed,
+    }
     checkpoint = checkpoint_of(output_dir / "checkpoints", fingerprint) if resume else None
     before = held_out_loss(student, student.get_output_embeddings(), split, settings, pad_token_id)
 
@@ -179,11 +186,11 @@ def _trained(
 ) -> tuple[PreTrainedModel, HealTrainer, dict[str, int]]:
     """The merged model of the best step, its trainer, and counts; after an error the student is as it was before."""
     settings, shared, prefix, healed = task.settings, None, None, None
-    sharded = is_sharded()
+    sharded = is_sharded(settings)
     if teacher is not None and kept_layers is not None and not sharded:
         shared = SharedWeights(student, teacher.to(arguments.device), kept_layers)
-    # FSDP takes the weights of what it trains apart: a copy, so that the student stays whole.
-    model = attach(copy.deepcopy(student) if sharded else student, settings, kept_layers)
+    # FSDP and DeepSpeed take the weights of what they train apart or change their type: a copy stays out of that.
+    model = attach(copy.deepcopy(student) if sharded else student, settings, kept_layers, shardable=uses_fsdp())
     try:
         if shared is not None and teacher is not None and kept_layers is not None:
             prefix = find_prefix(model, teacher, kept_layers)
@@ -245,7 +252,8 @@ def training_arguments(settings: HealSettings, directory: Path, progress: bool =
         activation_checkpointing_kwargs={"use_reentrant": False},
         bf16=settings.bf16,
         seed=settings.seed,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available() and settings.deepspeed is None,  # accelerate would leave DeepSpeed out
+        deepspeed=None if settings.deepspeed is None else deepspeed_config(settings.deepspeed),
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
@@ -291,7 +299,7 @@ def _fingerprint(
     kept_layers: Sequence[int] | None,
 ) -> dict[str, Any]:
     return {
-        **settings.model_dump(exclude={"report_to", "save_steps"}),
+        **settings.model_dump(exclude={"report_to", "save_steps", "deepspeed"}),
         **{f"data {name}": domain.sha256 for name, domain in domains.items()},
         "domain_weights": dict(weights),
         "kept_layers": None if kept_layers is None else list(kept_layers),

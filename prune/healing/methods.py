@@ -27,13 +27,20 @@ if TYPE_CHECKING:
 LEAST_ADAPTED = 3  # layers, where nothing or little is kept behind the first gap
 
 
-def attach(student: PreTrainedModel, settings: HealSettings, kept_layers: Sequence[int] | None = None) -> Any:
+def attach(
+    student: PreTrainedModel,
+    settings: HealSettings,
+    kept_layers: Sequence[int] | None = None,
+    *,
+    shardable: bool = False,
+) -> Any:
     """The model that Trainer trains: a PeftModel over the student (qlora: over its NF4 copy), or the student itself.
 
     Args:
         student: the pruned model.
         settings: method, layers, modules, rank.
         kept_layers: source index of each student layer; tells where the first gap is.
+        shardable: qlora: keep the 4-bit weights in the student's own dtype, the only one that FSDP shards.
 
     Raises:
         UsageError: lora_target_modules matches nothing, or lora_layers or train_layers names a layer that the model
@@ -42,7 +49,9 @@ def attach(student: PreTrainedModel, settings: HealSettings, kept_layers: Sequen
     if settings.method == "full":
         _select_layers(student, settings.train_layers)
         return student
-    return _with_adapters(nf4_copy(student) if settings.method == "qlora" else student, settings, kept_layers)
+    if settings.method == "qlora":
+        student = nf4_copy(student, storage=student.dtype if shardable else torch.uint8)
+    return _with_adapters(student, settings, kept_layers)
 
 
 def adapted_layers(choice: str | list[int], kept_layers: Sequence[int] | None, count: int) -> list[int]:
@@ -150,10 +159,14 @@ def detach(model: Any, student: PreTrainedModel, settings: HealSettings) -> PreT
     return student
 
 
-def nf4_copy(student: PreTrainedModel) -> PreTrainedModel:
+def nf4_copy(student: PreTrainedModel, *, storage: torch.dtype = torch.uint8) -> PreTrainedModel:
     """A model whose linear layers (all but the head) hold the student's weights in bitsandbytes NF4.
 
     Every other tensor is shared with the student, not copied: memory grows by about 0.52 bytes per linear weight.
+
+    Args:
+        student: the pruned model.
+        storage: dtype in which pairs of 4-bit numbers lie in memory, as bytes; their values do not depend on it.
 
     Raises:
         PruneError: bitsandbytes is not installed.
@@ -176,9 +189,13 @@ def nf4_copy(student: PreTrainedModel) -> PreTrainedModel:
                 bias=child.bias is not None,
                 compute_dtype=child.weight.dtype,
                 quant_type="nf4",
+                quant_storage=storage,
                 device=torch.device("meta"),
             )
-            linear.weight = Params4bit(child.weight.data.clone(), requires_grad=False, quant_type="nf4").to(device)
+            # FSDP replaces the parameter by a plain one; the module keeps what is needed to read it.
+            linear.weight = Params4bit(
+                child.weight.data.clone(), requires_grad=False, quant_type="nf4", quant_storage=storage, module=linear
+            ).to(device)
             linear.bias = child.bias
             # On CPUs with AVX-512 bf16 the first evaluation would repack the weights in place, for good, with scales
             # rounded to bf16, and fail where a row is no multiple of a block: training would go on with other weights.

@@ -92,6 +92,9 @@ class HealSettings(BaseModel):
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, a third more time.")
     bf16: bool = Field(False, description="Compute in bfloat16 under autocast (for GPUs; slow on most CPUs).")
+    deepspeed: str | None = Field(
+        None, description="DeepSpeed configuration, a JSON file, for training in several processes; ZeRO stage 1 or 2."
+    )
     seed: int = Field(0, ge=0, description="Of the held-out split, the order of the data and the adapters.")
 
     @field_validator("lora_target_modules")
