@@ -29,6 +29,7 @@ FSDP = {
 }
 """What `accelerate launch --use_fsdp --fsdp_version 2` sets."""
 ON_CPU = {"DS_ACCELERATOR": "cpu"}
+"""DeepSpeed, where it is installed, would otherwise warn on standard output that it sees no GPU."""
 FULL = {"method": "full", "train_layers": [10, 11]}
 START = [str(Path(__file__).with_name("processes_on_cpu.py"))]
 needs_deepspeed = pytest.mark.skipif(
@@ -52,7 +53,9 @@ def launched(start: list[str], cut: Path, output: Path, port: int, changes: dict
     command += [part for d in DATA for part in ("--data", d)] + ["--per_device_train_batch_size", "4"]
     command += [part for k, v in flags.items() for part in (f"--{k}", str(v))]
     command += ["--resume_from_checkpoint"] * ("DIE_AFTER" not in environment)
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=os.environ | environment)
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env=os.environ | ON_CPU | environment
+    )
 
 
 def heal_in_two(*arguments: Any, **environment: str) -> tuple[dict, str]:
@@ -111,7 +114,7 @@ def test_two_sharded_processes_equal_one_with_twice_the_batch(cut, tmp_path, cha
 @needs_deepspeed
 @pytest.mark.parametrize(("stage", "changes", "port"), [(1, {}, 29735), (2, FULL, 29736)], ids=["lora", "full"])
 def test_two_processes_under_deepspeed_equal_one_with_twice_the_batch(cut, tmp_path, stage, changes, port):
-    printed, _ = heal_in_two(START, cut, tmp_path / "two", port, changes | zero(tmp_path, stage), **ON_CPU)
+    printed, _ = heal_in_two(START, cut, tmp_path / "two", port, changes | zero(tmp_path, stage))
     check_against_one(printed, tmp_path / "two", cut, tmp_path / "one", changes)
 
 
@@ -123,7 +126,7 @@ def test_two_processes_under_deepspeed_equal_one_with_twice_the_batch(cut, tmp_p
 def test_a_killed_run_of_two_processes_goes_on_as_if_it_had_not_been(cut, tmp_path, sharding, port):
     changes = {"max_steps": 4, "save_steps": 2}
     if sharding == "deepspeed":
-        extra, environment = zero(tmp_path, 2), ON_CPU
+        extra, environment = zero(tmp_path, 2), {}
     else:
         extra, environment = {}, FSDP | {"FSDP_STATE_DICT_TYPE": f"{sharding.upper()}_STATE_DICT"}
     arguments = (START, cut, tmp_path / "two", port, changes | extra)
@@ -138,7 +141,7 @@ def test_a_killed_run_of_two_processes_goes_on_as_if_it_had_not_been(cut, tmp_pa
 @needs_deepspeed
 def test_deepspeed_stops_before_a_gradient_that_is_not_finite_moves_the_weights(cut, tmp_path):
     changes = {"max_steps": 4, "eval_steps": 4, "learning_rate": 1e30, "max_grad_norm": 1e30} | zero(tmp_path, 2)
-    done = launched(START, cut, tmp_path / "two", 29740, changes, **ON_CPU)  # the first step has the rate 0
+    done = launched(START, cut, tmp_path / "two", 29740, changes)  # the first step has the rate 0
     assert done.returncode != 0
     assert re.search(r"healing stopped at step 3 of 4: the (loss|gradient norm) is (nan|inf) on batch", done.stderr)
     assert not (tmp_path / "two").exists()
