@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import re
 import shutil
@@ -12,6 +13,8 @@ import typing
 
 import pytest
 
+import prune
+from prune import cli
 from prune.embedded import HERE, MODEL
 
 STORIES = str(HERE / "data/calibration/stories.jsonl")
@@ -137,3 +140,21 @@ def test_help_names_the_choices_and_the_defaults(capsys, monkeypatch):
         assert re.search(r"Rank of the adapters\. \[default: \(16\)\]", help_of("heal")), columns
         assert "angular, answer_nll, block_influence" in help_of("plan")
         assert "greedy, greedy_swap, one_shot" in help_of("plan")
+
+
+@pytest.mark.parametrize("name", prune.__all__)
+def test_every_argument_of_a_function_is_in_its_docstring(name):
+    function = getattr(prune, name)
+    said = inspect.getdoc(function) or ""
+    assert not [argument for argument in inspect.signature(function).parameters if argument not in said]
+
+
+@pytest.mark.parametrize(("command", "cure"), [("heal", "--resume goes on"), ("cut", "nothing was written")])
+def test_an_interrupted_command_says_what_it_does_next(command, cure, monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prune.cli.app.build", interrupted)
+    monkeypatch.setattr(sys, "argv", ["prune", command, "a", "-o", "b"])
+    assert cli._run() == 130
+    assert cure in capsys.readouterr().err

@@ -50,6 +50,10 @@ def analyze(
         measure: names of measurements; the default set if None.
         seq_length: longer documents are cut, in tokens.
         calib_num_samples: documents per domain; all if None.
+        seed: of the draw of documents and of every other random choice.
+        dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
+        batch_size: documents per forward pass.
+        bootstrap: resamples of the documents behind each interval.
         first_token: `drop` removes a layer at every position, `keep` never at position 0 (the paper's rule).
         swap_distances: for each k, `swap` exchanges layers l and l + k.
         cuts: positions per document at which `future` is measured.
@@ -57,8 +61,12 @@ def analyze(
             Measures: `prune.analysis.registry.STREAMED`.
         stream_memory: GiB of activations held in memory when streaming; the others lie in a hidden directory beside
             `output` until the end.
+        revision, trust_remote_code: of a hub id; run the modelling code that comes with it.
         lang: language of analysis.html, `en` or `ja`.
         dry_run: check the input and return what would be done.
+
+    Returns:
+        The analysis: arrays by key, float32, with the shapes of prune/analysis/README.md.
 
     Raises:
         UsageError, PruneError: bad input; nothing is written.

@@ -53,11 +53,22 @@ def compare(
         models: directories or hub ids; the first is the reference.
         output: new directory for compare.json, compare.html and, with `depth_map`, depth_map.html and its JSON.
         suite: built-in suite names or YAML files; no quality without.
+        limit: items per task; wins over `size`.
+        include_path, local_data: lm-eval task files of your own; data files that replace the hub.
         confirm_run_unsafe_code: allow tasks that run generated code.
         data: documents by domain; no depth use and no depth map without.
         depth_map: best linear map from each depth of the first model to each of the second.
+        seq_length: longer documents are cut, in tokens.
+        calib_num_samples: documents per domain; all if None.
+        batch_size: documents or prompts at a time.
         cost_batch_size, prompt_tokens, new_tokens, repeats: of the speed measurement, all models in turn.
+        bootstrap: resamples behind the intervals of the depth use.
+        alpha: error rate of the gate over all suites.
+        seed: of every random choice.
+        dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
         lang: language of the pages, `en` or `ja`.
+        progress: show progress bars.
+        dry_run: check the input and return what would be done.
 
     Raises:
         UsageError, PruneError, evals.errors.EvalError: bad input, or a tokenizer that makes the tests different.

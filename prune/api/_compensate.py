@@ -39,6 +39,10 @@ def compensate(
         data: domains; a quarter of each domain's documents judges, the others fit.
         method: `linear` or `scale`.
         domain_weights: weight of each domain; equal if None.
+        seq_length: longer documents are cut, in tokens.
+        calib_num_samples: documents per domain; all if None.
+        seed: of the draw and the split of documents.
+        dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
         dry_run: check the input and return what would be done.
 
     Raises:

@@ -64,8 +64,20 @@ def eval(
         batch_size: sequences at a time, or "auto".
         gen_kwargs: generation settings that win over the task's.
         local_data: folder of data files that replace the hub (see evals/local_data/README.md).
+        apply_chat_template, fewshot_as_multiturn, system_instruction: how lm-eval words a prompt; examples become turns
+            of the conversation with a chat template, unless told otherwise.
+        include_path: folders with lm-eval task files of your own; they may run Python.
+        seed: of few-shot choices and of the bootstrap.
+        dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
+        alpha: error rate of the gate over all suites.
+        trust_remote_code, confirm_run_unsafe_code: run a model's own code; allow tasks that run generated code.
         log_samples: keep documents and prompts too, not only hashes, answers and scores.
         backend, model_args: `vllm` and its options, where it is installed; `hf` runs the model in this process.
+        progress: show progress bars.
+        dry_run: check the input and return the tasks, notes on their data, and what the gate can decide.
+
+    Returns:
+        The evidence: figures per suite and task, and the verdict `overall`.
 
     Raises:
         UsageError, PruneError, evals.errors.EvalError: bad input.

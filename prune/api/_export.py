@@ -38,6 +38,9 @@ def export(
         push_to_hub: upload the finished directory to `hub_model_id` (`org/name`), `private` if so asked.
         token: of the hub; the one that huggingface_hub finds if None. Written nowhere.
         source: the original's directory or id, for card and manifest; the plan's by default.
+        revision: of the source, recorded.
+        max_shard_size: largest weight file, such as `5GB`.
+        dry_run: check the input and return what the manifest would say.
 
     Raises:
         UsageError: the evidence is about other weights.

@@ -38,8 +38,11 @@ def generate(
         model: the original; directory, hub id, or `embedded`.
         output: new `.jsonl` file.
         data: prompts by domain; rows with `prompt`, `messages`, `text`, or `input_ids` + `answer_start`.
+        dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
+        revision, trust_remote_code: of a hub id; run the modelling code that comes with it.
         resume: go on with what a killed run left.
         progress: called with answers done and answers in all.
+        dry_run: check the input and return what would be done.
         settings: fields of `prune.healing.settings.GenerateSettings`.
 
     Returns:

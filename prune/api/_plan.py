@@ -60,6 +60,7 @@ def plan(
         beam_width, block_size, max_subsets: see `prune.planning.registry.Tuning`.
         score_cache: SQLite file that keeps every score made; `scores.sqlite` beside the analysis if None, which is
             also where a run directory keeps its own.
+        seed: of the strategies and criteria that draw.
         dry_run: check the request and search, write nothing but scores.
 
     Raises:

@@ -27,6 +27,7 @@ def run(
         recipe: YAML file, or the name of a built-in recipe: `demo`, `poc`.
         output: run directory; `runs/<recipe name>` if None.
         resume: go on in a directory that holds a run; stages whose inputs did not change are kept.
+        progress: show progress bars.
         dry_run: check everything that can be checked and return what would be done.
         lang: language of the report, `en` or `ja`; the recipe's if None.
         rounds: cut and heal in so many turns (`heal.rounds`); the recipe's if None.
@@ -61,7 +62,7 @@ def demo(
     dry_run: bool = False,
     lang: str | None = None,
 ) -> RunResult | dict[str, Any]:
-    """`run` on the embedded model and recipe."""
+    """`run` on the embedded model and recipe; `output`, `resume`, `progress`, `dry_run` and `lang` are `run`'s."""
     from prune.embedded import RECIPE
 
     return run(RECIPE, output, resume=resume, progress=progress, dry_run=dry_run, lang=lang)

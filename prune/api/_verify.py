@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 def verify(directory: str | Path) -> dict[str, Any]:
     """Re-check an exported checkpoint: hashes, loading, finite weights, recorded logits; a cut one but for the logits.
 
+    Args:
+        directory: what `prune export` or `prune cut` wrote.
+
     Raises:
         UsageError: neither a manifest nor the record of a cut.
         PruneError: something differs; every difference is named.

@@ -19,6 +19,13 @@ OF_THE_PLACE = {
 }
 """Failures of the disk or the directory that a user can mend, with the cure; any other OSError is a bug."""
 
+GOES_ON = {
+    **dict.fromkeys(("run", "demo", "heal", "generate"), "the same command with --resume goes on"),
+    "eval": "the same command goes on where it stopped",
+    "plan": "the same command uses the scores that it made",
+}
+"""What an interrupted command does when it is started again; every other one starts anew."""
+
 
 def main() -> NoReturn:
     """Entry point of the console script; returns the exit codes of `prune.errors` (130 when interrupted)."""
@@ -55,7 +62,8 @@ def _run() -> int:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except (Abort, KeyboardInterrupt):
-        return _say("interrupted; prune run and prune demo go on with --resume", INTERRUPTED)
+        command = next((a for a in sys.argv[1:] if not a.startswith("-")), "")
+        return _say(f"interrupted; {GOES_ON.get(command, 'nothing was written')}", INTERRUPTED)
     except ClickException as error:
         return _say(error.format_message(), error.exit_code)
     except (PruneError, EvalError) as error:
