@@ -54,6 +54,8 @@ def compensate(
     from prune.surgery.cut import resolve_source
 
     target = Path(output)
+    if target.suffix == ".safetensors":
+        raise UsageError(f"{target}: the weights lie there, beside the plan: give -o a file that ends in .json")
     for path in (target, target.with_suffix(".safetensors")):
         if path.exists():
             raise UsageError(f"{path} exists: give -o a new file, or remove it first")

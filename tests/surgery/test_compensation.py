@@ -277,6 +277,11 @@ def test_too_few_documents_and_unknown_methods_are_named():
         compensate(build(), (0, 1), foreign)
 
 
+def test_a_plan_that_would_overwrite_its_own_weights_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"give -o a file that ends in \.json"):
+        prune.compensate("embedded", tmp_path / "new.safetensors", plan=tmp_path / "plan.json", data={"a": "a.jsonl"})
+
+
 def test_a_layer_whose_mlp_adds_nothing_is_refused_with_the_reason():
     model = build()
     model.model.layers[1].mlp.down_proj.weight.data.zero_()  # as in models that were grown by layers that do nothing
