@@ -52,11 +52,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically (UTF-8, whatever the locale)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # a full disk, most often: the half file would only take its space
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -213,10 +214,17 @@ class HealTrainer(Trainer):
         return Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        directory = self.checkpoint_directory()
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                save_file({n: w.contiguous() for n, w in self.best_weights.items()}, directory / BEST_WEIGHTS)
+        except (SafetensorError, RuntimeError) as error:  # how safetensors and torch say that the disk is full
+            raise PruneError(
+                f"{directory}: the checkpoint cannot be written ({error}); free space there, and go on with "
+                "--resume_from_checkpoint from the one before, if any"
+            ) from error
         if self.args.should_save:
-            directory = self.checkpoint_directory()
-            save_file({n: w.contiguous() for n, w in self.best_weights.items()}, directory / BEST_WEIGHTS)
             progress = {**vars(self.progress), "seconds": self.seconds()}
             progress["best_loss"] = progress["best_loss"] if self.best_weights else None
             write_json(directory / MARKER, {"fingerprint": dict(self.task.fingerprint), "progress": progress})

@@ -9,11 +9,12 @@ loses the batch that was running.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,13 +102,18 @@ class ScoreCache:
         return found
 
     def put(self, quantity: str, keep: Keep, documents: Sequence[str], values: Iterable[float]) -> None:
-        """Add scores; they are kept for good after `commit`."""
+        """Add scores; they are kept for good after `commit`.
+
+        Raises:
+            PruneError: the file cannot be written.
+        """
         finite = [value if math.isfinite(value) else math.inf for value in values]
         known = {**self.get(quantity, keep), **dict(zip(documents, finite, strict=True))}
         self._known[quantity, keep] = known
-        subset, kind = self._id(_name(keep)), self._id(quantity)
-        rows = [(self._model, kind, subset, self._id(d), v) for d, v in zip(documents, finite, strict=True)]
-        self._base.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", rows)
+        with self._naming_the_cure():
+            subset, kind = self._id(_name(keep)), self._id(quantity)
+            rows = [(self._model, kind, subset, self._id(d), v) for d, v in zip(documents, finite, strict=True)]
+            self._base.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", rows)
 
     def commit(self) -> None:
         """Make everything that was put durable.
@@ -115,8 +121,13 @@ class ScoreCache:
         Raises:
             PruneError: the file cannot be written.
         """
-        try:
+        with self._naming_the_cure():
             self._base.commit()
+
+    @contextlib.contextmanager
+    def _naming_the_cure(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as error:
             raise PruneError(f"{self.path}: scores cannot be written ({error}); give --score_cache another") from None
 

@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from prune.calibration import Document
@@ -171,6 +173,22 @@ def test_checkpoints_of_an_earlier_run_do_not_hide_those_of_the_killed_one(tmp_p
     resumed = run(tmp_path, settings, resume=True)
     assert resumed.steps == 8
     assert [e["step"] for e in resumed.history if "eval_loss" in e] == [0, 5, 8]
+
+
+def test_a_full_disk_is_said_and_the_checkpoint_before_is_resumed(tmp_path, monkeypatch):
+    settings = tiny.settings(save_steps=4, max_steps=8)
+    real = PeftModel.save_pretrained
+
+    def full(model, directory, **options):
+        if "checkpoint-8" in str(directory):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        real(model, directory, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PeftModel, "save_pretrained", full)
+        with pytest.raises(PruneError, match=r"checkpoint-8: the checkpoint cannot be written .*No space left"):
+            run(tmp_path, settings)
+    assert run(tmp_path, settings, resume=True).steps == 8
 
 
 def test_a_tracked_score_that_is_not_finite_does_not_lose_the_run(tmp_path):

@@ -159,3 +159,14 @@ def test_figures_of_layers_are_kept_without_a_file_for_one_search(monkeypatch):
     monkeypatch.setattr(taylor, "summed_nll", lambda *given: batches.append(1) or real(*given))
     sweep(source="made", model=build(), domains=domains(), criterion="taylor", depths=[7, 6, 5])
     assert len(batches) == 2
+
+
+def test_a_full_disk_is_named_with_the_cure(path):
+    cache = ScoreCache(path, "model")
+    cache._base.execute("PRAGMA max_page_count = 5")
+    with pytest.raises(
+        PruneError, match=r"scores\.sqlite: scores cannot be written .*full.*; give --score_cache another"
+    ):
+        for subset in range(2000):
+            cache.put("dnll", (subset,), [f"document {subset} {i}" for i in range(20)], [0.0] * 20)
+            cache.commit()
