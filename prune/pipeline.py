@@ -26,7 +26,7 @@ from prune.stages.candidates import analyze_source, cut_plan, make_plans
 from prune.stages.cost import measure_cost
 from prune.stages.draft import try_drafts
 from prune.stages.export import export
-from prune.stages.heal import HealStages, read_self_generated, round_depths
+from prune.stages.heal import HealStages, check_healing, read_self_generated, round_depths
 from prune.stages.judge import judge_candidates
 from prune.stages.screen import screen_depths
 from prune.verdict import CandidateKey, Choice, choose
@@ -165,6 +165,7 @@ class Pipeline:
 
         depth = int(AutoConfig.from_pretrained(self.source).get_text_config().num_hidden_layers)
         self._check_depths(depth)
+        check_healing(self)
         tests = self.recipe.eval
         folders = [Path(p) for p in tests.include_path]
         data = Path(tests.local_data) if tests.local_data else None
@@ -204,6 +205,7 @@ class Pipeline:
         """
         from prune.analysis.result import Analysis
 
+        check_healing(self)
         with RunDirectory(self.root, resume=self.resume) as run, _log_file(self.root / "log.txt"):
             self._record_recipe(run)
             versions = library_versions()

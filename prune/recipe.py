@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from prune.planning.registry import Tuning
 
 
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,7 +54,7 @@ class PlanRecipe(_Section):
         min_length=1, description="layers that remain; one candidate each"
     )
     protect: list[int] = Field([], description="layers that always stay")
-    domain_weights: dict[str, float] = Field({}, description="weight of each domain; equal if absent")
+    domain_weights: dict[str, Weight] = Field({}, description="weight of each domain; equal if absent")
     compensate: Literal["none", "linear", "scale"] = Field(
         "none", description="repair of the gaps without training, kept where it lowers held-out NLL; first round only"
     )
@@ -79,7 +82,7 @@ class HealRecipe(HealSettings):
     domains: dict[str, str] = Field(
         {}, description="training documents; if absent, self_generated alone, or else the calibration domains"
     )
-    domain_weights: dict[str, float] = Field({}, description="share of each domain in the training mix")
+    domain_weights: dict[str, Weight] = Field({}, description="share of each domain in the training mix")
     self_generated: SelfGeneratedRecipe | None = Field(
         None, description="more domains: what the original answers to prompts, generated once"
     )
@@ -234,6 +237,8 @@ class Recipe(_Section):
             for name in weights:
                 if name not in names:
                     raise ValueError(f"{field} names the domain {nearest(name, list(names))}")
+            if weights and not any(weights.values()):
+                raise ValueError(f"{field}: at least one weight must be above zero")
         return self
 
 

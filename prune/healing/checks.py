@@ -147,3 +147,28 @@ def rehearse(
     # Without weights there is nothing to quantise; qlora puts its adapters where lora does.
     method = "lora" if settings.method == "qlora" else settings.method
     attach(student, settings.model_copy(update={"method": method}), kept_layers)
+
+
+def rehearse_uncut(
+    original: PreTrainedModel, domains: Mapping[str, Domain], settings: HealSettings, depth: int
+) -> None:
+    """What `heal` would refuse of a model that is yet to be cut: so that no mistake waits for the stages before it.
+
+    Args:
+        original: the model, or its skeleton; not usable afterwards.
+        domains: documents that are at hand already; none if all will be generated.
+        settings: of the run.
+        depth: layers of the shallowest candidate.
+
+    Raises:
+        PruneError, UsageError: as `heal`.
+    """
+    check_names(settings)
+    if domains:
+        check_run(original, original, domains, settings, None)
+    for field in ("lora_layers", "train_layers"):
+        chosen = getattr(settings, field)
+        if isinstance(chosen, list) and not all(0 <= layer < depth for layer in chosen):
+            raise UsageError(f"heal.{field} {chosen}: the model cut to {depth} layers has the layers 0 to {depth - 1}")
+    if settings.method != "full":
+        attach(original, settings.model_copy(update={"method": "lora", "lora_layers": "all"}))

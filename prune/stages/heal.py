@@ -263,6 +263,26 @@ class HealStages:
         return track
 
 
+def check_healing(pipeline: Pipeline) -> None:
+    """Find now what healing would refuse after the analysis, the search and the cuts; reads no weights.
+
+    Raises:
+        PruneError, UsageError: the first thing that it would.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from prune.healing.checks import rehearse_uncut
+    from prune.surgery.signature import skeleton
+
+    recipe = pipeline.recipe
+    if not recipe.heal.enabled or recipe.trust_remote_code:  # such code is run once, when the model is loaded
+        return
+    config = AutoConfig.from_pretrained(pipeline.source, revision=recipe.revision)
+    settings = HealSettings(**{k: getattr(recipe.heal, k) for k in HealSettings.model_fields})
+    bones = skeleton(AutoModelForCausalLM, config)
+    rehearse_uncut(bones, pipeline.heal_domains, settings, min(recipe.plan.depths))
+
+
 def read_self_generated(pipeline: Pipeline) -> dict[str, list[Any]]:
     """The prompts of `heal.self_generated`, by domain."""
     from prune.healing.prompts import read_prompts

@@ -13,7 +13,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 import prune
 from prune.embedded import HERE, MODEL, RECIPE
-from prune.errors import UsageError
+from prune.errors import PruneError, UsageError
 from prune.model.loading import load_model
 from prune.recipe import load_recipe
 from prune.stages.heal import round_depths
@@ -179,9 +179,36 @@ def test_depths_of_rounds_are_as_equal_as_can_be():
         ({"self_generated": {"prompts": {}}}, "prompts"),
         ({"self_generated": {"prompts": {"a": "a.jsonl"}, "temperature": 0.5}}, "do nothing without do_sample"),
         ({"domain_weights": {"answers": 1}}, "heal.domain_weights names the domain 'answers'"),
+        ({"domain_weights": {"stories": -1}}, r"heal.domain_weights.stories: .* greater than or equal to 0"),
+        ({"domain_weights": {"stories": float("nan")}}, r"heal.domain_weights.stories: .* finite number"),
+        ({"domain_weights": {"stories": 0}}, "heal.domain_weights: at least one weight must be above zero"),
         ({"rounds": 0}, "heal.rounds"),
     ],
 )
 def test_a_mistake_in_the_recipe_is_named(tmp_path, heal, message):
     with pytest.raises(UsageError, match=message):
         load_recipe(recipe_file(tmp_path, **heal))
+
+
+@pytest.mark.parametrize(
+    ("heal", "message"),
+    [
+        ({"lr_scheduler_type": "sometimes"}, "lr_scheduler_type"),
+        ({"report_to": ["papyrus"]}, "report_to"),
+        ({"lora_layers": [13]}, r"heal.lora_layers \[13\]: the model cut to 13 layers has the layers 0 to 12"),
+        ({"lora_target_modules": ["nothing"]}, "does not fit this model"),
+        ({"domains": {"short": "short.jsonl"}, "domain_weights": {}}, "--data short: 1 of 1 documents"),
+        ({"domains": {"foreign": "foreign.jsonl"}, "domain_weights": {}}, "document 0 holds token id 2048"),
+    ],
+)
+def test_what_healing_would_refuse_is_said_before_the_analysis(tmp_path, heal, message):
+    (tmp_path / "short.jsonl").write_text('{"text": "Once upon a time"}')
+    (tmp_path / "foreign.jsonl").write_text('{"input_ids": [1, 2048]}\n' * 4)
+    recipe = recipe_file(tmp_path)
+    values = yaml.safe_load(recipe.read_text())
+    values["heal"] |= heal
+    recipe.write_text(yaml.safe_dump(values))
+    for dry_run in (True, False):
+        with pytest.raises(PruneError, match=message):
+            prune.run(recipe, tmp_path / "run", dry_run=dry_run)
+    assert not (tmp_path / "run").exists()
