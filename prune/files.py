@@ -89,7 +89,7 @@ def read_json_as(kind: type[Model], path: Path, *, name: str, writer: str) -> Mo
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or name
-        raise UsageError(f"{path}: {where}: {first['msg']}") from None
+        raise UsageError(f"{path}: no valid {name} ({where}: {first['msg']}); {writer}") from None
 
 
 def refuse_non_empty(target: Path, flag: str = "-o") -> None:

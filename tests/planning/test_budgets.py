@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prune.errors import UsageError
+from prune.planning.plan import Plan
 from prune.planning.planner import make_plan
 from prune.planning.sizes import measure_sizes
 from tests.planning.small import LAYERS, build
@@ -116,3 +117,10 @@ def test_protected_layers_stay_and_minus_one_is_the_last():
         source="made", model=build(), criterion="last_n", strategy="one_shot", num_layers=5, protect=[-1, 5]
     )
     assert plan.order == [6, 4, 3]
+
+
+def test_another_json_file_is_no_plan_and_the_message_says_what_writes_one(tmp_path):
+    other = tmp_path / "analysis.json"
+    other.write_text('{"model": "org/model", "num_layers": 16}')
+    with pytest.raises(UsageError, match=r"no valid plan \(source: Field required\); `prune plan` writes one"):
+        Plan.load(other)
