@@ -15,6 +15,7 @@ import pytest
 
 import prune
 from prune import cli
+from prune.cli.app import COMMANDS, build
 from prune.embedded import HERE, MODEL
 
 STORIES = str(HERE / "data/calibration/stories.jsonl")
@@ -116,8 +117,6 @@ def test_help_shows_every_bracket_and_default_where_it_is_a_table():
     """Rich reads `[...]` in a help text as markup and drops it, defaults included."""
     from rich.text import Text
 
-    from prune.cli.app import COMMANDS, build
-
     for name in COMMANDS:
         (command,) = (c for c in build([name]).registered_commands if c.name == name)
         hints = typing.get_type_hints(command.callback, include_extras=True).values()
@@ -128,8 +127,6 @@ def test_help_shows_every_bracket_and_default_where_it_is_a_table():
 
 
 def test_help_names_the_choices_and_the_defaults(capsys, monkeypatch):
-    from prune.cli.app import build
-
     def help_of(command):
         with contextlib.suppress(SystemExit):
             build([command])([command, "--help"], standalone_mode=False)
@@ -147,6 +144,15 @@ def test_every_argument_of_a_function_is_in_its_docstring(name):
     function = getattr(prune, name)
     said = inspect.getdoc(function) or ""
     assert not [argument for argument in inspect.signature(function).parameters if argument not in said]
+
+
+@pytest.mark.parametrize("name", sorted(set(prune.__all__) & set(COMMANDS)))
+def test_a_command_has_a_flag_for_every_argument_of_its_function(name):
+    (command,) = (c for c in build([name]).registered_commands if c.name == name)
+    flags = set(inspect.signature(command.callback).parameters)
+    arguments = set(inspect.signature(getattr(prune, name)).parameters)
+    spelt_otherwise = {"cut": {"adapters", "verify"}, "heal": {"kept_layers"}}.get(name, set())
+    assert arguments - flags - spelt_otherwise - {"settings", "progress"} == set()
 
 
 @pytest.mark.parametrize(("command", "cure"), [("heal", "--resume goes on"), ("cut", "nothing was written")])

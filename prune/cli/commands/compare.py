@@ -29,6 +29,17 @@ def command(
         int | None, typer.Option("--calib_num_samples", min=1, help="Documents per domain; all if absent.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Documents or prompts at a time.")] = 8,
+    cost_batch_size: Annotated[
+        int, typer.Option("--cost_batch_size", min=1, help="Sequences at a time where speed is measured.")
+    ] = 1,
+    prompt_tokens: Annotated[
+        int, typer.Option("--prompt_tokens", min=1, help="Length of their prompts, in tokens.")
+    ] = 128,
+    new_tokens: Annotated[int, typer.Option("--new_tokens", min=2, help="Tokens generated after each prompt.")] = 32,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timings behind each median.")] = 3,
+    bootstrap: Annotated[
+        int, typer.Option("--bootstrap", min=10, help="Resamples behind the intervals of the depth use.")
+    ] = 200,
     seed: Seed = 0,
     dtype: Dtype = "float32",
     alpha: Alpha = 0.05,
@@ -55,6 +66,11 @@ def command(
         seq_length=seq_length,
         calib_num_samples=calib_num_samples,
         batch_size=batch_size,
+        cost_batch_size=cost_batch_size,
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        repeats=repeats,
+        bootstrap=bootstrap,
         seed=seed,
         dtype=dtype,
         alpha=alpha,
