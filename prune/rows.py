@@ -58,8 +58,8 @@ def _raw_rows(where: str, path: str) -> Iterator[Any]:
             raise PruneError(f"{where}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
         except json.JSONDecodeError as error:
             raise PruneError(f"{where}: line {error.lineno} is not JSON ({error.msg})") from None
-        except csv.Error as error:
-            raise PruneError(f"{where}: not a table ({error})") from None
+        except (csv.Error, ValueError) as error:
+            raise PruneError(f"{where}: damaged ({str(error).splitlines()[0]})") from None
     elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.]+)?", path) and not file.parent.is_dir():
         from datasets import load_dataset
 
@@ -105,9 +105,10 @@ def _table(file: Path) -> Iterator[Any]:
 
 
 def _parquet(file: Path) -> Iterator[Any]:
-    from datasets import Dataset
+    import pyarrow.parquet
 
-    return iter(Dataset.from_parquet(str(file)))  # type: ignore[arg-type]
+    for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
+        yield from batch.to_pylist()
 
 
 READERS: dict[str, Callable[[Path], Iterator[Any]]] = {

@@ -164,6 +164,7 @@ def test_the_columns_that_other_rows_of_a_table_have_may_be_empty(tmp_path, toke
         ("latin.jsonl", b'{"text": "caf\xe9"}', "not UTF-8 text"),
         ("cut.json", b'[\n{"text": ', "line 2 is not JSON"),
         ("cut.jsonl", b'{"text": "a"}\n{"text": ', "line 2 is not JSON"),
+        ("cut.parquet", b"PAR1\x00", r"cut\.parquet: damaged \(Parquet file size is 5 bytes"),
         ("rows.xml", b"<a/>", "use a file that ends in .txt, .jsonl, .json, .csv, .tsv, .parquet"),
     ],
 )
