@@ -106,21 +106,22 @@ class Pipeline:
 
     @cached_property
     def domains(self) -> dict[str, Domain]:
-        return self._load(self.recipe.data.domains, self.recipe.data.calib_num_samples)
+        options = self.recipe.data
+        return self._load(options.domains, options.seq_length, options.calib_num_samples)
 
     @cached_property
     def heal_domains(self) -> dict[str, Domain]:
         if self.recipe.heal.domains:
-            return self._load(self.recipe.heal.domains, None)
+            return self._load(self.recipe.heal.domains, self.recipe.heal.max_length, None)
         return {} if self.recipe.heal.self_generated else self.domains
 
-    def _load(self, files: Mapping[str, str], count: int | None) -> dict[str, Domain]:
+    def _load(self, files: Mapping[str, str], seq_length: int, count: int | None) -> dict[str, Domain]:
         return {
             name: load_domain(
                 name,
                 path,
                 self.tokenizer,
-                seq_length=self.recipe.data.seq_length,
+                seq_length=seq_length,
                 calib_num_samples=count,
                 seed=self.recipe.seed,
             )

@@ -71,7 +71,7 @@ class HealStages:
             self._domains = dict(self.pipeline.heal_domains)
             for name in self.options.self_generated.prompts if self.options.self_generated else ():
                 path = str(self.pipeline.root / "generated" / f"{name}.jsonl")
-                length = self.recipe.data.seq_length
+                length = self.settings.max_length
                 self._domains[name] = load_domain(name, path, self.pipeline.tokenizer, seq_length=length)
         return self._domains
 

@@ -212,3 +212,17 @@ def test_what_healing_would_refuse_is_said_before_the_analysis(tmp_path, heal, m
         with pytest.raises(PruneError, match=message):
             prune.run(recipe, tmp_path / "run", dry_run=dry_run)
     assert not (tmp_path / "run").exists()
+
+
+def test_training_documents_are_as_long_as_the_rows_of_training_whatever_the_analysis_reads(tmp_path):
+    recipe = recipe_file(tmp_path, max_length=120)
+    values = yaml.safe_load(recipe.read_text())
+
+    def longest(seq_length):
+        recipe.write_text(yaml.safe_dump(values | {"data": values["data"] | {"seq_length": seq_length}}))
+        found = prune.run(recipe, tmp_path / "run", dry_run=True)
+        return found["data"]["stories"]["tokens"], found["healing_data"]["stories"]["tokens"]
+
+    (few, trained), (many, same) = longest(20), longest(160)
+    assert few < many
+    assert trained == same
