@@ -282,6 +282,11 @@ def _source_layers(
     kept = find_kept_layers(student, teacher) if given is None else list(given)
     if kept is None and not needed:
         return None
+    if kept is None and depth < count:
+        raise PruneError(
+            f"the teacher has {depth} layers and the pruned model {count}: residual_weight compares with the model "
+            "that was pruned, so give --teacher that one, or set residual_weight to 0"
+        )
     if kept is None or len(kept) != count or kept != sorted(set(kept)) or not all(0 <= k < depth for k in kept):
         raise PruneError(
             f"kept_layers {kept if kept is not None else 'cannot be told from the weights'}: give {count} sorted layer "

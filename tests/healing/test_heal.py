@@ -262,6 +262,15 @@ def test_a_pruned_model_that_is_broken_is_said_before_training(tmp_path):
         heal(pruned, None, {"general": tiny.domain()}, settings, output_dir=tmp_path)
 
 
+def test_residual_matching_with_a_shallower_teacher_is_refused(tmp_path):
+    original = tiny.teacher()
+    with pytest.raises(PruneError, match="the teacher has 4 layers and the pruned model 6"):
+        heal(
+            original, tiny.student(original), {"general": tiny.domain()}, tiny.settings(residual_weight=1),
+            output_dir=tmp_path,
+        )  # fmt: skip
+
+
 def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
     domains = {"general": tiny.domain()}
     with pytest.raises(PruneError, match="the teacher predicts 80 tokens and the pruned model 64"):
