@@ -101,10 +101,15 @@ def heal(
     if PartialState().is_main_process:  # under `accelerate launch` every process has the same result
         with staged_directory(target) as staging:
             save_like(result.model, Path(model), staging)
-            write_json(staging / HEALING, result.as_dict())
+            write_json(staging / HEALING, result.as_dict() | {"teacher": _name(teacher) if original else None})
         remove_checkpoints(training / "checkpoints")
     PartialState().wait_for_everyone()
     return result
+
+
+def _name(model: str | None) -> str | None:
+    """A hub id; of a directory the last part alone, because the record travels with the checkpoint."""
+    return Path(model).resolve().name if model and Path(model).is_dir() else model
 
 
 def _has_tokenizer(model: str) -> bool:

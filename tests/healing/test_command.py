@@ -25,6 +25,7 @@ def test_a_finished_run_leaves_its_model_and_no_checkpoints(cut, tmp_path):
     prune.heal(cut, tmp_path / "healed", teacher="embedded", data=STORIES, save_steps=1, **small)
     assert [path.name for path in tmp_path.iterdir()] == ["healed"]
     assert (tmp_path / "healed/model.safetensors").is_file()
+    assert json.loads((tmp_path / "healed/healing.json").read_text())["teacher"] == "embedded"
 
 
 def test_documents_are_as_long_as_the_rows_of_training(cut, tmp_path):
