@@ -64,7 +64,7 @@ def check_processes(arguments: TrainingArguments) -> None:
     Raises:
         UsageError: they would.
     """
-    if arguments.deepspeed is not None and arguments.world_size != int(os.environ["WORLD_SIZE"]):
+    if arguments.deepspeed is not None and arguments.world_size != int(os.environ.get("WORLD_SIZE", 1)):
         raise UsageError("--deepspeed needs GPUs: on CPUs leave it out, and the processes train under DDP")
 
 

@@ -91,6 +91,10 @@ class HealTrainer(Trainer):
             eval_dataset=task.split.held_out,  # required by Trainer; our `evaluate` reads the split itself
             data_collator=task.collator,  # type: ignore[arg-type]  # rows are documents, not feature dicts
         )
+        if self.is_fsdp_enabled:  # a gathered state dict of adapters cannot be saved, and launchers ask for one
+            plugin = self.accelerator.state.fsdp_plugin
+            plugin.state_dict_config = plugin.optim_state_dict_config = None  # of the other type
+            plugin.set_state_dict_type("SHARDED_STATE_DICT")
         if task.teacher is not None:
             task.teacher.eval().to(self.args.device)
         self.model_accepts_loss_kwargs = True  # Trainer counts the predicted tokens of the accumulated batch

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from safetensors.torch import load_file
 
 import prune
 from prune.embedded import HERE
-from prune.errors import UsageError
-from prune.healing.sharding import deepspeed_config
+from prune.errors import PruneError, UsageError
+from prune.healing.settings import HealSettings
+from prune.healing.sharding import check_processes, check_sharding, deepspeed_config
 
 DATA = [f"stories={HERE / 'data/heal/stories.jsonl'}", f"arithmetic={HERE / 'data/heal/arithmetic.jsonl'}"]
 FLAGS = {"max_steps": 3, "max_length": 96, "eval_max_documents": 4, "learning_rate": 1e-3}
@@ -112,7 +114,11 @@ def test_two_sharded_processes_equal_one_with_twice_the_batch(cut, tmp_path, cha
 
 @pytest.mark.slow
 @needs_deepspeed
-@pytest.mark.parametrize(("stage", "changes", "port"), [(1, {}, 29735), (2, FULL, 29736)], ids=["lora", "full"])
+@pytest.mark.parametrize(
+    ("stage", "changes", "port"),
+    [(1, {"gradient_accumulation_steps": 2}, 29735), (2, FULL, 29736)],
+    ids=["lora", "full"],
+)
 def test_two_processes_under_deepspeed_equal_one_with_twice_the_batch(cut, tmp_path, stage, changes, port):
     printed, _ = heal_in_two(START, cut, tmp_path / "two", port, changes | zero(tmp_path, stage))
     check_against_one(printed, tmp_path / "two", cut, tmp_path / "one", changes)
@@ -120,21 +126,18 @@ def test_two_processes_under_deepspeed_equal_one_with_twice_the_batch(cut, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sharding", "port"),
-    [("full", 29737), ("sharded", 29738), pytest.param("deepspeed", 29739, marks=needs_deepspeed)],
+    ("sharding", "port"), [("fsdp", 29737), pytest.param("deepspeed", 29739, marks=needs_deepspeed)]
 )
 def test_a_killed_run_of_two_processes_goes_on_as_if_it_had_not_been(cut, tmp_path, sharding, port):
     changes = {"max_steps": 4, "save_steps": 2}
-    if sharding == "deepspeed":
-        extra, environment = zero(tmp_path, 2), {}
-    else:
-        extra, environment = {}, FSDP | {"FSDP_STATE_DICT_TYPE": f"{sharding.upper()}_STATE_DICT"}
+    extra, environment = (zero(tmp_path, 2), {}) if sharding == "deepspeed" else ({}, FSDP)
     arguments = (START, cut, tmp_path / "two", port, changes | extra)
     assert launched(*arguments, DIE_AFTER="3", **environment).returncode != 0
     assert not (tmp_path / "two").exists()
     assert (tmp_path / ".two.training/checkpoints/checkpoint-2/heal.json").exists()
     printed, _ = heal_in_two(*arguments, **environment)
     check_against_one(printed, tmp_path / "two", cut, tmp_path / "one", changes)
+    assert [e["step"] for e in printed["history"] if "loss" in e] == [1, 2, 3, 4]
 
 
 @pytest.mark.slow
@@ -178,6 +181,18 @@ def test_deepspeed_told_to_accelerate_alone_is_refused(cut, tmp_path, monkeypatc
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(UsageError, match="--deepspeed CONFIG"):
         prune.heal(str(cut), tmp_path / "out", teacher="embedded", data=DATA, dry_run=True)
+
+
+def test_deepspeed_that_is_not_there_or_has_no_gpu_is_refused(tmp_path, monkeypatch):
+    settings = HealSettings(**zero(tmp_path, 2))
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("deepspeed", "deepspeed.utils"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(PruneError, match="pip install deepspeed"):
+        check_sharding(settings)
+    with pytest.raises(UsageError, match="needs GPUs: on CPUs leave it out"):  # what accelerate makes of it on CPUs
+        check_processes(SimpleNamespace(deepspeed=deepspeed_config(settings.deepspeed), world_size=1))
 
 
 def test_the_configuration_gets_what_it_leaves_out(tmp_path):
