@@ -40,6 +40,8 @@ def split_domains(
 ) -> Split:
     """Hold out a seeded share of each domain and normalise the weights (equal ones if none are given).
 
+    Answers to one prompt stay on one side: a model that has seen some of them would not be judged on the others.
+
     Raises:
         UsageError: a weight names no domain, is negative, or all are zero.
         PruneError: no data, or a domain with fewer than two documents that have a token to predict.
@@ -57,9 +59,29 @@ def split_domains(
             )
         order = random.Random(f"{seed}/held-out/{name}").sample(range(len(documents)), len(documents))
         count = min(len(documents) - 1, max(1, round(eval_fraction * len(documents))))
-        held_out[name] = tuple(documents[i] for i in sorted(order[:count])[:eval_max_documents])
-        training[name] = tuple(documents[i] for i in sorted(order[count:]))
+        chosen = _with_their_like(documents, order, count)
+        held_out[name] = tuple(documents[i] for i in sorted(chosen)[:eval_max_documents])
+        training[name] = tuple(document for i, document in enumerate(documents) if i not in chosen)
     return Split(training, held_out, {name: weight / sum(weights.values()) for name, weight in weights.items()})
+
+
+def _with_their_like(documents: Sequence[Document], order: Sequence[int], count: int) -> set[int]:
+    """The first `count` of `order`, each with every document that answers its prompt (or, of texts, is the same).
+
+    Something is left always; where all answer one prompt, nothing can be kept apart and exactly `count` are taken.
+    """
+    like: dict[tuple[int, ...], list[int]] = {}
+    for i in order:
+        start = documents[i].answer_start
+        like.setdefault(documents[i].input_ids[: start if start > 1 else None], []).append(i)
+    if len(like) == 1:
+        return set(order[:count])
+    chosen: set[int] = set()
+    for group in list(like.values())[:-1]:
+        if len(chosen) >= count:
+            break
+        chosen.update(group)
+    return chosen
 
 
 def documents_within(domain: Domain, max_length: int) -> tuple[Document, ...]:

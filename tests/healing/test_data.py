@@ -29,6 +29,26 @@ def test_held_out_documents_are_never_trained_on():
         assert len(parts.training[name]) == 19
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_answers_to_one_prompt_are_not_on_both_sides(seed):
+    answers = [Document((prompt, 9, answer), 2) for prompt in range(3) for answer in range(10 + prompt)]
+    texts = [Document((7, 8, last)) for last in (1, 1, 2)]  # the same first token, two of them the same text
+    parts = split_domains({"d": Domain("d", tuple(answers + texts), "", "")}, **OPTIONS | {"seed": seed})
+    held_out, training = parts.held_out["d"], parts.training["d"]
+    assert len(held_out) + len(training) == len(answers + texts)
+    assert len(held_out) >= 7  # a fifth
+    assert training
+    for document in held_out:
+        assert document not in training
+        assert document.answer_start == 1 or document.input_ids[:2] not in {d.input_ids[:2] for d in training}
+
+
+def test_answers_to_a_single_prompt_are_parted_all_the_same():
+    domain = Domain("d", tuple(Document((1, 2, answer), 2) for answer in range(10)), "", "")
+    parts = split_domains({"d": domain}, **OPTIONS)
+    assert [len(parts.held_out["d"]), len(parts.training["d"])] == [2, 8]
+
+
 def test_domain_weights_are_shares_of_predicted_tokens():
     long = tiny.domain("long", length=20)
     prompted = Domain(
