@@ -124,7 +124,8 @@ class ClassVerdict:
         suite: its name.
         recommendation: use shallow: a checkpoint passes as it was cut; heal first: only a healed one passes; shallow
             as draft: none passes, but one speeds the original up without changing its answers; keep deep: neither.
-        key: the shallowest checkpoint that passes, or the draft; None for keep deep.
+        key: the shallowest checkpoint that passes, of those as they were cut if any does; or the draft; None for keep
+            deep.
         reason: the figures.
     """
 
@@ -144,11 +145,17 @@ def recommend(
         suite: name of the task class.
         drafts: suites on which a candidate was tried as the original's draft.
     """
-    passing = [key for key, suites in confirmed_passes(judged).items() if suite in suites]
+    passing = sorted(
+        (k for k, suites in confirmed_passes(judged).items() if suite in suites), key=lambda k: k.preference
+    )
+    as_cut = [key for key in passing if key.stage == "pruned"]
     if passing:
-        key = min(passing, key=lambda k: k.preference)
-        action: Recommendation = "use shallow" if key.stage == "pruned" else "heal first"
-        return ClassVerdict(suite, action, key, message("reason_passes", kept=_kept(judged, key, suite)))
+        key = (as_cut or passing)[0]
+        parts = [message("reason_passes_as_cut" if as_cut else "reason_passes", kept=_kept(judged, key, suite))]
+        if passing[0] < key:
+            parts.append(message("reason_healed_goes_on", kept=_kept(judged, passing[0], suite)))
+        action: Recommendation = "use shallow" if as_cut else "heal first"
+        return ClassVerdict(suite, action, key, message("sentences", parts=parts))
     best = max(judged, key=lambda k: judged[k].suite(suite).retention or float("-inf"))
     parts = [message("reason_none_passes", kept=_kept(judged, best, suite))]
     if needed := judged[best].suite(suite).items_needed:

@@ -70,6 +70,18 @@ def test_recommendations_follow_the_shallowest_pass():
     assert "12 layers, healed, keep 90.0\u00a0% (no limit on either side) against a floor of 95" in english(math.reason)
 
 
+def test_what_passes_as_it_was_cut_needs_no_healing_though_a_healed_one_is_shallower():
+    table = judged(
+        {(14, "pruned"): ("PASS", "PASS"), (12, "pruned"): ("FAIL", "PASS"), (12, "healed"): ("PASS", "PASS")}
+    )
+    general, math = recommend(table, "general"), recommend(table, "math")
+    assert (general.recommendation, general.key) == ("use shallow", CandidateKey(14, "pruned"))
+    assert "14 layers, pruned, keep" in english(general.reason)
+    assert "Healed, a shallower one does, too: 12 layers, healed, keep" in english(general.reason)
+    assert (math.recommendation, math.key) == ("use shallow", CandidateKey(12, "pruned"))
+    assert "Healed" not in english(math.reason)
+
+
 def trial(identical: int, speedup: float) -> DraftTrial:
     result = DraftResult(
         prompts=200, identical=identical, mismatches=(), new_tokens=2000, num_assistant_tokens=4, acceptance_rate=0.9,
@@ -132,4 +144,6 @@ def test_a_pass_below_a_depth_that_does_not_pass_is_not_claimed():
         CandidateKey(10, "healed"): ["general"],
     }
     assert str(choose(table, fallback=True, depth=16).key) == "pruned-14"
-    assert recommend(table, "general").key == CandidateKey(10, "healed")
+    general = recommend(table, "general")
+    assert general.key == CandidateKey(14, "pruned")
+    assert "10 layers, healed" in english(general.reason)
