@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evals.local_data.files import RECORDS, records
 from prune.errors import PruneError, UsageError
 
 END_OF_TEXT = "<|endoftext|>"
+TEXT = ".txt"
+ENDINGS = (TEXT, *RECORDS)
 FORMS = "text, prompt + completion, messages, input_ids, question + answer, or problem + solution"
 COLUMNS = {"text", "prompt", "messages", "input_ids"}  # of which a row has one
 WORDINGS = {
@@ -49,15 +51,13 @@ def read_rows(name: str, path: str) -> Iterator[dict[str, Any]]:
 def _raw_rows(where: str, path: str) -> Iterator[Any]:
     file = Path(path)
     if file.is_file():
-        reader = READERS.get(file.suffix.lower())
-        if reader is None:
-            raise UsageError(f"{where}: use a file that ends in {', '.join(READERS)}")
+        suffix = file.suffix.lower()
+        if suffix not in ENDINGS:
+            raise UsageError(f"{where}: use a file that ends in {', '.join(ENDINGS)}")
         try:
-            yield from reader(file)
+            yield from _documents(file) if suffix == TEXT else records(file)
         except UnicodeDecodeError as error:
             raise PruneError(f"{where}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
-        except json.JSONDecodeError as error:
-            raise PruneError(f"{where}: line {error.lineno} is not JSON ({error.msg})") from None
         except (csv.Error, ValueError) as error:
             raise PruneError(f"{where}: damaged ({str(error).splitlines()[0]})") from None
     elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.]+)?", path) and not file.parent.is_dir():
@@ -72,54 +72,10 @@ def _raw_rows(where: str, path: str) -> Iterator[Any]:
         raise UsageError(f"{where}: no such file")
 
 
-def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
-
-
 def _documents(file: Path) -> Iterator[Any]:
-    text = _text(file)
+    text = file.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
     parts = text.split(END_OF_TEXT) if END_OF_TEXT in text else re.split(r"\n\s*\n", text)
     return ({"text": part.strip()} for part in parts if part.strip())
-
-
-def _json_lines(file: Path) -> Iterator[Any]:
-    # Not splitlines, which also splits at characters that JSON strings may hold (U+2028, U+0085).
-    for number, line in enumerate(_text(file).split("\n"), start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                error.lineno = number
-                raise
-
-
-def _json(file: Path) -> Iterator[Any]:
-    text = _text(file)  # a list, or lines: `datasets` writes the latter under this ending
-    return iter(json.loads(text)) if text.lstrip().startswith("[") else _json_lines(file)
-
-
-def _table(file: Path) -> Iterator[Any]:
-    separator = "\t" if file.suffix.lower() == ".tsv" else ","
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        yield from csv.DictReader(lines, delimiter=separator)
-
-
-def _parquet(file: Path) -> Iterator[Any]:
-    import pyarrow.parquet
-
-    for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
-        yield from batch.to_pylist()
-
-
-READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
-    ".txt": _documents,
-    ".jsonl": _json_lines,
-    ".json": _json,
-    ".csv": _table,
-    ".tsv": _table,
-    ".parquet": _parquet,
-}
-"""Ending of a file -> its rows as they stand there."""
 
 
 def _in_one_form(row: Any, where: str) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from typing import Any
 from evals.errors import EvalUsageError
 
 Row = dict[str, Any]
+RECORDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+"""Endings of files that hold rows; .txt and .xml hold other things, which only a task can tell."""
+TEXT = "utf-8-sig"  # editors on Windows put a byte order mark first
 
 
 def read_rows(path: Path, header: Sequence[str] = ()) -> list[Row]:
@@ -25,46 +28,64 @@ def read_rows(path: Path, header: Sequence[str] = ()) -> list[Row]:
     Raises:
         EvalUsageError: an unknown format, or a file that does not hold what its name says (line named).
     """
-    readers = {".jsonl": _json, ".json": _json, ".parquet": _parquet, ".txt": _pages, ".xml": _problems}
+    readers = {".txt": _pages, ".xml": _problems}
+    suffix = path.suffix.lower()
+    if suffix not in {*RECORDS, *readers}:
+        raise EvalUsageError(f"{path}: cannot read {path.suffix} files; give {', '.join(RECORDS)}")
     try:
-        if path.suffix in {".csv", ".tsv"}:
-            return _table(path, header)
-        if path.suffix not in readers:
-            raise EvalUsageError(f"{path}: cannot read {path.suffix} files; give .jsonl, .json, .csv, .tsv or .parquet")
-        rows = readers[path.suffix](path)
-    except (ValueError, OSError, UnicodeDecodeError) as error:
+        rows = records(path, header) if suffix in RECORDS else readers[suffix](path)
+    except (ValueError, OSError, csv.Error) as error:
         raise EvalUsageError(f"{path}: damaged: {str(error).splitlines()[0]}") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise EvalUsageError(f"{path}: holds no rows; expected one JSON object a line, or a list of them")
     return rows
 
 
-def _json(path: Path) -> list[Row]:
-    text = path.read_text(encoding="utf8")
-    if text.lstrip().startswith("["):
-        return list(json.loads(text))
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f"line {number} is not JSON ({error})") from error
-    return rows
+def records(path: Path, header: Sequence[str] = ()) -> list[Any]:
+    """What a file with one of the endings `RECORDS` holds, row by row as it stands there.
+
+    Args:
+        header: column names of a .csv or .tsv file that has none of its own.
+
+    Raises:
+        ValueError, csv.Error: the file does not hold what its name says (line named).
+    """
+    suffix = path.suffix.lower()
+    if suffix in {".csv", ".tsv"}:
+        return _table(path, header)
+    return _parquet(path) if suffix == ".parquet" else _json(path)
 
 
-def _parquet(path: Path) -> list[Row]:
+def _json(path: Path) -> list[Any]:
+    text = path.read_text(encoding=TEXT)
+    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
+        return list(_parsed(text))
+    # Not splitlines, which also splits at characters that JSON strings may hold (U+2028, U+0085).
+    lines = enumerate(text.split("\n"))
+    return [_parsed(line, before) for before, line in lines if line.strip()]
+
+
+def _parsed(text: str, lines_before: int = 0) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {lines_before + error.lineno} is not JSON ({error.msg})") from error
+
+
+def _parquet(path: Path) -> list[Any]:
     import pyarrow.parquet
 
-    return list(pyarrow.parquet.read_table(path).to_pylist())
+    return list(pyarrow.parquet.ParquetFile(path).read().to_pylist())
 
 
 def _table(path: Path, header: Sequence[str]) -> list[Row]:
     tabs = path.suffix == ".tsv"
-    with path.open(encoding="utf8", newline="") as handle:
+    with path.open(encoding=TEXT, newline="") as handle:
         # A tab separated file has no quoting: a quotation mark there is part of the text.
         lines = csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(handle)
         rows = [line for line in lines if line]
+    if not rows:
+        return []
     names = list(header) or rows.pop(0)
     for number, line in enumerate(rows, start=1):
         if len(line) != len(names):

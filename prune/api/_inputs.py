@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from prune.calibration import Domain, load_domain, parse_data_flag
 from prune.errors import UsageError
-from prune.rows import READERS
+from prune.rows import ENDINGS
 
 if TYPE_CHECKING:
     from evals.suite import Suite
@@ -34,7 +34,7 @@ def check_files(data: Data) -> dict[str, str]:
         twice = next(name for name in pairs if sum(name == other for other, _ in flags) > 1)
         raise UsageError(f"--data {twice}: the domain is named twice; give each file a name of its own")
     for name, path in pairs.items():
-        local = path.lower().endswith(tuple(READERS)) or path.startswith(("/", "."))
+        local = path.lower().endswith(ENDINGS) or path.startswith(("/", "."))
         if local and not Path(path).is_file():
             raise UsageError(f"--data {name}={path}: no such file")
     return pairs

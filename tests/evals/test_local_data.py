@@ -253,6 +253,8 @@ def failure(task: str, files: dict[str, str], folder: Path, shots: int | None = 
         ("gsm8k", {"gsm8k/test.jsonl": lines(SUM)}, "its 5 examples come from elsewhere: .*train.jsonl.*num_fewsh"),
         ("gsm8k", {"gsm8k/test.jsonl": lines({"q": 1})}, "its columns are q; expected question, answer"),
         ("gsm8k", {"gsm8k/test.jsonl": '{"question": 1'}, "test.jsonl: damaged: line 1 is not JSON"),
+        ("gsm8k", {"gsm8k/test.json": '[\n{"question": 1'}, "test.json: damaged: line 2 is not JSON"),
+        ("gsm8k", {"gsm8k/test.csv": ""}, "test.csv: holds no rows"),
         ("arithmetic_4da", {"arithmetic/x": ""}, r"four_digit_addition.jsonl .*\(columns context, completion\)"),
         ("piqa", {"piqa/valid.jsonl": lines({"goal": "", "sol1": "", "sol2": ""}), "piqa/valid-labels.lst": "1 0"},
          "valid-labels.lst: 2 labels for 1 rows"),
