@@ -31,7 +31,7 @@ from prune.analysis.clean_pass import CleanPass, Rules
 from prune.analysis.registry import STREAMED
 from prune.analysis.statistics import Records
 from prune.analysis.streamed import Streaming
-from prune.calibration import Batch, Document, Domain, batches
+from prune.data.domains import Batch, Document, Domain, batches
 from prune.model.anatomy import find_anatomy
 from prune.model.heap import release_freed_memory
 from prune.model.loading import load_model

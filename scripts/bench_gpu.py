@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 import prune
 from evals.peak_memory import peak_memory_bytes
 from evals.throughput import measure_side_by_side
-from prune.calibration import Document, Domain
+from prune.data.domains import Document, Domain
 from prune.healing.heal import HealResult, heal
 from prune.healing.settings import HealSettings
 from prune.model.loading import load_model

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Qwen3Config, Qwen3ForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from prune.calibration import Document, Domain
+from prune.data.domains import Document, Domain
 from prune.healing.data import Collator, TrainingSet, split_domains
 from prune.healing.heal import training_arguments
 from prune.healing.methods import attach
@@ -36,7 +36,7 @@ from prune.healing.prefix import find_prefix
 from prune.healing.settings import HealSettings
 from prune.healing.sharing import SharedWeights
 from prune.healing.trainer import HealTrainer, Task
-from prune.surgery.memory import drop_layers
+from prune.surgery.loaded import drop_layers
 
 # Qwen 3 shapes with random weights.
 SHAPES = {

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from prune.analysis import analyze
 from prune.analysis.result import Analysis
-from prune.calibration import Domain, load_domain
+from prune.data.domains import Domain, load_domain
 from prune.embedded import HERE, MODEL
 from prune.model.loading import load_model, load_tokenizer
 from prune.planning.evaluator import Evaluator

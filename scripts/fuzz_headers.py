@@ -24,11 +24,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from prune.checkpoint import headers
+from prune.checkpoint.directory import INDEX
+from prune.checkpoint.headers import parse_header
 from prune.errors import PruneError
-from prune.surgery import headers
-from prune.surgery.checkpoint import INDEX
 from prune.surgery.cut import cut
-from prune.surgery.headers import parse_header
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = (sys.prefix, sys.base_prefix, ROOT / "prune")

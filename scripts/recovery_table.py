@@ -32,16 +32,16 @@ import yaml
 import prune
 from evals.gate import judge
 from evals.harness import Results, run_tasks
-from prune.calibration import Domain, load_domain
+from prune.data.domains import Domain, load_domain
 from prune.embedded import MODEL, RECIPE
 from prune.files import sha256_file, write_json
 from prune.healing.heal import heal
 from prune.healing.settings import HealSettings
 from prune.model.loading import load_model, load_tokenizer
-from prune.pipeline import resolve_suites
 from prune.planning.plan import Plan
 from prune.planning.planner import sweep
-from prune.recipe import load_recipe
+from prune.runs.pipeline import resolve_suites
+from prune.runs.recipe import load_recipe
 from prune.surgery.replacements import compensated_plan
 
 OBJECTIVES = {

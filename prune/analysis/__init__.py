@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prune.analysis.processes import Processes
     from prune.analysis.result import Analysis
     from prune.analysis.streamed import Streaming
-    from prune.calibration import Domain
+    from prune.data.domains import Domain
 
 DEFAULT_MEASURES = ("default",)
 """The group of measures that are cheap: one clean pass, and half a pass a layer for the removals."""

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from prune.analysis.layer_reader import LayerReader
-from prune.calibration import Batch
+from prune.data.domains import Batch
 from prune.model.anatomy import Anatomy
 from prune.model.sublayers import SublayerTracer
 from prune.model.tracing import Walk

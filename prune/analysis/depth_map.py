@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from prune.calibration import Document, Domain, batches
+from prune.data.domains import Document, Domain, batches
 from prune.errors import PruneError
 from prune.model.anatomy import find_anatomy
 from prune.model.tracing import Walk

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from prune.analysis.statistics import INTERVAL, Records
-from prune.calibration import Domain
+from prune.data.domains import Domain
 from prune.wording import Message, message
 from prune.wording.text import english
 

@@ -1,6 +1,6 @@
 """Can this model read these documents at all? Asked before the first pass, so that nothing fails after an hour of work.
 
-Files are checked when they are read (`prune.calibration`); here stands what only the model can tell, and what a caller
+Files are checked when they are read (`prune.data.domains`); here stands what only the model can tell, and what a caller
 from Python can get wrong.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from prune.calibration import Domain
+from prune.data.domains import Domain
 from prune.errors import UsageError
 
 MOST_OFFSET = 2  # OPT's table of positions has two rows more than positions

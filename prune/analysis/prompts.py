@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from prune.analysis.clean_pass import CleanPass
-from prune.calibration import Document
+from prune.data.domains import Document
 
 SEGMENTS = 8
 

@@ -27,7 +27,7 @@ from prune.analysis.result import Analysis
 from prune.analysis.stability import stability, too_few_documents
 from prune.analysis.statistics import Records, resampling, summarise
 from prune.analysis.streamed import Streaming, collect_streamed
-from prune.calibration import Batch, Domain, batches, drowned_answers
+from prune.data.domains import Batch, Domain, batches, drowned_answers
 from prune.errors import UsageError, nearest
 from prune.files import sha256_json
 from prune.model.anatomy import find_anatomy

@@ -21,7 +21,7 @@ from prune.analysis.interventions import Alteration, at_once, removals
 from prune.analysis.outputs import record_outputs
 from prune.analysis.registry import STREAMED, Measure, modules
 from prune.analysis.statistics import Records
-from prune.calibration import Batch
+from prune.data.domains import Batch
 from prune.errors import UsageError
 from prune.model.heap import release_freed_memory
 from prune.model.shelf import Shelf, ShelvedTensors

@@ -46,7 +46,7 @@ def analyze(
     Args:
         model: directory, hub id, or `embedded`.
         output: new directory for analysis.json, measurements.safetensors and analysis.html.
-        data: domains; see `prune.calibration.load_domain` for the file kinds.
+        data: domains; see `prune.data.domains.load_domain` for the file kinds.
         measure: names of measurements; the default set if None.
         seq_length: longer documents are cut, in tokens.
         calib_num_samples: documents per domain; all if None.

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from evals.evidence import Evidence
     from evals.suite import Suite
     from prune.analysis.depth_map import DepthMap
-    from prune.calibration import Domain
     from prune.comparison import Comparison
+    from prune.data.domains import Domain
 
 
 def compare(
@@ -168,7 +168,7 @@ def _cost(
 ) -> tuple[dict[str, dict[str, Any]], Message]:
     from evals.cost import footprint
     from evals.throughput import measure_side_by_side
-    from prune.costing import measured_setting
+    from prune.runs.costing import measured_setting
 
     speeds = measure_side_by_side(loaded, **shape, repeats=repeats)
     rows: dict[str, dict[str, Any]] = {}

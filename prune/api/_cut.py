@@ -101,7 +101,7 @@ def cut(
     if attn or mlp:
         if plan is not None or keep_layers is not None:
             raise UsageError("--drop_attn and --drop_mlp go with --drop_layers only")
-        from prune.surgery.checkpoint import CONFIG, read_json
+        from prune.checkpoint.directory import CONFIG, read_json
         from prune.surgery.sublayers import as_layers
 
         whole = as_layers(read_json(surgery.resolve_source(directory) / CONFIG), attn, mlp)
@@ -121,7 +121,7 @@ def cut(
 
 
 def _indices(layers: Layers | None) -> list[int]:
-    from prune.surgery.layers import parse_layers
+    from prune.checkpoint.layer_lists import parse_layers
 
     return parse_layers(layers) if isinstance(layers, str) else sorted(layers or [])
 
@@ -140,7 +140,7 @@ def _in_memory(
 
     from prune.model.layer_list import find_layer_list
     from prune.surgery.cut import choose_layers
-    from prune.surgery.memory import drop_layers as remove
+    from prune.surgery.loaded import drop_layers as remove
     from prune.surgery.replacements import replacements_in
     from prune.surgery.sublayers import drop_sublayers
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from prune.calibration import Domain, load_domain, parse_data_flag
+from prune.data.domains import Domain, load_domain, parse_data_flag
+from prune.data.rows import ENDINGS
 from prune.errors import UsageError
-from prune.rows import ENDINGS
 
 if TYPE_CHECKING:
     from evals.suite import Suite
@@ -41,7 +41,7 @@ def check_files(data: Data) -> dict[str, str]:
 
 
 def load_domains(data: Data, tokenizer: Any, seq_length: int, count: int | None, seed: int) -> dict[str, Domain]:
-    """Every domain read and tokenised; see `prune.calibration.load_domain`."""
+    """Every domain read and tokenised; see `prune.data.domains.load_domain`."""
     return {
         name: load_domain(name, path, tokenizer, seq_length=seq_length, calib_num_samples=count, seed=seed)
         for name, path in check_files(data).items()

@@ -12,7 +12,7 @@ from prune.files import refuse_non_empty
 
 if TYPE_CHECKING:
     from prune.analysis.result import Analysis
-    from prune.calibration import Domain
+    from prune.data.domains import Domain
     from prune.planning.frontier import Frontier
     from prune.planning.plan import Plan
     from prune.planning.planner import Inputs
@@ -67,10 +67,10 @@ def plan(
         UsageError: unknown names, no budget or several, a budget that cannot be met.
     """
     from prune.analysis.result import Analysis
+    from prune.checkpoint.layer_lists import parse_layers
     from prune.planning import frontier, planner
     from prune.planning.budget import check_protected
     from prune.planning.registry import Tuning
-    from prune.surgery.layers import parse_layers
 
     target, directory = Path(output), Path(analysis)
     if sweep:

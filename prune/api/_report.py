@@ -20,10 +20,10 @@ def report(
     Raises:
         UsageError, evals.errors.EvalUsageError: no finished run, an unknown language, or unusable benchmark files.
     """
-    from prune.assemble import assemble
     from prune.files import write_text
-    from prune.recipe import load_recipe
     from prune.reporting.page import render_html, render_markdown
+    from prune.runs.recipe import load_recipe
+    from prune.runs.report import assemble
     from prune.wording.text import Text
 
     root = Path(run)

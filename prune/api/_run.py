@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prune.errors import UsageError
 
 if TYPE_CHECKING:
-    from prune.pipeline import RunResult
+    from prune.runs.pipeline import RunResult
 
 
 def run(
@@ -37,8 +37,8 @@ def run(
         UsageError, PruneError, evals.errors.EvalError: bad input.
     """
     from prune.embedded import RECIPES
-    from prune.pipeline import Pipeline
-    from prune.recipe import ReportRecipe, load_recipe
+    from prune.runs.pipeline import Pipeline
+    from prune.runs.recipe import ReportRecipe, load_recipe
     from prune.wording.text import Text
 
     path = RECIPES.get(str(recipe), Path(recipe))

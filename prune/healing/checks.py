@@ -11,7 +11,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_utils import SchedulerType
 
 from prune.analysis.documents import check_documents
-from prune.calibration import Domain
+from prune.data.domains import Domain
 from prune.errors import PruneError, UsageError
 from prune.healing.data import Split, documents_within, split_domains
 from prune.healing.methods import attach

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from prune.calibration import Document, Domain, check_weights
+from prune.data.domains import Document, Domain, check_weights
 from prune.errors import PruneError
 
 IGNORED = -100  # transformers' label of a token that is not predicted

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainingArguments
 
-from prune.calibration import Domain
+from prune.data.domains import Domain
 from prune.errors import PruneError
 from prune.files import sha256_json
 from prune.healing.checks import check_run

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from prune.calibration import Document
+from prune.data.domains import Document
 from prune.healing.data import IGNORED, Collator, Split
 from prune.healing.objective import batch_losses
 from prune.healing.settings import HealSettings

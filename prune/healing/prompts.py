@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prune.calibration import chat_ids
+from prune.data.domains import chat_ids
+from prune.data.rows import read_rows
 from prune.errors import PruneError
 from prune.healing.settings import GenerateSettings
-from prune.rows import read_rows
 
 
 @dataclass(frozen=True)

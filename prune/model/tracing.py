@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prune.calibration import Batch
+from prune.data.domains import Batch
 from prune.errors import PruneError
 from prune.model.anatomy import Anatomy
 

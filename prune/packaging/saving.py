@@ -12,8 +12,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prune.checkpoint.directory import CUT_RECORD
 from prune.errors import PruneError
-from prune.surgery.checkpoint import CUT_RECORD
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prune.calibration import check_weights
+from prune.data.domains import check_weights
 from prune.errors import PruneError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from prune.analysis.result import Analysis
-    from prune.calibration import Domain
+    from prune.data.domains import Domain
     from prune.planning.evaluator import Evaluator, Quantity, Score
     from prune.planning.score_cache import ScoreCache
 

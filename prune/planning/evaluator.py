@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from prune.calibration import Batch, Domain, batches, check_weights
+from prune.data.domains import Batch, Domain, batches, check_weights
 from prune.errors import PruneError, UsageError
 from prune.model.anatomy import find_anatomy
 from prune.model.tracing import Walk

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from prune.analysis.result import Analysis
-    from prune.calibration import Domain
+    from prune.data.domains import Domain
     from prune.planning.evaluator import Evaluator
 
 

@@ -24,7 +24,7 @@ from prune.files import sha256_json
 if TYPE_CHECKING:
     from torch import nn
 
-    from prune.calibration import Document
+    from prune.data.domains import Document
 
 FORMAT = 2
 Keep = tuple[int, ...]

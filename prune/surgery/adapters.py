@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prune.checkpoint.directory import inside, read_json
+from prune.checkpoint.headers import read_header
 from prune.errors import PruneError, UsageError
 from prune.files import write_text
-from prune.surgery.checkpoint import inside, read_json
-from prune.surgery.headers import read_header
 from prune.surgery.names import FIRST_NUMBER, FOREIGN
 from prune.surgery.quantization import renumber
 from prune.surgery.writer import Piece, Shard, write_shard

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from prune.analysis.documents import check_documents
-from prune.calibration import Document, Domain, batches, check_weights
+from prune.data.domains import Document, Domain, batches, check_weights
 from prune.errors import PruneError, UsageError, nearest
 from prune.model.anatomy import find_anatomy
 from prune.model.sublayers import SublayerTracer

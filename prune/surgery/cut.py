@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.directory import CONFIG, CUT_RECORD, Checkpoint, read_checkpoint
+from prune.checkpoint.layer_lists import complement, parse_layers
 from prune.errors import PruneError, UsageError
 from prune.files import refuse_non_empty, staged_directory, write_text
 from prune.surgery.adapters import Adapter, BaseCut, adapter_directories, plan_adapters, write_adapter
-from prune.surgery.checkpoint import CONFIG, CUT_RECORD, Checkpoint, read_checkpoint
 from prune.surgery.config_fields import MTP_COUNTS, check_causal, depth_of, edit_config, text_part
 from prune.surgery.derived import KNOWN
-from prune.surgery.layers import complement, parse_layers
 from prune.surgery.names import find_prefix, move_shared, rename_tensors
 from prune.surgery.packed import plan_slices
 from prune.surgery.record import write_record

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prune.checkpoint.directory import Checkpoint, read_checkpoint
+from prune.checkpoint.headers import BITS, Entry
 from prune.errors import PruneError
-from prune.surgery.checkpoint import Checkpoint, read_checkpoint
-from prune.surgery.headers import BITS, Entry
 
 AXES = {"embed_tokens_per_layer": 1, "per_layer_model_projection": 0}
 """Module name -> axis of its weight on which the layers lie."""

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.directory import CONFIG, CUT_RECORD, WEIGHT_SUFFIXES, inside, read_json
 from prune.errors import PruneError
 from prune.files import sha256_file, write_text
-from prune.surgery.checkpoint import CONFIG, CUT_RECORD, WEIGHT_SUFFIXES, inside, read_json
 from prune.versions import library_versions
 
 if TYPE_CHECKING:

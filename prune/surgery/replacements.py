@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.directory import Checkpoint, read_checkpoint
+from prune.checkpoint.headers import read_header
 from prune.errors import PruneError, UsageError
 from prune.files import sha256_file
-from prune.surgery.checkpoint import Checkpoint, read_checkpoint
-from prune.surgery.headers import read_header
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from prune.calibration import Domain
+    from prune.data.domains import Domain
     from prune.planning.plan import Plan
     from prune.surgery.compensation import Method
 

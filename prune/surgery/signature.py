@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.directory import CONFIG, read_json
 from prune.errors import PruneError
-from prune.surgery.checkpoint import CONFIG, read_json
 from prune.surgery.config_fields import DEPTH, INDEX_LISTS
 from prune.surgery.packed import AXES
 

@@ -20,9 +20,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prune.checkpoint.directory import INDEX, SINGLE, Checkpoint
+from prune.checkpoint.headers import BITS, Entry
 from prune.errors import PruneError, UsageError
-from prune.surgery.checkpoint import INDEX, SINGLE, Checkpoint
-from prune.surgery.headers import BITS, Entry
 from prune.surgery.packed import Slices
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from prune.calibration import Document
+from prune.data.domains import Document
 
 Figures = dict[str, np.ndarray]
 

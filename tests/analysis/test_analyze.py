@@ -14,7 +14,7 @@ import prune.analysis.run
 from prune.analysis import analyze
 from prune.analysis.registry import GROUPS, MEASURES, select
 from prune.analysis.result import Analysis
-from prune.calibration import Document, Domain, batches, drowned_answers, load_domain
+from prune.data.domains import Document, Domain, batches, drowned_answers, load_domain
 from prune.errors import PruneError, UsageError
 from prune.wording.text import english
 

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prune.analysis.depth_map import TEST, TRAIN, VALIDATION, depth_map, fit
-from prune.calibration import Document, Domain
+from prune.data.domains import Document, Domain
 from prune.errors import PruneError
 
 

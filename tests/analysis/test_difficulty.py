@@ -10,7 +10,7 @@ from scipy.stats import linregress, spearmanr
 
 from prune.analysis.difficulty import depth_scores, difficulty_report, relation
 from prune.analysis.statistics import Records
-from prune.calibration import Document, Domain
+from prune.data.domains import Document, Domain
 from prune.wording.text import english
 
 LAYERS = 16

@@ -15,7 +15,7 @@ import torch
 import prune.analysis.run
 from prune.analysis import analyze
 from prune.analysis.future import cut_positions
-from prune.calibration import Document, batches
+from prune.data.domains import Document, batches
 
 from .tiny import domains, left_padded, stories, tiny
 

@@ -17,7 +17,7 @@ import torch
 
 from prune.analysis import analyze
 from prune.analysis.result import Analysis
-from prune.calibration import Document, Domain
+from prune.data.domains import Document, Domain
 from prune.model.anatomy import find_anatomy
 from prune.model.loading import load_model, load_tokenizer
 from prune.model.sublayers import Rule, SublayerTracer

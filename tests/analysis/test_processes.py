@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from prune.analysis import analyze
 from prune.analysis.processes import Processes, join
 from prune.analysis.result import Analysis
-from prune.calibration import Document, Domain
+from prune.data.domains import Document, Domain
 from prune.errors import PruneError
 from tests.conftest import REPOSITORY
 

@@ -10,7 +10,7 @@ from prune.analysis import analyze
 from prune.analysis.clean_pass import CleanPass, Rules
 from prune.analysis.gradients import attributions
 from prune.analysis.prompts import prompts_of
-from prune.calibration import Document, Domain, batches
+from prune.data.domains import Document, Domain, batches
 from prune.model.anatomy import find_anatomy
 
 from .tiny import left_padded, tiny

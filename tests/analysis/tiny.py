@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from prune.calibration import Batch, Document, Domain, batches
+from prune.data.domains import Batch, Document, Domain, batches
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 BASE = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6, "num_attention_heads": 4,

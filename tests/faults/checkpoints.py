@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from prune.surgery.checkpoint import INDEX
+from prune.checkpoint.directory import INDEX
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4}
 WRITES = [

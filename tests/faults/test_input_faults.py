@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prune.checkpoint.directory import INDEX, SINGLE, read_checkpoint
+from prune.checkpoint.headers import parse_header, read_header
 from prune.errors import PruneError, UsageError
 from prune.files import sha256_tree
-from prune.surgery.checkpoint import INDEX, SINGLE, read_checkpoint
 from prune.surgery.cut import cut
-from prune.surgery.headers import parse_header, read_header
 from tests.faults.checkpoints import CONFIG, four_layers, tensor_file
 
 

@@ -20,7 +20,7 @@ from prune.packaging.manifest import without_paths
 from prune.packaging.verify import verify_export
 from prune.secrets import Redacting, without_secrets
 from prune.surgery.cut import cut
-from prune.surgery.memory import drop_layers
+from prune.surgery.loaded import drop_layers
 from prune.surgery.proof import reload, verify_checkpoint
 
 TOKEN = "hf_" + "Abcd1234" * 5

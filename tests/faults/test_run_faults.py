@@ -20,7 +20,7 @@ import pytest
 
 from prune.errors import PruneError, UsageError
 from prune.files import sha256_tree, staged_directory
-from prune.run_directory import RunDirectory
+from prune.runs.directory import RunDirectory
 from prune.surgery.cut import cut
 from tests.faults.checkpoints import at_write, four_layers, in_fork
 
@@ -224,7 +224,7 @@ def test_f30_resume_names_what_changed(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def test_f30_a_changed_recipe_names_the_field_and_both_values() -> None:
-    from prune.pipeline import changed_fields
+    from prune.runs.pipeline import changed_fields
 
     old, new = "plan:\n  criterion: dnll\nseed: 0\n", "plan:\n  criterion: kl\nseed: 0\n"
     assert list(changed_fields(old, new)) == ["plan.criterion: dnll -> kl"]

@@ -29,9 +29,9 @@ import prune.surgery.proof as proof
 from prune.embedded import HERE, MODEL
 from prune.errors import GateFailed
 from prune.files import sha256_file
-from prune.pipeline import Pipeline
-from prune.recipe import load_recipe
-from prune.run_directory import RunDirectory
+from prune.runs.directory import RunDirectory
+from prune.runs.pipeline import Pipeline
+from prune.runs.recipe import load_recipe
 from tests.faults.checkpoints import at_write
 
 IMPORTED = (lm_eval.evaluator, peft, evals.harness, prune.healing.heal)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from prune.calibration import Document, Domain, load_domain
+from prune.data.domains import Document, Domain, load_domain
 from prune.healing.data import IGNORED, Collator, TrainingSet, split_domains, weighted_stream
 from prune.healing.objective import packs_exactly
 

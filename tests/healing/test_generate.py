@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import prune
-from prune.calibration import load_domain
+from prune.data.domains import load_domain
 from prune.embedded import HERE, MODEL
 from prune.errors import PruneError, UsageError
 from prune.model.loading import load_model, load_tokenizer

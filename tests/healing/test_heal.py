@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from prune.calibration import Document
+from prune.data.domains import Document
 from prune.errors import PruneError, UsageError
 from prune.healing.data import Collator, split_domains
 from prune.healing.heal import heal

@@ -15,8 +15,8 @@ import prune
 from prune.embedded import HERE, MODEL, RECIPE
 from prune.errors import PruneError, UsageError
 from prune.model.loading import load_model
-from prune.recipe import load_recipe
-from prune.stages.heal import round_depths
+from prune.runs.recipe import load_recipe
+from prune.runs.stages.heal import round_depths
 
 
 def recipe_file(directory: Path, **heal) -> Path:
@@ -118,7 +118,7 @@ def test_each_round_removes_its_part_and_the_steps_are_shared_out(finished):
 
 @torch.no_grad()
 def test_the_second_cut_is_the_first_healed_model_without_those_layers(finished):
-    from prune.surgery.memory import drop_layers
+    from prune.surgery.loaded import drop_layers
 
     _, root, _ = finished
     first, second = (json.loads((root / f"rounds/13/{i}/plan.json").read_text()) for i in (1, 2))

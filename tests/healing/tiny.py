@@ -8,10 +8,10 @@ import random
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from prune.calibration import Document, Domain
+from prune.data.domains import Document, Domain
 from prune.files import sha256_json
 from prune.healing.settings import HealSettings
-from prune.surgery.memory import drop_layers
+from prune.surgery.loaded import drop_layers
 
 VOCABULARY = 64
 KEPT = [0, 1, 3, 5]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from prune.calibration import Batch, Document, batches
+from prune.data.domains import Batch, Document, batches
 from prune.errors import PruneError
 from prune.model.anatomy import find_anatomy
 from prune.model.tracing import Walk, model_inputs

@@ -7,8 +7,8 @@ import copy
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from prune.calibration import Document, Domain
-from prune.surgery.memory import drop_layers
+from prune.data.domains import Document, Domain
+from prune.surgery.loaded import drop_layers
 
 LAYERS = 8
 SHAPE = {

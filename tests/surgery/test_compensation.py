@@ -22,14 +22,14 @@ from transformers import (
 )
 
 import prune
-from prune.calibration import Document, Domain
+from prune.data.domains import Document, Domain
 from prune.errors import PruneError, UsageError
 from prune.model.loading import load_model
 from prune.planning.plan import Plan
 from prune.surgery.compensation import PARTS, _Work, compensate, gaps_of
 from prune.surgery.folding import applied
 from prune.surgery.least_squares import Moments, solve, squared_error
-from prune.surgery.memory import drop_layers
+from prune.surgery.loaded import drop_layers
 from prune.surgery.replacements import compensated_plan
 from tests.planning.small import build
 

@@ -13,7 +13,7 @@ import transformers
 
 from prune.model.layer_list import find_layer_list
 from prune.surgery.cut import cut
-from prune.surgery.memory import drop_layers
+from prune.surgery.loaded import drop_layers
 from prune.surgery.proof import reload
 from prune.surgery.signature import check_directories
 

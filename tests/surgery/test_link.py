@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from prune.checkpoint.directory import Tensor, read_checkpoint
 from prune.surgery import writer
-from prune.surgery.checkpoint import Tensor, read_checkpoint
 from prune.surgery.cut import cut
 from tests.faults.checkpoints import four_layers
 

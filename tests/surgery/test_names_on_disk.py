@@ -12,10 +12,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from prune.checkpoint.directory import SINGLE, read_checkpoint
 from prune.errors import PruneError
 from prune.model.layer_list import find_layer_list
 from prune.model.loading import load_model
-from prune.surgery.checkpoint import SINGLE, read_checkpoint
 from prune.surgery.cut import cut
 from prune.surgery.proof import prove, reload
 from prune.surgery.replay import logits

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from zoo.build import tiny_model
 
+from prune.checkpoint.directory import INDEX, SINGLE, read_checkpoint
 from prune.errors import PruneError
 from prune.surgery import writer
-from prune.surgery.checkpoint import INDEX, SINGLE, read_checkpoint
 from prune.surgery.config_fields import edit_config
 from prune.surgery.cut import cut
-from prune.surgery.memory import drop_layers
+from prune.surgery.loaded import drop_layers
 from prune.surgery.packed import check_packed, slices_of
 from prune.surgery.proof import prove
 from prune.surgery.writer import Piece, Shard, write_shard

@@ -10,10 +10,10 @@ from unittest import mock
 import pytest
 import torch
 
+from prune.checkpoint.directory import SINGLE, read_checkpoint
+from prune.checkpoint.headers import read_header
 from prune.errors import PruneError
-from prune.surgery.checkpoint import SINGLE, read_checkpoint
 from prune.surgery.cut import cut
-from prune.surgery.headers import read_header
 from prune.surgery.proof import prove
 from tests.faults.checkpoints import CONFIG, tensor_file
 

@@ -13,11 +13,11 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import prune
+from prune.checkpoint.directory import CUT_RECORD
 from prune.errors import PruneError, UsageError
 from prune.files import sha256_file
 from prune.packaging.export import export_checkpoint
 from prune.packaging.saving import save_like
-from prune.surgery.checkpoint import CUT_RECORD
 from prune.surgery.cut import cut
 from tests.faults.checkpoints import four_layers
 from tests.tiny_llama import save_llama

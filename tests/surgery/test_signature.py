@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from prune.errors import PruneError
 from prune.surgery.cut import cut
-from prune.surgery.memory import drop_layers
+from prune.surgery.loaded import drop_layers
 from prune.surgery.proof import prove
 from prune.surgery.signature import check_signatures, skeleton
 

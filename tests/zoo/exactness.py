@@ -21,7 +21,7 @@ import torch
 
 from prune.errors import PruneError
 from prune.surgery.cut import cut
-from prune.surgery.memory import drop_layers
+from prune.surgery.loaded import drop_layers
 from prune.surgery.proof import prove
 from prune.surgery.replay import CACHE_TOLERANCE, cache_error, difference, load_float32, logits
 from zoo.build import tiny_model

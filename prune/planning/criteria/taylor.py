@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from prune.calibration import batches
+from prune.data.domains import batches
 from prune.errors import PruneError
 from prune.files import sha256_json
 from prune.model.layer_list import find_layer_list
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from prune.calibration import Batch, Document
+    from prune.data.domains import Batch, Document
 
 BATCH_SIZE = 4
 

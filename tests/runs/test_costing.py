@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from prune.costing import cost_summary, put_price, read_speeds
 from prune.errors import UsageError
-from prune.recipe import CostRecipe, DataRecipe, EvalRecipe, PlanRecipe, Recipe
 from prune.reporting.data import Candidate
+from prune.runs.costing import cost_summary, put_price, read_speeds
+from prune.runs.recipe import CostRecipe, DataRecipe, EvalRecipe, PlanRecipe, Recipe
 from prune.wording import message
 
 

@@ -9,9 +9,9 @@ from prune.files import write_json
 from prune.model.loading import load_model
 
 if TYPE_CHECKING:
-    from prune.pipeline import Pipeline
-    from prune.run_directory import RunDirectory
-    from prune.verdict import CandidateKey
+    from prune.runs.directory import RunDirectory
+    from prune.runs.pipeline import Pipeline
+    from prune.runs.verdict import CandidateKey
 
 
 def measure_cost(

@@ -9,8 +9,8 @@ import yaml
 
 from prune.embedded import RECIPE, RECIPES
 from prune.errors import UsageError
-from prune.pipeline import changed_fields, resolve_suites
-from prune.recipe import dump_recipe, load_recipe
+from prune.runs.pipeline import changed_fields, resolve_suites
+from prune.runs.recipe import dump_recipe, load_recipe
 
 MINIMAL = """
 model: embedded

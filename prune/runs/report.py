@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.costing import cost_summary, heal_figures, put_price, read_speeds
 from prune.errors import UsageError
 from prune.packaging.saving import HEALING
-from prune.recipe import Recipe, load_recipe
 from prune.reporting.data import (
     AnalysisView,
     Candidate,
@@ -27,10 +25,12 @@ from prune.reporting.data import (
     SuiteVerdict,
     TaskScore,
 )
-from prune.stages.draft import read_drafts
-from prune.stages.heal import candidate_plan
-from prune.stages.screen import screened_out
-from prune.verdict import CandidateKey, Choice, DraftTrial, choose, override_reasons, recommend
+from prune.runs.costing import cost_summary, heal_figures, put_price, read_speeds
+from prune.runs.recipe import Recipe, load_recipe
+from prune.runs.stages.draft import read_drafts
+from prune.runs.stages.heal import candidate_plan
+from prune.runs.stages.screen import screened_out
+from prune.runs.verdict import CandidateKey, Choice, DraftTrial, choose, override_reasons, recommend
 from prune.versions import library_versions
 from prune.wording import Message, Words, message
 

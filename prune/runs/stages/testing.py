@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evals.harness import Results
     from evals.suite import Suite
-    from prune.pipeline import Pipeline
+    from prune.runs.pipeline import Pipeline
 
 
 def run_suites(

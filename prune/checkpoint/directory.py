@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prune.checkpoint.headers import Entry, Header, parse_json, read_header
 from prune.errors import PruneError, UsageError
-from prune.surgery.headers import Entry, Header, parse_json, read_header
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

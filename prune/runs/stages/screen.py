@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.files import sha256_tree, write_json
 from prune.model.loading import load_model
-from prune.stages.testing import run_suites
+from prune.runs.stages.testing import run_suites
 from prune.wording import Message, message
 from prune.wording.message import ends
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from evals.evidence import Evidence
     from evals.harness import Results
     from evals.suite import Suite
-    from prune.pipeline import Pipeline
-    from prune.run_directory import RunDirectory
+    from prune.runs.directory import RunDirectory
+    from prune.runs.pipeline import Pipeline
 
 SCREEN = "evidence/screen.json"
 log = logging.getLogger("prune")

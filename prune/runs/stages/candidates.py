@@ -6,13 +6,13 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prune.verdict import CandidateKey
+from prune.runs.verdict import CandidateKey
 
 if TYPE_CHECKING:
     from prune.analysis.result import Analysis
-    from prune.pipeline import Pipeline
     from prune.planning.plan import Plan
-    from prune.run_directory import RunDirectory
+    from prune.runs.directory import RunDirectory
+    from prune.runs.pipeline import Pipeline
 
 SCORES = "scores.sqlite"
 """Scores of layer subsets below the run directory: a killed or repeated search makes none twice."""

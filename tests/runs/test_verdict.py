@@ -6,7 +6,7 @@ import json
 
 from evals.evidence import Evidence, SuiteEvidence
 from evals.speculative import DraftResult
-from prune.verdict import CandidateKey, DraftTrial, choose, confirmed_passes, override_reasons, recommend
+from prune.runs.verdict import CandidateKey, DraftTrial, choose, confirmed_passes, override_reasons, recommend
 from prune.wording import Text
 from prune.wording.text import english
 

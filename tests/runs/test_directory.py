@@ -12,7 +12,7 @@ import time
 import pytest
 
 from prune.errors import PruneError, UsageError
-from prune.run_directory import RunDirectory
+from prune.runs.directory import RunDirectory
 
 
 def work_of(text, log):
@@ -80,7 +80,7 @@ def test_f26_two_runs_in_one_directory_are_refused(tmp_path):
 SLEEPER = """
 import sys, time
 from pathlib import Path
-from prune.run_directory import RunDirectory
+from prune.runs.directory import RunDirectory
 with RunDirectory(Path(sys.argv[1]), resume=True) as run:
     run.stage("first", "first", {}, lambda p: (p / "x").write_text("first"))
     print("first done", flush=True)

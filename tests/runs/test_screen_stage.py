@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 import prune
-from prune.stages.screen import SCREEN, _confirmed, screened_out
+from prune.runs.stages.screen import SCREEN, _confirmed, screened_out
 from prune.wording.text import english
-from tests.test_pipeline import small_recipe
+from tests.runs.test_pipeline import small_recipe
 
 
 def looks(overall: str, items: int = 50, retention: float | None = 0.4) -> list[dict[str, Any]]:

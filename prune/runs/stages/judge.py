@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from prune.files import sha256_tree
 from prune.model.loading import load_model
 from prune.packaging.manifest import weights_sha256
-from prune.stages.testing import run_suites
+from prune.runs.stages.testing import run_suites
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
-    from prune.pipeline import Pipeline
-    from prune.run_directory import RunDirectory
-    from prune.verdict import CandidateKey
+    from prune.runs.directory import RunDirectory
+    from prune.runs.pipeline import Pipeline
+    from prune.runs.verdict import CandidateKey
 
 log = logging.getLogger("prune")
 

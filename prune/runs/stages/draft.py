@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from prune.errors import UsageError, nearest
 from prune.files import write_json
 from prune.model.loading import load_model
-from prune.verdict import CandidateKey, DraftTrial
+from prune.runs.verdict import CandidateKey, DraftTrial
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
-    from prune.pipeline import Pipeline
-    from prune.run_directory import RunDirectory
+    from prune.runs.directory import RunDirectory
+    from prune.runs.pipeline import Pipeline
 
 DRAFTS = "evidence/drafts.json"
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.packaging.saving import HEALING
-from prune.stages.draft import draft_facts
-from prune.stages.heal import candidate_plan
-from prune.verdict import override_reasons, recommend
+from prune.runs.stages.draft import draft_facts
+from prune.runs.stages.heal import candidate_plan
+from prune.runs.verdict import override_reasons, recommend
 from prune.wording.text import english
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
-    from prune.pipeline import Pipeline
-    from prune.run_directory import RunDirectory
-    from prune.verdict import CandidateKey, Choice, ClassVerdict, DraftTrial
+    from prune.runs.directory import RunDirectory
+    from prune.runs.pipeline import Pipeline
+    from prune.runs.verdict import CandidateKey, Choice, ClassVerdict, DraftTrial
 
 
 def export(

@@ -17,8 +17,8 @@ from typing import Any
 from evals.cost import break_even_sensitivity, break_even_tokens, cost_per_million_tokens, healing_cost
 from evals.vllm_bench import VllmBench, check_same_load, read_vllm_bench
 from prune.errors import UsageError
-from prune.recipe import Recipe
 from prune.reporting.data import Candidate, Cost, Sensitivity
+from prune.runs.recipe import Recipe
 from prune.wording import Message, message
 
 FACTOR = 2.0

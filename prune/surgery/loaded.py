@@ -11,11 +11,11 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.layer_lists import complement
 from prune.errors import PruneError
 from prune.model.layer_list import find_layer_list, text_config
 from prune.surgery.config_fields import edit_config
 from prune.surgery.derived import config_object, from_class
-from prune.surgery.layers import complement
 from prune.surgery.packed import AXES
 from prune.surgery.signature import NUMBERING, check_signatures, skeleton
 

@@ -80,10 +80,10 @@ def test_a_plan_that_cannot_be_is_refused_before_anything_is_measured(tmp_path, 
 
 
 def test_planning_again_scores_nothing(finished, tmp_path):
-    from prune.pipeline import Pipeline
-    from prune.recipe import load_recipe
-    from prune.run_directory import RunDirectory
-    from prune.stages.candidates import make_plans
+    from prune.runs.directory import RunDirectory
+    from prune.runs.pipeline import Pipeline
+    from prune.runs.recipe import load_recipe
+    from prune.runs.stages.candidates import make_plans
 
     recipe, root, _ = finished
     copy = shutil.copytree(root, tmp_path / "run")
@@ -99,7 +99,7 @@ def test_planning_again_scores_nothing(finished, tmp_path):
 
 def test_the_cut_equals_the_model_with_those_layers_deleted(finished):
     from prune.model.loading import load_model
-    from prune.surgery.memory import drop_layers
+    from prune.surgery.loaded import drop_layers
 
     _, root, _ = finished
     plan = json.loads((root / "plan.json").read_text())

@@ -1,7 +1,7 @@
 """`prune run`: measure, plan, cut, heal, test, judge, export and report, in one directory that survives anything.
 
 Puts the rooms together and holds no mathematics. Each stage's inputs are hashes of what it depends on; see
-`run_directory`. Every candidate is tested as it lies on disk, loaded again, so that what was judged is what ships.
+`directory`. Every candidate is tested as it lies on disk, loaded again, so that what was judged is what ships.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.calibration import Domain, load_domain
+from prune.data.domains import Domain, load_domain
 from prune.errors import GateFailed, UsageError
 from prune.files import sha256_json, sha256_tree
 from prune.model.loading import load_model, load_tokenizer, model_directory
 from prune.planning.registry import get_criterion, get_strategy
-from prune.recipe import Recipe, SuiteRecipe, dump_recipe
-from prune.run_directory import RunDirectory
+from prune.runs.directory import RunDirectory
+from prune.runs.recipe import Recipe, SuiteRecipe, dump_recipe
+from prune.runs.stages.candidates import analyze_source, cut_plan, make_plans
+from prune.runs.stages.cost import measure_cost
+from prune.runs.stages.draft import try_drafts
+from prune.runs.stages.export import export
+from prune.runs.stages.heal import HealStages, check_healing, read_self_generated, round_depths
+from prune.runs.stages.judge import judge_candidates
+from prune.runs.stages.screen import screen_depths
+from prune.runs.verdict import CandidateKey, Choice, choose
 from prune.secrets import Redacting
-from prune.stages.candidates import analyze_source, cut_plan, make_plans
-from prune.stages.cost import measure_cost
-from prune.stages.draft import try_drafts
-from prune.stages.export import export
-from prune.stages.heal import HealStages, check_healing, read_self_generated, round_depths
-from prune.stages.judge import judge_candidates
-from prune.stages.screen import screen_depths
-from prune.verdict import CandidateKey, Choice, choose
 from prune.versions import library_versions
 
 if TYPE_CHECKING:
@@ -254,8 +254,8 @@ class Pipeline:
         return hashes
 
     def _report(self, run: RunDirectory, choice: Choice) -> None:
-        from prune.assemble import assemble
         from prune.reporting.page import render_html, render_markdown
+        from prune.runs.report import assemble
 
         data = assemble(self.root, choice=choice, redone=run.redone)
         data.save(self.root / "report.json")

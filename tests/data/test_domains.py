@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 import prune
 from prune.api._inputs import check_files
-from prune.calibration import load_domain
+from prune.data.domains import load_domain
 from prune.errors import PruneError, UsageError
 from prune.healing.prompts import read_prompts
 from prune.healing.settings import GenerateSettings

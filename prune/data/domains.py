@@ -15,9 +15,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.data.rows import FORMS, read_rows
 from prune.errors import PruneError, UsageError, nearest
 from prune.files import sha256_json
-from prune.rows import FORMS, read_rows
 from prune.wording import Message, message
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def load_domain(
 
     Args:
         name: the domain's name in every result.
-        path: file or hub data set; see `prune.rows.read_rows`.
+        path: file or hub data set; see `prune.data.rows.read_rows`.
         tokenizer: a transformers tokenizer; used for text only.
         seq_length: longer documents are cut on the right, in tokens.
         calib_num_samples: at most so many documents, drawn with `seed`; all if None.

@@ -13,22 +13,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.calibration import Domain, load_domain
+from prune.data.domains import Domain, load_domain
 from prune.errors import UsageError
 from prune.files import sha256_json, write_json, write_text
 from prune.healing.settings import GenerateSettings, HealSettings
 from prune.model.loading import load_model
 from prune.packaging.saving import HEALING
 from prune.planning.plan import Plan
-from prune.stages.testing import run_suites
+from prune.runs.stages.testing import run_suites
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from prune.pipeline import Pipeline
-    from prune.recipe import Recipe
-    from prune.run_directory import RunDirectory
-    from prune.verdict import CandidateKey
+    from prune.runs.directory import RunDirectory
+    from prune.runs.pipeline import Pipeline
+    from prune.runs.recipe import Recipe
+    from prune.runs.verdict import CandidateKey
 
 
 def candidate_plan(root: Path, recipe: Recipe, key: CandidateKey) -> Plan:
@@ -174,7 +174,7 @@ class HealStages:
         """The next layers to go, chosen on the model as the last round left it; indices are that model's own."""
         from prune.analysis import analyze
         from prune.planning.planner import sweep
-        from prune.stages.candidates import SCORES
+        from prune.runs.stages.candidates import SCORES
 
         options = self.recipe.plan
         original = before is None

@@ -1,4 +1,4 @@
-"""The user's files, row by row, in one form: what `calibration` tokenises and `healing.prompts` prompts with.
+"""The user's files, row by row, in one form: what `domains` tokenises and `healing.prompts` prompts with.
 
 A row is a dictionary with `text`, or `prompt` + `completion`, or `messages`, or `input_ids`, and perhaps `difficulty`.
 Rows of well-known benchmarks come under other column names; they are worded as lm-eval's tasks word them, so that a
