@@ -40,7 +40,7 @@ from prune.healing.settings import HealSettings
 from prune.model.loading import load_model, load_tokenizer
 from prune.planning.plan import Plan
 from prune.planning.planner import sweep
-from prune.runs.pipeline import resolve_suites
+from prune.runs.inputs import resolve_suites
 from prune.runs.recipe import load_recipe
 from prune.surgery.replacements import compensated_plan
 

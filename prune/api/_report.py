@@ -20,16 +20,8 @@ def report(
     Raises:
         UsageError, evals.errors.EvalUsageError: no finished run, an unknown language, or unusable benchmark files.
     """
-    from prune.files import write_text
-    from prune.reporting.page import render_html, render_markdown
-    from prune.runs.recipe import load_recipe
-    from prune.runs.report import assemble
-    from prune.wording.text import Text
+    from prune.runs.report import assemble, write_report
 
     root = Path(run)
     data = assemble(root, vllm_bench={name: str(path) for name, path in (vllm_bench or {}).items()})
-    language = Text(lang or load_recipe(root / "recipe.yaml").report.lang).lang
-    data.save(root / "report.json")
-    write_text(root / "report.md", render_markdown(data, language))
-    render_html(data, root / "report.html", language)
-    return {kind: str(root / f"report.{kind}") for kind in ("html", "md", "json")}
+    return write_report(root, data, lang or data.lang)

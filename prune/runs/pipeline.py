@@ -7,20 +7,17 @@ Puts the rooms together and holds no mathematics. Each stage's inputs are hashes
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from prune.data.domains import Domain, load_domain
 from prune.errors import GateFailed, UsageError
-from prune.files import sha256_json, sha256_tree
-from prune.model.loading import load_model, load_tokenizer, model_directory
-from prune.planning.registry import get_criterion, get_strategy
 from prune.runs.directory import RunDirectory
-from prune.runs.recipe import Recipe, SuiteRecipe, dump_recipe
+from prune.runs.inputs import RunInputs
+from prune.runs.recipe import Recipe, dump_recipe
+from prune.runs.report import assemble, write_report
 from prune.runs.stages.candidates import analyze_source, cut_plan, make_plans
 from prune.runs.stages.cost import measure_cost
 from prune.runs.stages.draft import try_drafts
@@ -30,12 +27,8 @@ from prune.runs.stages.judge import judge_candidates
 from prune.runs.stages.screen import screen_depths
 from prune.runs.verdict import CandidateKey, Choice, choose
 from prune.secrets import Redacting
-from prune.versions import library_versions
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from evals.suite import Suite
     from prune.planning.plan import Plan
 
 log = logging.getLogger("prune")
@@ -74,81 +67,8 @@ class Pipeline:
     """One recipe at work in one run directory."""
 
     def __init__(self, recipe: Recipe, root: Path, *, resume: bool = False, progress: bool = False) -> None:
-        self.recipe = recipe
-        self.root = root
-        self.resume = resume
-        self.progress = progress
-        self.source = model_directory(recipe.model)
-        self.depths = list(recipe.plan.depths)  # the screen may leave fewer
-        # A name that does not exist should not wait for the analysis to be found out.
-        get_criterion(recipe.plan.criterion), get_strategy(recipe.plan.strategy)
-
-    # What several stages share, loaded when first needed.
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        return load_tokenizer(self.source, revision=self.recipe.revision)
-
-    @cached_property
-    def original(self) -> PreTrainedModel:
-        return load_model(
-            self.source,
-            dtype=self.recipe.dtype,
-            revision=self.recipe.revision,
-            trust_remote_code=self.recipe.trust_remote_code,
-        )
-
-    @cached_property
-    def source_hash(self) -> str:
-        if Path(self.source).is_dir():
-            return sha256_tree(Path(self.source))
-        return sha256_json([self.source, self.recipe.revision or self.original.config._commit_hash])
-
-    @cached_property
-    def domains(self) -> dict[str, Domain]:
-        options = self.recipe.data
-        return self._load(options.domains, options.seq_length, options.calib_num_samples)
-
-    @cached_property
-    def heal_domains(self) -> dict[str, Domain]:
-        if self.recipe.heal.domains:
-            return self._load(self.recipe.heal.domains, self.recipe.heal.max_length, None)
-        return {} if self.recipe.heal.self_generated else self.domains
-
-    def _load(self, files: Mapping[str, str], seq_length: int, count: int | None) -> dict[str, Domain]:
-        return {
-            name: load_domain(
-                name,
-                path,
-                self.tokenizer,
-                seq_length=seq_length,
-                calib_num_samples=count,
-                seed=self.recipe.seed,
-            )
-            for name, path in files.items()
-        }
-
-    @property
-    def pad(self) -> int:
-        token = self.tokenizer.pad_token_id
-        return int(token if token is not None else self.tokenizer.eos_token_id or 0)
-
-    @cached_property
-    def suites(self) -> list[Suite]:
-        return resolve_suites(self.recipe.eval.suites, self.recipe.eval.size)
-
-    @cached_property
-    def screen_suites(self) -> list[Suite]:
-        """The suites of the screen, under the screen's floor."""
-        options = self.recipe.screen
-        if options is None:
-            return []
-        return [s.model_copy(update={"floor": options.floor}) for s in resolve_suites(options.suites, "full")]
-
-    @property
-    def candidates(self) -> list[CandidateKey]:
-        stages = ("pruned", "healed") if self.recipe.heal.enabled else ("pruned",)
-        return [CandidateKey(d, s) for d in sorted(self.depths, reverse=True) for s in stages]  # type: ignore[arg-type]
+        self.inputs = RunInputs(recipe, root, resume=resume, progress=progress)
+        self.recipe, self.root = recipe, root
 
     def check(self) -> dict[str, Any]:
         """Everything that can be checked without running (`--dry_run`).
@@ -164,25 +84,24 @@ class Pipeline:
         from evals.power import power_messages
         from evals.suite_choice import check_tasks
 
-        depth = int(AutoConfig.from_pretrained(self.source).get_text_config().num_hidden_layers)
+        inputs, tests = self.inputs, self.recipe.eval
+        depth = int(AutoConfig.from_pretrained(inputs.source).get_text_config().num_hidden_layers)
         self._check_depths(depth)
-        check_healing(self)
-        tests = self.recipe.eval
+        check_healing(inputs)
         folders = [Path(p) for p in tests.include_path]
         data = Path(tests.local_data) if tests.local_data else None
-        notes = check_tasks([*self.suites, *self.screen_suites], folders, data, tests.confirm_run_unsafe_code)
+        notes = check_tasks([*inputs.suites, *inputs.screen_suites], folders, data, tests.confirm_run_unsafe_code)
+        healing = inputs.heal_domains if self.recipe.heal.enabled else {}
         return {
             "model": self.recipe.model,
             "num_layers": depth,
             "depths": sorted(self.recipe.plan.depths, reverse=True),
-            "data": {name: d.describe() for name, d in self.domains.items()},
-            "healing_data": {name: d.describe() for name, d in self.heal_domains.items()}
-            if self.recipe.heal.enabled
-            else {},
-            "prompts": {name: len(p) for name, p in read_self_generated(self).items()},
-            "suites": {s.name: [t.key for t in s.tasks] for s in self.suites},
+            "data": {name: d.describe() for name, d in inputs.domains.items()},
+            "healing_data": {name: d.describe() for name, d in healing.items()},
+            "prompts": {name: len(p) for name, p in read_self_generated(inputs).items()},
+            "suites": {s.name: [t.key for t in s.tasks] for s in inputs.suites},
             "notes": notes,
-            "gate_power": power_messages(self.suites, tests.limit),
+            "gate_power": power_messages(inputs.suites, tests.limit),
         }
 
     def _check_depths(self, depth: int) -> None:
@@ -206,23 +125,22 @@ class Pipeline:
         """
         from prune.analysis.result import Analysis
 
-        check_healing(self)
-        with RunDirectory(self.root, resume=self.resume) as run, _log_file(self.root / "log.txt"):
+        inputs = self.inputs
+        check_healing(inputs)
+        with RunDirectory(self.root, resume=inputs.resume) as run, _log_file(self.root / "log.txt"):
             self._record_recipe(run)
-            versions = library_versions()
-            analysis_hash = analyze_source(self, run, versions)
+            analysis_hash = analyze_source(inputs, run)
             analysis = Analysis.load(self.root / "analysis")
             self._check_depths(analysis.num_layers)
-            plans = make_plans(self, run, analysis, analysis_hash)
-            cuts = {depth: cut_plan(self, run, plan, versions) for depth, plan in sorted(plans.items(), reverse=True)}
-            self.depths = screen_depths(self, run, cuts, versions)
-            checkpoints = self._checkpoints(run, plans, cuts, versions)
-            judged = judge_candidates(self, run, checkpoints, versions)
-            drafts = try_drafts(self, run, checkpoints, judged, versions)
-            measure_cost(self, run, checkpoints, versions)
+            plans = make_plans(inputs, run, analysis, analysis_hash)
+            cuts = {depth: cut_plan(inputs, run, plan) for depth, plan in sorted(plans.items(), reverse=True)}
+            checkpoints = self._checkpoints(run, plans, cuts, screen_depths(inputs, run, cuts))
+            judged = judge_candidates(inputs, run, checkpoints)
+            drafts = try_drafts(inputs, run, checkpoints, judged)
+            measure_cost(inputs, run, checkpoints)
             options = self.recipe.export
             choice = choose(judged, require=options.require, fallback=options.fallback, depth=analysis.num_layers)
-            export(self, run, choice, checkpoints, judged, drafts)
+            export(inputs, run, choice, checkpoints, judged, drafts)
             self._report(run, choice)
             result = RunResult(self.root, choice, run.redone, run.kept)
         if choice.key is None:
@@ -238,14 +156,14 @@ class Pipeline:
         run.write("recipe.yaml", text)
 
     def _checkpoints(
-        self, run: RunDirectory, plans: dict[int, Plan], cuts: dict[int, str], versions: dict[str, str]
+        self, run: RunDirectory, plans: dict[int, Plan], cuts: dict[int, str], depths: Sequence[int]
     ) -> dict[CandidateKey, str]:
         """Heal every depth that goes on; candidate -> hash of its directory."""
         hashes: dict[CandidateKey, str] = {}
-        healing = HealStages(self, run, versions)
+        healing = HealStages(self.inputs, run)
         if self.recipe.heal.enabled:
             healing.generate()
-        for key in self.candidates:
+        for key in self.inputs.candidates(depths):
             plan = plans[key.num_layers]
             if key.stage == "pruned":
                 hashes[key] = cuts[key.num_layers]
@@ -254,27 +172,7 @@ class Pipeline:
         return hashes
 
     def _report(self, run: RunDirectory, choice: Choice) -> None:
-        from prune.reporting.page import render_html, render_markdown
-        from prune.runs.report import assemble
-
-        data = assemble(self.root, choice=choice, redone=run.redone)
-        data.save(self.root / "report.json")
-        lang = self.recipe.report.lang
-        run.write("report.md", render_markdown(data, lang))
-        render_html(data, self.root / "report.html", lang)
-
-
-def resolve_suites(entries: Sequence[str | SuiteRecipe], size: Literal["quick", "full"]) -> list[Suite]:
-    """A recipe's suites: built-in ones by name, the user's own as they stand."""
-    from evals.suite import load_suite, make_suite
-
-    found = []
-    for entry in entries:
-        if isinstance(entry, SuiteRecipe):
-            found.append(make_suite(entry.model_dump(), base=Path(), source=f"suites: {entry.name}"))
-        else:
-            found.append(load_suite(entry).sized(size))
-    return found
+        write_report(self.root, assemble(self.root, choice=choice, redone=run.redone), self.recipe.report.lang)
 
 
 def changed_fields(old: str, new: str) -> Iterator[str]:

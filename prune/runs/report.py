@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.errors import UsageError
+from prune.files import write_text
 from prune.packaging.saving import HEALING
 from prune.reporting.data import (
     AnalysisView,
@@ -26,10 +27,8 @@ from prune.reporting.data import (
     TaskScore,
 )
 from prune.runs.costing import cost_summary, heal_figures, put_price, read_speeds
+from prune.runs.outputs import candidate_plan, read_drafts, read_judged, screened_out
 from prune.runs.recipe import Recipe, load_recipe
-from prune.runs.stages.draft import read_drafts
-from prune.runs.stages.heal import candidate_plan
-from prune.runs.stages.screen import screened_out
 from prune.runs.verdict import CandidateKey, Choice, DraftTrial, choose, override_reasons, recommend
 from prune.versions import library_versions
 from prune.wording import Message, Words, message
@@ -102,15 +101,19 @@ def assemble(
     )
 
 
-def read_judged(root: Path) -> dict[CandidateKey, Evidence]:
-    """The gate's evidence of every candidate of a run, deepest first."""
-    from evals.evidence import Evidence
+def write_report(root: Path, data: ReportData, lang: str) -> dict[str, str]:
+    """Write report.html, report.md and report.json into a run directory; their paths.
 
-    found: dict[CandidateKey, Evidence] = {}
-    for directory in (root / "evidence" / "gate").iterdir():
-        stage, _, depth = directory.name.partition("-")
-        found[CandidateKey(int(depth), stage)] = Evidence.load(directory)  # type: ignore[arg-type]
-    return dict(sorted(found.items(), key=lambda item: (-item[0].num_layers, item[0].stage != "pruned")))
+    Raises:
+        UsageError: `lang` is neither `en` nor `ja`; nothing is written.
+    """
+    from prune.reporting.page import render_html, render_markdown
+
+    markdown = render_markdown(data, lang)
+    data.save(root / "report.json")
+    write_text(root / "report.md", markdown)
+    render_html(data, root / "report.html", lang)
+    return {kind: str(root / f"report.{kind}") for kind in ("html", "md", "json")}
 
 
 def _read(path: Path) -> Any:

@@ -81,7 +81,7 @@ def test_a_plan_that_cannot_be_is_refused_before_anything_is_measured(tmp_path, 
 
 def test_planning_again_scores_nothing(finished, tmp_path):
     from prune.runs.directory import RunDirectory
-    from prune.runs.pipeline import Pipeline
+    from prune.runs.inputs import RunInputs
     from prune.runs.recipe import load_recipe
     from prune.runs.stages.candidates import make_plans
 
@@ -90,7 +90,7 @@ def test_planning_again_scores_nothing(finished, tmp_path):
     before = json.loads((copy / "plans/14.json").read_text())
     shutil.rmtree(copy / "plans")  # as after a kill while planning: the scores are there, the plans are not
     with RunDirectory(copy, resume=True) as run:
-        make_plans(Pipeline(load_recipe(recipe), copy, resume=True), run, Analysis.load(copy / "analysis"), "any")
+        make_plans(RunInputs(load_recipe(recipe), copy, resume=True), run, Analysis.load(copy / "analysis"), "any")
     after = json.loads((copy / "plans/14.json").read_text())
     assert before["evaluations"]["layer_evaluations"] > 0
     assert after["evaluations"]["layer_evaluations"] == 0

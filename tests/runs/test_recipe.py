@@ -9,7 +9,8 @@ import yaml
 
 from prune.embedded import RECIPE, RECIPES
 from prune.errors import UsageError
-from prune.runs.pipeline import changed_fields, resolve_suites
+from prune.runs.inputs import resolve_suites
+from prune.runs.pipeline import changed_fields
 from prune.runs.recipe import dump_recipe, load_recipe
 
 MINIMAL = """

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 import prune
-from prune.runs.stages.screen import SCREEN, _confirmed, screened_out
+from prune.runs.outputs import SCREEN, screened_out
+from prune.runs.stages.screen import _confirmed
 from prune.wording.text import english
 from tests.runs.test_pipeline import small_recipe
 

@@ -10,24 +10,22 @@ from prune.model.loading import load_model
 
 if TYPE_CHECKING:
     from prune.runs.directory import RunDirectory
-    from prune.runs.pipeline import Pipeline
+    from prune.runs.inputs import RunInputs
     from prune.runs.verdict import CandidateKey
 
 
-def measure_cost(
-    pipeline: Pipeline, run: RunDirectory, checkpoints: dict[CandidateKey, str], versions: dict[str, str]
-) -> None:
+def measure_cost(inputs: RunInputs, run: RunDirectory, checkpoints: dict[CandidateKey, str]) -> None:
     """Size and speed of the original and of every depth, in turn, into `evidence/cost.json`."""
     from evals.cost import footprint
     from evals.throughput import measure_side_by_side
 
-    options = pipeline.recipe.cost
+    options = inputs.recipe.cost
 
     def work(target: Path) -> None:
-        models = {"original": pipeline.original}
+        models = {"original": inputs.original}
         for key in checkpoints:
             if key.stage == "pruned":  # healing changes no shape, hence no speed
-                models[str(key.num_layers)] = load_model(str(pipeline.root / key.path), dtype=pipeline.recipe.dtype)
+                models[str(key.num_layers)] = load_model(str(inputs.root / key.path), dtype=inputs.recipe.dtype)
         speeds = measure_side_by_side(
             models,
             batch_size=options.batch_size,
@@ -37,7 +35,7 @@ def measure_cost(
         )
         rows = {}
         for name, model in models.items():
-            directory = Path(pipeline.source) if name == "original" else pipeline.root / f"pruned/{name}"
+            directory = Path(inputs.source) if name == "original" else inputs.root / f"pruned/{name}"
             size = sum(f.stat().st_size for f in directory.glob("*.safetensors")) if directory.is_dir() else None
             rows[name] = {
                 **footprint(model).to_dict(),
@@ -46,10 +44,10 @@ def measure_cost(
             }
         write_json(target, rows)
 
-    inputs = {
-        "model": pipeline.source_hash,
+    depends_on = {
+        "model": inputs.source_hash,
         "checkpoints": {str(k): v for k, v in checkpoints.items() if k.stage == "pruned"},
         "options": options.model_dump(include={"batch_size", "prompt_tokens", "new_tokens", "repeats"}),
-        "versions": versions,
+        "versions": inputs.versions,
     }
-    run.stage("cost", "evidence/cost.json", inputs, work)
+    run.stage("cost", "evidence/cost.json", depends_on, work)

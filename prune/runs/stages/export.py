@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.packaging.saving import HEALING
-from prune.runs.stages.draft import draft_facts
-from prune.runs.stages.heal import candidate_plan
+from prune.runs.outputs import candidate_plan
 from prune.runs.verdict import override_reasons, recommend
 from prune.wording.text import english
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
     from prune.runs.directory import RunDirectory
-    from prune.runs.pipeline import Pipeline
+    from prune.runs.inputs import RunInputs
     from prune.runs.verdict import CandidateKey, Choice, ClassVerdict, DraftTrial
 
 
 def export(
-    pipeline: Pipeline,
+    inputs: RunInputs,
     run: RunDirectory,
     choice: Choice,
     checkpoints: dict[CandidateKey, str],
@@ -32,22 +32,22 @@ def export(
         return
     key = choice.key
     evidence = judged[key]
-    evidence.save(pipeline.root / "evidence")
-    overrides = [english(reason) for reason in override_reasons(choice, pipeline.recipe.export.override, {})]
-    healing = pipeline.root / key.path / HEALING
+    evidence.save(inputs.root / "evidence")
+    overrides = [english(reason) for reason in override_reasons(choice, inputs.recipe.export.override, {})]
+    healing = inputs.root / key.path / HEALING
     facts = {
-        "source": pipeline.recipe.model,
-        "revision": pipeline.recipe.revision,
-        "source_sha256": pipeline.source_hash,
+        "source": inputs.recipe.model,
+        "revision": inputs.recipe.revision,
+        "source_sha256": inputs.source_hash,
         "label": choice.label,
         # What the scores took depends on what was cached, and is no fact about the checkpoint.
-        "plan": candidate_plan(pipeline.root, pipeline.recipe, key).model_dump(exclude={"evaluations"}),
-        "data": {name: d.describe() for name, d in pipeline.domains.items()},
-        "seed": pipeline.recipe.seed,
+        "plan": candidate_plan(inputs.root, inputs.recipe, key).model_dump(exclude={"evaluations"}),
+        "data": {name: d.describe() for name, d in inputs.domains.items()},
+        "seed": inputs.recipe.seed,
         "healing": json.loads(healing.read_text(encoding="utf8")) if healing.is_file() else None,
         "overrides": overrides[:-1],
         "task_classes": [_task_class(recommend(judged, suite.name, drafts)) for suite in evidence.suites],
-        "drafts": draft_facts(drafts),
+        "drafts": _draft_facts(drafts),
     }
 
     def work(staging: Path) -> None:
@@ -55,21 +55,21 @@ def export(
 
         staging.rmdir()
         export_checkpoint(
-            pipeline.root / key.path,
+            inputs.root / key.path,
             staging,
             evidence=evidence,
             facts=facts,
             override=overrides[-1] if overrides else None,
-            max_shard_size=pipeline.recipe.export.max_shard_size,
+            max_shard_size=inputs.recipe.export.max_shard_size,
         )
 
-    inputs = {
+    depends_on = {
         "checkpoint": checkpoints[key],
         "evidence": evidence.model_dump(mode="json", exclude={"samples"}),
         "facts": facts,
-        "shards": pipeline.recipe.export.max_shard_size,
+        "shards": inputs.recipe.export.max_shard_size,
     }
-    run.stage("export", "export", inputs, work)
+    run.stage("export", "export", depends_on, work)
 
 
 def _task_class(found: ClassVerdict) -> dict[str, Any]:
@@ -78,3 +78,12 @@ def _task_class(found: ClassVerdict) -> dict[str, Any]:
     return {
         "suite": found.suite, "recommendation": found.recommendation, "key": key, "reason": english(found.reason),
     }  # fmt: skip
+
+
+def _draft_facts(drafts: Mapping[str, DraftTrial]) -> dict[str, Any] | None:
+    """For manifest and card: which candidate was the draft, and the figures by suite."""
+    if not drafts:
+        return None
+    key = next(iter(drafts.values())).key
+    rows = {name: trial.result.to_dict() for name, trial in drafts.items()}
+    return {"num_layers": key.num_layers, "stage": key.stage, "suites": rows}

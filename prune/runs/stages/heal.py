@@ -20,22 +20,14 @@ from prune.healing.settings import GenerateSettings, HealSettings
 from prune.model.loading import load_model
 from prune.packaging.saving import HEALING
 from prune.planning.plan import Plan
+from prune.runs.outputs import SCORES, round_path
 from prune.runs.stages.testing import run_suites
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from prune.runs.directory import RunDirectory
-    from prune.runs.pipeline import Pipeline
-    from prune.runs.recipe import Recipe
-    from prune.runs.verdict import CandidateKey
-
-
-def candidate_plan(root: Path, recipe: Recipe, key: CandidateKey) -> Plan:
-    """Which layers of the source a candidate has; after several rounds the healed one may keep others."""
-    if key.stage == "healed" and recipe.heal.rounds > 1:
-        return Plan.load(root / _round(key.num_layers, recipe.heal.rounds) / "plan.json")
-    return Plan.load(root / "plans" / f"{key.num_layers}.json")
+    from prune.runs.inputs import RunInputs
 
 
 def round_depths(before: int, after: int, rounds: int) -> list[int]:
@@ -51,16 +43,12 @@ def round_depths(before: int, after: int, rounds: int) -> list[int]:
     return [before - round((before - after) * i / rounds) for i in range(1, rounds + 1)]
 
 
-def _round(depth: int, number: int) -> str:
-    return f"rounds/{depth}/{number}"
-
-
 class HealStages:
     """Makes healed candidates in a run directory."""
 
-    def __init__(self, pipeline: Pipeline, run: RunDirectory, versions: Mapping[str, str]) -> None:
-        self.pipeline, self.run, self.versions = pipeline, run, dict(versions)
-        self.recipe, self.options = pipeline.recipe, pipeline.recipe.heal
+    def __init__(self, inputs: RunInputs, run: RunDirectory) -> None:
+        self.inputs, self.run = inputs, run
+        self.recipe, self.options = inputs.recipe, inputs.recipe.heal
         self.settings = HealSettings(**{k: getattr(self.options, k) for k in HealSettings.model_fields})
         self._domains: dict[str, Domain] | None = None
 
@@ -68,11 +56,11 @@ class HealStages:
     def domains(self) -> dict[str, Domain]:
         """Training documents: the recipe's, and the original's own answers where asked for."""
         if self._domains is None:
-            self._domains = dict(self.pipeline.heal_domains)
+            self._domains = dict(self.inputs.heal_domains)
             for name in self.options.self_generated.prompts if self.options.self_generated else ():
-                path = str(self.pipeline.root / "generated" / f"{name}.jsonl")
+                path = str(self.inputs.root / "generated" / f"{name}.jsonl")
                 length = self.settings.max_length
-                self._domains[name] = load_domain(name, path, self.pipeline.tokenizer, seq_length=length)
+                self._domains[name] = load_domain(name, path, self.inputs.tokenizer, seq_length=length)
         return self._domains
 
     def generate(self) -> None:
@@ -81,22 +69,22 @@ class HealStages:
         if options is None:
             return
         settings = GenerateSettings(**{k: getattr(options, k) for k in GenerateSettings.model_fields})
-        prompts = read_self_generated(self.pipeline)
+        prompts = read_self_generated(self.inputs)
 
         def work(staging: Path) -> None:
             from prune.healing.generate import generate_answers, remove_partial
 
             for name, chosen in prompts.items():
-                partial = self._scratch("generate", inputs) / name
+                partial = self._scratch("generate", depends_on) / name
                 answers = generate_answers(
-                    self.pipeline.original,
-                    self.pipeline.tokenizer,
+                    self.inputs.original,
+                    self.inputs.tokenizer,
                     chosen,
                     settings,
-                    pad_token_id=self.pipeline.pad,
+                    pad_token_id=self.inputs.pad,
                     partial=partial,
-                    identity={"model": self.pipeline.source_hash},
-                    resume=self.pipeline.resume,
+                    identity={"model": self.inputs.source_hash},
+                    resume=self.inputs.resume,
                 )
                 text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers.rows)
                 write_text(staging / f"{name}.jsonl", text)
@@ -104,14 +92,14 @@ class HealStages:
                 write_json(staging / f"{name}.json", {**facts, "settings": settings.model_dump()})
                 remove_partial(partial)
 
-        inputs = {
-            "model": self.pipeline.source_hash,
+        depends_on = {
+            "model": self.inputs.source_hash,
             "prompts": {name: sha256_json([p.input_ids for p in chosen]) for name, chosen in prompts.items()},
             "settings": settings.model_dump(),
             "dtype": self.recipe.dtype,
-            "versions": self.versions,
+            "versions": self.inputs.versions,
         }
-        self.run.stage("generate", "generated", inputs, work)
+        self.run.stage("generate", "generated", depends_on, work)
         self._tidy("generate")
 
     def heal(self, depth: int, plan: Plan, pruned_hash: str) -> str:
@@ -124,13 +112,13 @@ class HealStages:
         pruned, settings = f"pruned/{depth}", self.settings
         if self.options.rounds > 1:
             plan, pruned_hash = self._rounds(depth, plan.num_layers)
-            pruned, settings = f"{_round(depth, self.options.rounds)}/model", self._shared_out()
-        name, inputs = f"heal-{depth}", self._inputs(pruned_hash, settings)
-        scratch = self._scratch(name, inputs)
+            pruned, settings = f"{round_path(depth, self.options.rounds)}/model", self._shared_out()
+        name, depends_on = f"heal-{depth}", self._depends_on(pruned_hash, settings)
+        scratch = self._scratch(name, depends_on)
         digest = self.run.stage(
             name,
             f"healed/{depth}",
-            inputs,
+            depends_on,
             lambda staging: self._train(pruned, plan, settings, scratch, staging),
         )
         self._tidy(name)
@@ -138,16 +126,16 @@ class HealStages:
 
     def _rounds(self, depth: int, layers: int) -> tuple[Plan, str]:
         """All but the last healing: each round cuts on from the last one's healed model."""
-        rounds, plan, digest = self.options.rounds, None, self.pipeline.source_hash
-        directory, settings = self.pipeline.source, self._shared_out()
+        rounds, plan, digest = self.options.rounds, None, self.inputs.source_hash
+        directory, settings = self.inputs.source, self._shared_out()
         for number, wanted in enumerate(round_depths(layers, depth, rounds), start=1):
-            name, output = f"round-{depth}-{number}", _round(depth, number)
-            inputs = {**self._inputs(digest, settings), "depth": wanted, "plan": self.recipe.plan.model_dump()}
-            work = self._round_work(directory, plan, wanted, self._scratch(name, inputs), last=number == rounds)
-            digest = self.run.stage(name, output, inputs, work)
+            name, output = f"round-{depth}-{number}", round_path(depth, number)
+            depends_on = {**self._depends_on(digest, settings), "depth": wanted, "plan": self.recipe.plan.model_dump()}
+            work = self._round_work(directory, plan, wanted, self._scratch(name, depends_on), last=number == rounds)
+            digest = self.run.stage(name, output, depends_on, work)
             self._tidy(name)
-            plan = Plan.load(self.pipeline.root / output / "plan.json")
-            directory = str(self.pipeline.root / output / "model")
+            plan = Plan.load(self.inputs.root / output / "plan.json")
+            directory = str(self.inputs.root / output / "model")
         assert plan is not None
         return plan, digest
 
@@ -174,19 +162,18 @@ class HealStages:
         """The next layers to go, chosen on the model as the last round left it; indices are that model's own."""
         from prune.analysis import analyze
         from prune.planning.planner import sweep
-        from prune.runs.stages.candidates import SCORES
 
         options = self.recipe.plan
         original = before is None
-        model = self.pipeline.original if original else load_model(directory, dtype=self.recipe.dtype)
+        model = self.inputs.original if original else load_model(directory, dtype=self.recipe.dtype)
         analysis = analyze(
             model,
-            self.pipeline.domains,
+            self.inputs.domains,
             measures=["contributions", "angular"],
             batch_size=self.recipe.analyze.batch_size,
             bootstrap=10,
             seed=self.recipe.seed,
-            pad_token_id=self.pipeline.pad,
+            pad_token_id=self.inputs.pad,
         )
         protect = options.protect
         if before is not None:
@@ -195,7 +182,7 @@ class HealStages:
             source=self.recipe.model if original else directory,
             analysis=analysis,
             model=model,
-            domains=self.pipeline.domains,
+            domains=self.inputs.domains,
             criterion=options.criterion,
             strategy=options.strategy,
             depths=[wanted],
@@ -203,51 +190,51 @@ class HealStages:
             domain_weights=options.domain_weights or None,
             tuning=options.tuning(self.recipe.seed),
             seed=self.recipe.seed,
-            score_cache=self.pipeline.root / SCORES,
-            pad_token_id=self.pipeline.pad,
+            score_cache=self.inputs.root / SCORES,
+            pad_token_id=self.inputs.pad,
         )[0]
 
     def _shared_out(self) -> HealSettings:
         return self.settings.model_copy(update={"max_steps": -(-self.settings.max_steps // self.options.rounds)})
 
-    def _scratch(self, name: str, inputs: Mapping[str, Any]) -> Path:
+    def _scratch(self, name: str, depends_on: Mapping[str, Any]) -> Path:
         """Where a stage keeps what a resumed run goes on from; other inputs, another place."""
-        return self.pipeline.root / "work" / name / sha256_json(inputs)[:16]
+        return self.inputs.root / "work" / name / sha256_json(depends_on)[:16]
 
     def _tidy(self, name: str) -> None:
         """Remove a finished stage's scratch; what trackers wrote there (TensorBoard) stays, in `tracking/`."""
-        scratch = self.pipeline.root / "work" / name
+        scratch = self.inputs.root / "work" / name
         for written in scratch.glob("*/checkpoints/runs/*"):
-            kept = self.pipeline.root / "tracking" / name / written.name
+            kept = self.inputs.root / "tracking" / name / written.name
             kept.parent.mkdir(parents=True, exist_ok=True)
             written.replace(kept)
         shutil.rmtree(scratch, ignore_errors=True)
 
-    def _inputs(self, pruned: str, settings: HealSettings) -> dict[str, Any]:
+    def _depends_on(self, pruned: str, settings: HealSettings) -> dict[str, Any]:
         return {
             "pruned": pruned,
-            "model": self.pipeline.source_hash,
+            "model": self.inputs.source_hash,
             "options": {**self.options.model_dump(exclude={"track"}), **settings.model_dump()},
             "data": {name: d.sha256 for name, d in self.domains.items()},
-            "versions": self.versions,
+            "versions": self.inputs.versions,
         }
 
     def _train(self, pruned: str, plan: Plan, settings: HealSettings, scratch: Path, staging: Path) -> None:
         from prune.healing.heal import heal
         from prune.packaging.saving import save_like
 
-        root = self.pipeline.root
+        root = self.inputs.root
         result = heal(
             load_model(str(root / pruned), dtype=self.recipe.dtype),
-            self.pipeline.original if settings.needs_teacher else None,
+            self.inputs.original if settings.needs_teacher else None,
             self.domains,
             settings,
             kept_layers=plan.keep,
             domain_weights=self.options.domain_weights or None,
-            pad_token_id=self.pipeline.pad,
+            pad_token_id=self.inputs.pad,
             output_dir=scratch,
-            resume=self.pipeline.resume,
-            progress=self.pipeline.progress,
+            resume=self.inputs.resume,
+            progress=self.inputs.progress,
             track=self._tracker() if self.options.track else None,
         )
         save_like(result.model, root / pruned, staging)
@@ -257,13 +244,13 @@ class HealStages:
         """Scores the first items of the gate's own tasks on the model in training."""
 
         def track(model: Any) -> dict[str, float]:
-            results = run_suites(self.pipeline, model, self.pipeline.suites, limit=self.options.track)
+            results = run_suites(self.inputs, model, self.inputs.suites, limit=self.options.track)
             return {name: result.value for name, result in results.items()}
 
         return track
 
 
-def check_healing(pipeline: Pipeline) -> None:
+def check_healing(inputs: RunInputs) -> None:
     """Find now what healing would refuse after the analysis, the search and the cuts; reads no weights.
 
     Raises:
@@ -274,30 +261,29 @@ def check_healing(pipeline: Pipeline) -> None:
     from prune.healing.checks import rehearse_uncut
     from prune.surgery.signature import skeleton
 
-    recipe = pipeline.recipe
+    recipe = inputs.recipe
     if not recipe.heal.enabled or recipe.trust_remote_code:  # such code is run once, when the model is loaded
         return
-    config = AutoConfig.from_pretrained(pipeline.source, revision=recipe.revision)
+    config = AutoConfig.from_pretrained(inputs.source, revision=recipe.revision)
     settings = HealSettings(**{k: getattr(recipe.heal, k) for k in HealSettings.model_fields})
     bones = skeleton(AutoModelForCausalLM, config)
-    rehearse_uncut(bones, pipeline.heal_domains, settings, min(recipe.plan.depths))
+    rehearse_uncut(bones, inputs.heal_domains, settings, min(recipe.plan.depths))
 
 
-def read_self_generated(pipeline: Pipeline) -> dict[str, list[Any]]:
+def read_self_generated(inputs: RunInputs) -> dict[str, list[Any]]:
     """The prompts of `heal.self_generated`, by domain."""
     from prune.healing.prompts import read_prompts
 
-    options = pipeline.recipe.heal.self_generated
+    options = inputs.recipe.heal.self_generated
     if options is None:
         return {}
     settings = GenerateSettings(**{k: getattr(options, k) for k in GenerateSettings.model_fields})
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(pipeline.source).get_text_config()
+    config = AutoConfig.from_pretrained(inputs.source).get_text_config()
     context = getattr(config, "max_position_embeddings", None)
     return {
-        name: read_prompts(name, path, pipeline.tokenizer, settings, context)[0]
-        for name, path in options.prompts.items()
+        name: read_prompts(name, path, inputs.tokenizer, settings, context)[0] for name, path in options.prompts.items()
     }
 
 

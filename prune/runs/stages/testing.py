@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evals.harness import Results
     from evals.suite import Suite
-    from prune.runs.pipeline import Pipeline
+    from prune.runs.inputs import RunInputs
 
 
 def run_suites(
-    pipeline: Pipeline, model: Any, suites: Sequence[Suite], *, limit: int | None, cache_dir: Path | None = None
+    inputs: RunInputs, model: Any, suites: Sequence[Suite], *, limit: int | None, cache_dir: Path | None = None
 ) -> Results:
     """Every task of the suites on one loaded model; see `evals.harness.run_tasks` for errors."""
     from evals.harness import run_tasks
 
-    options = pipeline.recipe.eval
+    options = inputs.recipe.eval
     return run_tasks(
         model,
-        pipeline.tokenizer,
+        inputs.tokenizer,
         [task for suite in suites for task in suite.tasks],
         include_path=[Path(p) for p in options.include_path],
         local_data=Path(options.local_data) if options.local_data else None,
@@ -30,7 +30,7 @@ def run_suites(
         apply_chat_template=options.apply_chat_template,
         gen_kwargs=options.gen_kwargs,
         confirm_run_unsafe_code=options.confirm_run_unsafe_code,
-        seed=pipeline.recipe.seed,
+        seed=inputs.recipe.seed,
         cache_dir=cache_dir,
-        progress=pipeline.progress,
+        progress=inputs.progress,
     )

@@ -1,0 +1,139 @@
+"""What every stage of a run reads: the recipe, the original, its tokenizer, documents and suites, loaded when needed.
+
+Nothing here is written, and nothing changes while the run is at work: what a stage leaves behind is read back with
+`outputs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prune.data.domains import Domain, load_domain
+from prune.files import sha256_json, sha256_tree
+from prune.model.loading import load_model, load_tokenizer, model_directory
+from prune.planning.registry import get_criterion, get_strategy
+from prune.runs.recipe import Recipe, SuiteRecipe
+from prune.runs.verdict import CandidateKey
+from prune.versions import library_versions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from evals.suite import Suite
+
+
+class RunInputs:
+    """One recipe, and what it names.
+
+    Attributes:
+        recipe: every option.
+        root: the run directory.
+        resume: go on from what an interrupted stage left.
+        progress: show progress bars.
+        source: directory or hub id of the original.
+    """
+
+    def __init__(self, recipe: Recipe, root: Path, *, resume: bool = False, progress: bool = False) -> None:
+        """Raises UsageError: the recipe names no such model, criterion or strategy."""
+        self.recipe = recipe
+        self.root = root
+        self.resume = resume
+        self.progress = progress
+        self.source = model_directory(recipe.model)
+        # A name that does not exist should not wait for the analysis to be found out.
+        get_criterion(recipe.plan.criterion), get_strategy(recipe.plan.strategy)
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Of the libraries: a stage is done again with others."""
+        return library_versions()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The original's; every candidate has the same."""
+        return load_tokenizer(self.source, revision=self.recipe.revision)
+
+    @cached_property
+    def original(self) -> PreTrainedModel:
+        """The unpruned model."""
+        return load_model(
+            self.source,
+            dtype=self.recipe.dtype,
+            revision=self.recipe.revision,
+            trust_remote_code=self.recipe.trust_remote_code,
+        )
+
+    @cached_property
+    def source_hash(self) -> str:
+        """SHA-256 of the original's directory, or of a hub id and its commit."""
+        if Path(self.source).is_dir():
+            return sha256_tree(Path(self.source))
+        return sha256_json([self.source, self.recipe.revision or self.original.config._commit_hash])
+
+    @cached_property
+    def domains(self) -> dict[str, Domain]:
+        """Calibration documents."""
+        options = self.recipe.data
+        return self._load(options.domains, options.seq_length, options.calib_num_samples)
+
+    @cached_property
+    def heal_domains(self) -> dict[str, Domain]:
+        """Training documents, less the original's own answers."""
+        if self.recipe.heal.domains:
+            return self._load(self.recipe.heal.domains, self.recipe.heal.max_length, None)
+        return {} if self.recipe.heal.self_generated else self.domains
+
+    def _load(self, files: Mapping[str, str], seq_length: int, count: int | None) -> dict[str, Domain]:
+        return {
+            name: load_domain(
+                name,
+                path,
+                self.tokenizer,
+                seq_length=seq_length,
+                calib_num_samples=count,
+                seed=self.recipe.seed,
+            )
+            for name, path in files.items()
+        }
+
+    @property
+    def pad(self) -> int:
+        """The token that pads."""
+        token = self.tokenizer.pad_token_id
+        return int(token if token is not None else self.tokenizer.eos_token_id or 0)
+
+    @cached_property
+    def suites(self) -> list[Suite]:
+        """The gate's."""
+        return resolve_suites(self.recipe.eval.suites, self.recipe.eval.size)
+
+    @cached_property
+    def screen_suites(self) -> list[Suite]:
+        """The suites of the screen, under the screen's floor."""
+        options = self.recipe.screen
+        if options is None:
+            return []
+        return [s.model_copy(update={"floor": options.floor}) for s in resolve_suites(options.suites, "full")]
+
+    def candidates(self, depths: Iterable[int]) -> list[CandidateKey]:
+        """What is judged at these depths: deepest first, each as it was cut and, where the recipe heals, healed."""
+        stages: tuple[Literal["pruned", "healed"], ...] = ("pruned", "healed")
+        return [
+            CandidateKey(d, s) for d in sorted(depths, reverse=True) for s in stages[: 1 + self.recipe.heal.enabled]
+        ]
+
+
+def resolve_suites(entries: Sequence[str | SuiteRecipe], size: Literal["quick", "full"]) -> list[Suite]:
+    """A recipe's suites: built-in ones by name, the user's own as they stand."""
+    from evals.suite import load_suite, make_suite
+
+    found = []
+    for entry in entries:
+        if isinstance(entry, SuiteRecipe):
+            found.append(make_suite(entry.model_dump(), base=Path(), source=f"suites: {entry.name}"))
+        else:
+            found.append(load_suite(entry).sized(size))
+    return found
