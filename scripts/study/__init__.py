@@ -1,0 +1,1 @@
+"""The parts of `real_study.py`: documents, units of work, tables."""

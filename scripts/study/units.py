@@ -1,0 +1,300 @@
+"""The study's units: each a function of the bench and its parameters that returns what goes into its JSON file.
+
+A unit may read what earlier ones left (`Bench.result`, plans, checkpoints) and nothing else. `UNITS` is in order of
+importance, so that a study stopped early has what matters most.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+import prune
+from evals.gate import judge
+from evals.harness import run_tasks
+from evals.suite import Suite, TaskSpec
+from prune.analysis import analyze
+from prune.analysis.result import Analysis
+from prune.healing.heal import heal
+from prune.healing.settings import HealSettings
+from prune.planning.context import Context
+from prune.planning.evaluator import Evaluator
+from prune.planning.planner import make_plan, with_scores
+from prune.planning.registry import get_criterion
+from study.bench import BATCH, Bench, document_nll
+from study.documents import prepare
+
+SMALL, GEMMA = "SmolLM2-135M-Instruct", "gemma-3-270m"
+LAYERS = {SMALL: 30, GEMMA: 18}
+DEPTHS = {SMALL: (27, 24, 21), GEMMA: (15,)}
+PLANNING = ("text", "math")
+"""Domains that layers are chosen on, of equal weight."""
+SEARCHED = {SMALL: 12, GEMMA: 8}
+"""Documents a domain behind a greedy search."""
+CANDIDATES = {SMALL: 18, GEMMA: 18}
+"""The search chooses among so many layers: those whose removal alone costs least."""
+SEEDS = (0, 1, 2)
+"""Of the random plans."""
+PLANS: tuple[tuple[str, str, str], ...] = (
+    ("greedy dnll", "dnll", "greedy"),
+    ("one-shot dnll", "dnll", "one_shot"),
+    ("block influence", "block_influence", "one_shot"),
+    ("angular block", "angular", "contiguous"),
+    ("relative contribution", "relative_contribution", "one_shot"),
+    ("taylor", "taylor", "one_shot"),
+    ("magnitude", "magnitude", "one_shot"),
+    ("last n", "last_n", "one_shot"),
+)
+"""Label, criterion, strategy."""
+DATA_FREE = ("magnitude", "last_n", "random")
+TASKS = {
+    "lambada_openai": ("acc", 0.0, 100),
+    "hellaswag": ("acc_norm", 0.25, 100),
+    "arc_easy": ("acc_norm", 0.25, 100),
+    "piqa": ("acc_norm", 0.5, 100),
+}
+"""Task -> metric, chance, items."""
+
+Unit = Callable[[Bench], dict[str, Any]]
+
+
+def data(bench: Bench) -> dict[str, Any]:
+    """The documents."""
+    return {"documents": prepare(bench.source, bench.folder / "data")}
+
+
+def depth(bench: Bench, name: str, count: int | None, effects: bool = False) -> dict[str, Any]:
+    """The analysis: the default measures, or (`effects`) what a skipped layer does to later ones."""
+    domains = bench.domains(name, "calibration", only=PLANNING if effects else (), count=count)
+    chosen = {"measures": ("skip", "local", "future")} if effects else {}
+    analysis = analyze(bench.model(name), domains, source=name, batch_size=BATCH, **chosen)
+    where = bench.folder / "analysis" / (f"{name}-effects" if effects else name)
+    analysis.save(where)
+    info = {key: analysis.info[key] for key in ("data", "phase_changes", "stability", "warnings", "scalars", "seed")}
+    return {"analysis": str(where.relative_to(bench.folder)), **info}
+
+
+def singles(bench: Bench, name: str, count: int | None) -> dict[str, Any]:
+    """ΔNLL of each layer alone, document by document: how many documents a ranking needs."""
+    evaluator = _evaluator(bench, name, "calibration", count=count, only=PLANNING)
+    layers = range(LAYERS[name])
+    scores = evaluator.score_many([[other for other in layers if other != layer] for layer in layers])
+    return {
+        "tokens": {domain: scores[0].tokens[domain].tolist() for domain in evaluator.domains},
+        "dnll": {domain: [score.sums[domain].tolist() for score in scores] for domain in evaluator.domains},
+    }
+
+
+def plans(bench: Bench, name: str) -> dict[str, Any]:
+    """Every criterion's plan at every depth; what is searched by ΔNLL runs on fewer documents."""
+    model = bench.model(name)
+    analysis = Analysis.load(bench.folder / "analysis" / name)
+    names, domains = sorted(PLANNING), bench.domains(name, "calibration", only=PLANNING)
+    weights = dict.fromkeys(names, 1.0)
+    searcher = _evaluator(bench, name, "calibration", model=model, count=SEARCHED[name], only=PLANNING)
+    alone = _single_scores(bench, name)
+    dear = np.argsort(alone)[CANDIDATES[name] :].tolist()
+    found = {}
+    for wanted in DEPTHS[name]:
+        common: dict[str, Any] = {"source": name, "num_layers": wanted, "analysis": analysis, "model": model,
+                                  "score_cache": bench.folder / "scores.sqlite"}  # fmt: skip
+        made = {}
+        for label, criterion, strategy in PLANS:
+            if label == "greedy dnll":
+                made[label] = make_plan(**common, criterion=criterion, evaluator=searcher, protect=dear)
+            elif label == "one-shot dnll":
+                made[label] = make_plan(
+                    source=name, drop_layers=np.argsort(alone)[: LAYERS[name] - wanted].tolist(), model=model
+                )
+            else:
+                extra = {} if criterion in DATA_FREE else {"domain_weights": weights}
+                made[label] = make_plan(**common, criterion=criterion, strategy=strategy, domains=domains, **extra)
+        for seed in SEEDS:
+            made[f"random {seed}"] = make_plan(**common, criterion="random", strategy="one_shot", seed=seed)
+        for label, plan in made.items():
+            plan = with_scores(plan, searcher)
+            plan.save(bench.folder / "plans" / name / f"{label}-{wanted}.json")
+            found[f"{label}/{wanted}"] = {"drop": plan.drop, "dnll": plan.scores["dnll"]}
+    return {
+        "plans": found,
+        "protected": dear,
+        "evaluations": searcher.work.describe(),
+        "predicted": _predictions(bench, name, model, analysis, domains, found),
+    }
+
+
+def _predictions(
+    bench: Bench, name: str, model: Any, analysis: Analysis, domains: Mapping[str, Any], found: Mapping[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Criterion -> plan -> what the criterion says the plan costs; greedy's own scores stand in `plans`."""
+    alone = _single_scores(bench, name)
+    weights = dict.fromkeys(sorted(PLANNING), 1.0)
+    result: dict[str, dict[str, float]] = {"one-shot dnll": {}}
+    for label, criterion, _ in PLANS[2:]:
+        extra = {} if criterion in DATA_FREE else {"domain_weights": weights}
+        context = Context(name, LAYERS[name], criterion, analysis=analysis, model=model, domains=domains,
+                          score_cache=bench.folder / "scores.sqlite", **extra)  # fmt: skip
+        scorer = get_criterion(criterion)
+        result[label] = {}
+        layer_scores = None if scorer.subset_costs else scorer.layer_scores(context, 1)
+        for key, plan in found.items():
+            keep = tuple(layer for layer in range(LAYERS[name]) if layer not in plan["drop"])
+            if scorer.subset_costs is not None:
+                (result[label][key],) = scorer.subset_costs(context, [keep])
+            else:
+                result[label][key] = float(sum(layer_scores[layer] for layer in plan["drop"]))
+    for key, plan in found.items():
+        result["one-shot dnll"][key] = float(sum(alone[layer] for layer in plan["drop"]))
+    return result
+
+
+def held_out(bench: Bench, name: str) -> dict[str, Any]:
+    """NLL of every plan on documents that no layer was chosen on."""
+    evaluator = _evaluator(bench, name, "held_out")
+    keys = list(bench.result(f"plans_{name}")["plans"])
+    drops = [bench.plan(name, *_label(key)).keep for key in keys]
+    scores = evaluator.score_many(drops)
+    return {
+        "original": evaluator.clean_nll(),
+        "tokens": {domain: scores[0].tokens[domain].tolist() for domain in evaluator.domains},
+        "dnll": {key: {d: s.sums[d].tolist() for d in s.sums} for key, s in zip(keys, scores, strict=True)},
+    }
+
+
+def original(bench: Bench, name: str) -> dict[str, Any]:
+    """The original's likelihood of every held-out document, by a plain forward pass."""
+    model = bench.model(name)
+    return {"documents": {d: document_nll(model, domain) for d, domain in bench.domains(name, "held_out").items()}}
+
+
+def healing(bench: Bench, name: str, wanted: int, steps: int, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A cut trained on `steps` batches of 4 rows of 256 tokens, then judged as a bfloat16 checkpoint would be."""
+    plan = bench.plan(name, "greedy dnll", wanted)
+    student = prune.cut(bench.model(name), drop_layers=plan.drop)
+    before = {d: document_nll(student, domain) for d, domain in bench.domains(name, "held_out").items()}
+    settings = HealSettings(**{"max_steps": steps, "per_device_train_batch_size": 4, "max_length": 256, "seed": seed,
+                               "eval_max_documents": 8, "eval_steps": steps, **_gap(changes, plan.drop)})  # fmt: skip
+    domains = bench.domains(name, "healing")
+    unit = f"{name}-{wanted}-{steps}-{seed}-{'-'.join(f'{k}={v}' for k, v in changes.items()) or 'default'}"
+    result = heal(student, bench.model(name), domains, settings, kept_layers=plan.keep,
+                  output_dir=bench.folder / "training" / unit)  # fmt: skip
+    model = result.model.to(torch.bfloat16)
+    checkpoint = bench.folder / "healed" / unit
+    model.save_pretrained(checkpoint)
+    model = model.float()
+    return {
+        "drop": plan.drop,
+        "changes": dict(changes),
+        "settings": settings.model_dump(),
+        "tokens": result.tokens_seen,
+        "trained_parameters": result.trained_parameters,
+        "best_step": result.best_step,
+        "history": result.history,
+        "checkpoint": str(checkpoint.relative_to(bench.folder)),
+        "cut": before,
+        "healed": {d: document_nll(model, domain) for d, domain in bench.domains(name, "held_out").items()},
+    }
+
+
+def _gap(changes: Mapping[str, Any], drop: Sequence[int]) -> dict[str, Any]:
+    """`train_layers: gap` means the layers beside each gap, in the cut model's numbers."""
+    if changes.get("train_layers") != "gap":
+        return dict(changes)
+    starts = {layer - index for index, layer in enumerate(sorted(drop))}  # the first kept layer after each gap
+    return {**changes, "train_layers": sorted({*starts, *(start - 1 for start in starts if start)})}
+
+
+def tasks(bench: Bench, name: str, label: str, wanted: int, checkpoint: str = "") -> dict[str, Any]:
+    """Accuracy of a cut (or of a healed checkpoint) and of the original on the same items, with paired intervals."""
+    specs = [TaskSpec(task=t, metric=m, chance=c, num_fewshot=0, limit=n) for t, (m, c, n) in TASKS.items()]
+    options: dict[str, Any] = {"local_data": bench.source, "batch_size": 16, "cache_dir": bench.folder / "evaluations"}
+    tokenizer = bench.tokenizer(name)
+    model = bench.model(name)
+    first = run_tasks(model, tokenizer, specs, **options)
+    if label != "original":
+        plan = bench.plan(name, label, wanted)
+        model = (
+            bench.model(bench.result(checkpoint)["checkpoint"])
+            if checkpoint
+            else prune.cut(model, drop_layers=plan.drop)
+        )
+    second = first if label == "original" else run_tasks(model, tokenizer, specs, **options)
+    suites = [Suite(name=s.task, title=s.task, tasks=[s]) for s in specs]
+    evidence = judge(first, second, suites)
+    return {
+        "failures": {**first.failures, **second.failures},
+        "tasks": {s.name: s.model_dump(mode="json") for s in evidence.suites},
+    }
+
+
+def _evaluator(
+    bench: Bench, name: str, kind: str, *, model: Any = None, count: int | None = None, only: tuple[str, ...] = ()
+) -> Evaluator:
+    domains = bench.domains(name, kind, count=count, only=only)
+    cache = bench.folder / "scores.sqlite"
+    return Evaluator(model if model is not None else bench.model(name), domains, batch_size=BATCH, cache=cache)
+
+
+def _single_scores(bench: Bench, name: str) -> np.ndarray:
+    """ΔNLL per token of removing each layer alone, mean of the planning domains [L]."""
+    found = bench.result(f"singles_{name}")
+    each = [np.sum(found["dnll"][d], axis=1) / np.sum(found["tokens"][d]) for d in PLANNING]
+    return np.mean(each, axis=0)
+
+
+def _label(key: str) -> tuple[str, int]:
+    label, depth = key.rsplit("/", 1)
+    return label, int(depth)
+
+
+HEALINGS: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "default": (16, 0, {}),
+    "rate 1e-3": (16, 0, {"learning_rate": 1e-3}),
+    "all layers, 1e-3": (16, 0, {"learning_rate": 1e-3, "lora_layers": "all"}),
+    "full at the gaps, 1e-4": (16, 0, {"method": "full", "learning_rate": 1e-4, "train_layers": "gap"}),
+    "next token only, 1e-3": (16, 0, {"learning_rate": 1e-3, "distill_weight": 0.0, "next_token_weight": 1.0}),
+    "temperature 2, 1e-3": (16, 0, {"learning_rate": 1e-3, "temperature": 2.0}),
+    "rank 64, 1e-3": (16, 0, {"learning_rate": 1e-3, "lora_r": 64, "lora_alpha": 128.0}),
+}
+"""Recipe -> optimiser steps, seed, changes to the default settings."""
+
+
+def _healing(wanted: int, recipe: str, *, steps: int | None = None, seed: int | None = None) -> Unit:
+    own_steps, own_seed, changes = HEALINGS[recipe]
+    return functools.partial(
+        healing, name=SMALL, wanted=wanted, steps=steps or own_steps, seed=own_seed if seed is None else seed,
+        changes=changes,
+    )  # fmt: skip
+
+
+UNITS: dict[str, Unit] = {
+    "data": data,
+    f"depth_{SMALL}": functools.partial(depth, name=SMALL, count=None),
+    f"singles_{SMALL}": functools.partial(singles, name=SMALL, count=None),
+    f"plans_{SMALL}": functools.partial(plans, name=SMALL),
+    f"held_out_{SMALL}": functools.partial(held_out, name=SMALL),
+    f"original_{SMALL}": functools.partial(original, name=SMALL),
+    f"depth_{GEMMA}": functools.partial(depth, name=GEMMA, count=12),
+    "heal_24_default": _healing(24, "default"),
+    "heal_24_rate": _healing(24, "rate 1e-3"),
+    "tasks_24_cut": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=24),
+    "heal_24_all": _healing(24, "all layers, 1e-3"),
+    "heal_24_full": _healing(24, "full at the gaps, 1e-4"),
+    "tasks_24_healed": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=24, checkpoint="heal_24_rate"),
+    f"singles_{GEMMA}": functools.partial(singles, name=GEMMA, count=8),
+    f"plans_{GEMMA}": functools.partial(plans, name=GEMMA),
+    f"held_out_{GEMMA}": functools.partial(held_out, name=GEMMA),
+    "tasks_27_cut": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=27),
+    "heal_27_rate": _healing(27, "rate 1e-3"),
+    "heal_24_rate_long": _healing(24, "rate 1e-3", steps=48),
+    "tasks_21_cut": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=21),
+    "heal_24_rank": _healing(24, "rank 64, 1e-3"),
+    "heal_24_temperature": _healing(24, "temperature 2, 1e-3"),
+    "heal_24_next": _healing(24, "next token only, 1e-3"),
+    f"effects_{SMALL}": functools.partial(depth, name=SMALL, count=2, effects=True),
+}
+"""Name -> unit, most important first."""
