@@ -7,10 +7,13 @@ suite count alike, whatever their sizes.
 
 A resample can only hold what was seen: with no lost item among 30, every resample says that nothing is ever lost. So
 each end is drawn with one pseudo-unit of the kind that would hurt it, all of its items lost for the lower end and
-gained for the upper: with none lost among n single items the lower end of the loss is then Clopper and Pearson's exact
-one, Beta(1, n). It is as large as the unit that a random item belongs to. Graded scores get the same, between the ends
-of their scale (0 and 1, or what was seen where a score lies outside). Log-likelihoods have no such ends; there the
-resamples are widened as Student's t widens a normal interval, counting a few long documents for as few as they are.
+gained for the upper (Gaffke 2005: for a bounded score of one task that bound holds whatever the distribution; with
+none lost among n items it is Clopper and Pearson's exact one, Beta(1, n)). The ends are those of the score's scale: 0
+and 1, or what was seen where a score lies outside; for a text, the loss of a model that knows nothing (`ignorance`).
+
+In a suite the pseudo-unit stands whole where it hurts most, as Fay and Feuer (1997) give it the largest weight: an item
+of a small task weighs more than one of a large task, and its loss may be all the loss there is. Every other task gets
+`FEW` / units of one, a whole one where it is so small that its items are no longer rare events.
 """
 
 from __future__ import annotations
@@ -27,9 +30,58 @@ from evals.paired import Pairs, joint_sums
 from evals.records import aggregate
 
 End = Literal["lower", "upper"]
+ENDS: tuple[End, End] = ("lower", "upper")
 
+FEW = 10
+"""Units up to which every task of a suite gets a whole pseudo-unit; with more, this many units' share of one."""
+TIMES_WORSE = 10
+"""A perplexity has no natural end: no kind of text is allowed for on which the candidate loses more, in nats."""
 SMALLEST_MASS = 0.02
 """Of a unit in the Dirichlet: a resample is then nearly one unit alone, and gamma draws do not yet underflow to 0/0."""
+
+
+class _Group:
+    """Tasks that share units, as the bootstrap sees them: every unit's sums, equal units put together.
+
+    Attributes:
+        table: [tasks, 3, units] `joint_sums`.
+        cells, counts: [3 tasks, k] distinct columns of the table, [k] how often each occurs.
+    """
+
+    def __init__(self, tasks: Sequence[Pairs]) -> None:
+        self.tasks = tasks
+        self.table = joint_sums(tasks)
+        flat = self.table.reshape(3 * len(tasks), -1)
+        self.cells, self.counts = _distinct_columns(flat)
+
+    @property
+    def units(self) -> int:
+        return self.table.shape[2]
+
+    def draw(self, rng: np.random.Generator, count: int, *, end: End | None, pseudo: float, unit: float) -> np.ndarray:
+        """As `draws`."""
+        cells, mass = self.cells, self.counts * unit
+        if end is not None:
+            cells = np.concatenate([cells, _pseudo_unit(self.tasks, self.table, end).reshape(-1, 1)], axis=1)
+            mass = np.append(mass, pseudo)
+        gamma = rng.standard_gamma(mass, size=(count, len(mass)))  # [count, k], normalised Dirichlet up to a factor
+        sums = (gamma @ cells.T).reshape(count, len(self.tasks), 3).transpose(1, 2, 0)  # [tasks, 3, count]
+        return _values(self.tasks, sums)
+
+    def harm(self, end: End) -> float:
+        """How far one pseudo-unit moves the metrics, summed over tasks and models."""
+        sums = self.table.sum(2)  # [tasks, 3]
+        moved = _values(self.tasks, sums + _pseudo_unit(self.tasks, self.table, end))
+        return float(np.abs(moved - _values(self.tasks, sums)).sum())
+
+
+def _distinct_columns(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[rows, k] distinct columns and [k] their counts."""
+    order = np.lexsort(table)
+    ordered = table[:, order]
+    first = np.append(True, (ordered[:, 1:] != ordered[:, :-1]).any(0))
+    starts = np.flatnonzero(first)
+    return ordered[:, starts], np.diff(np.append(starts, table.shape[1]))
 
 
 def draws(
@@ -45,33 +97,50 @@ def draws(
 
     Args:
         end: add the pseudo-unit that makes this end of the retention interval honest; None adds nothing.
-            Log-likelihoods have no worst value to add, and get none.
         pseudo: mass of the pseudo-unit.
         unit: Dirichlet mass of every real unit; below 1 the resamples are wider.
     """
-    table = joint_sums(tasks)  # [tasks, 3, units]
-    cells, counts = np.unique(table.reshape(3 * len(tasks), -1), axis=1, return_counts=True)  # [3 tasks, k], [k]
-    mass = counts * unit
-    if end is not None and any(pairs.aggregation == "mean" for pairs in tasks):
-        column = [_pseudo_unit(pairs, sums[2], end) for pairs, sums in zip(tasks, table, strict=True)]
-        cells = np.concatenate([cells, np.concatenate(column)[:, None]], axis=1)
-        mass = np.append(mass, pseudo)
-    gamma = rng.standard_gamma(mass, size=(count, len(mass)))  # [count, k], normalised Dirichlet up to a factor
-    sums = (gamma @ cells.T).reshape(count, len(tasks), 3).transpose(1, 2, 0)  # [tasks, 3, count]
+    return _Group(tasks).draw(rng, count, end=end, pseudo=pseudo, unit=unit)
+
+
+def _values(tasks: Sequence[Pairs], sums: np.ndarray) -> np.ndarray:
+    """[tasks, 2, ...] metric of original and candidate from [tasks, 3, ...] sums of scores and weights."""
     ratio = sums[:, :2] / sums[:, 2:]
     return np.stack([aggregate(r, pairs.aggregation) for r, pairs in zip(ratio, tasks, strict=True)])
 
 
-def _pseudo_unit(pairs: Pairs, sizes: np.ndarray, end: End) -> np.ndarray:
-    """[3] sums of a unit that would hurt this end, given the units' sizes [units]."""
-    if pairs.aggregation != "mean":
-        return np.zeros(3)
-    scores = np.concatenate([pairs.original, pairs.candidate])
-    worst, best = min(0.0, scores.min()), max(1.0, scores.max())
-    # A lower-is-better metric loses where the candidate scores high.
-    lost = (end == "lower") == pairs.higher_is_better
-    first, second = (best, worst) if lost else (worst, best)
-    return np.array([first, second, 1.0]) * (sizes**2).sum() / sizes.sum()
+def ignorance(pairs: Pairs, scores: np.ndarray) -> float:
+    """Log-likelihood per unit of weight, in nats, of the worst document that is allowed for.
+
+    Bits per byte: 8, a guess that spreads evenly over all bytes. Perplexities have no such end: `TIMES_WORSE` the
+    mean of `scores` [n]. Or the worst document seen, where that is worse.
+    """
+    seen = float((scores / pairs.weight).min())
+    mean = float(scores.sum() / pairs.weight.sum())
+    return min(seen, -math.log(256) if pairs.aggregation == "bits_per_byte" else TIMES_WORSE * mean)
+
+
+def _pseudo_unit(tasks: Sequence[Pairs], table: np.ndarray, end: End) -> np.ndarray:
+    """[tasks, 3] sums of a unit that would hurt this end, as large as the unit that a random item belongs to.
+
+    Args:
+        table: [tasks, 3, units] sums of the real units.
+    """
+    column = np.empty((len(tasks), 3))
+    for row, pairs, sums in zip(column, tasks, table, strict=True):
+        scores = np.concatenate([pairs.original, pairs.candidate])
+        if pairs.aggregation == "mean":
+            worst, best = min(0.0, scores.min()), max(1.0, scores.max())
+            # A lower-is-better metric loses where the candidate scores high.
+            lost = (end == "lower") == pairs.higher_is_better
+            row[:] = (best, worst, 1.0) if lost else (worst, best, 1.0)
+        else:  # a document ordinary to one model and beyond the other
+            first, second = pairs.original, pairs.candidate
+            ordinary = (first if end == "lower" else second).sum() / pairs.weight.sum()
+            beyond = ignorance(pairs, second if end == "lower" else first)
+            row[:] = (ordinary, beyond, 1.0) if end == "lower" else (beyond, ordinary, 1.0)
+        row *= (sums[2] ** 2).sum() / sums[2].sum()
+    return column
 
 
 def unit_mass(pairs: Pairs, alpha: float) -> float:
@@ -154,11 +223,10 @@ class Interval:
 
 
 def retention_interval(tasks: list[Pairs], *, seed: int, bootstrap: int, alpha: float) -> Interval:
-    """Retention over tasks by the paired Bayesian bootstrap.
+    """Retention over tasks by the paired Bayesian bootstrap, a pseudo-unit where it hurts most.
 
-    One pseudo-unit is shared by the tasks of the suite, in equal parts. Where the original is at chance in more than
-    alpha / 2 of the draws, there is no estimate. A single document's log-likelihood has no known spread: its interval
-    is infinite.
+    Where the original is at chance in more than alpha / 2 of the draws, there is no estimate. A single document's
+    log-likelihood has no known spread: its interval is infinite.
 
     Raises:
         EvalError: tasks that point in different directions.
@@ -170,14 +238,10 @@ def retention_interval(tasks: list[Pairs], *, seed: int, bootstrap: int, alpha: 
     lone = any(pairs.units < 2 and pairs.aggregation != "mean" for pairs in tasks)
     chance = np.array([pairs.chance for pairs in tasks])
     rng = np.random.default_rng(seed)
-    groups = _sharing(tasks)
+    groups = [(numbers, _Group([tasks[i] for i in numbers])) for numbers in _sharing(tasks)]
     sampled = {}
-    for end in ("lower", "upper"):
-        values = np.empty((len(tasks), 2, bootstrap))
-        for numbers in groups:
-            group = [tasks[i] for i in numbers]
-            mass = min(1.0 if p.aggregation == "mean" else unit_mass(p, alpha) for p in group)
-            values[numbers] = draws(group, rng, bootstrap, end=end, pseudo=len(group) / len(tasks), unit=mass)
+    for end in ENDS:
+        values = _suite_draws(groups, rng, bootstrap, end, alpha)
         sampled[end] = retention(values[:, 0], values[:, 1], chance, higher)
     observed = np.array([pairs.values() for pairs in tasks])  # [tasks, 2]
     estimate = float(retention(observed[:, 0], observed[:, 1], chance, higher))
@@ -190,6 +254,26 @@ def retention_interval(tasks: list[Pairs], *, seed: int, bootstrap: int, alpha: 
     lower = np.sort(np.where(np.isnan(sampled["lower"]), -np.inf, sampled["lower"]))
     upper = np.sort(np.where(np.isnan(sampled["upper"]), np.inf, sampled["upper"]))
     return Interval(estimate, lower, upper)
+
+
+def _suite_draws(
+    groups: Sequence[tuple[list[int], _Group]], rng: np.random.Generator, count: int, end: End, alpha: float
+) -> np.ndarray:
+    """[tasks, 2, count] draws of every task's metric for one end, tasks that share units drawn together.
+
+    Args:
+        groups: numbers of tasks that share units, and their group.
+    """
+    values = np.empty((sum(len(numbers) for numbers, _ in groups), 2, count))
+    worst = int(np.argmax([group.harm(end) for _, group in groups]))
+    for place, (numbers, group) in enumerate(groups):
+        pseudo, mass = 1.0, min(1.0 if p.aggregation == "mean" else unit_mass(p, alpha) for p in group.tasks)
+        if place != worst:
+            pseudo = min(1.0, FEW / group.units)
+            # The variance of a Dirichlet mean is s^2 / (units + 1); of the mean itself, s^2 / (units - 1).
+            mass = min(mass, max(1 - 2 / group.units, 0.5))
+        values[numbers] = group.draw(rng, count, end=end, pseudo=pseudo, unit=mass)
+    return values
 
 
 def value_interval(
