@@ -260,7 +260,7 @@ def stream(directory: Path, repeats: int) -> None:
     """A checkpoint on disk, in memory and streamed."""
     build(STREAM).save_pretrained(directory / "model", max_shard_size="200MB")
     build(MEMORY).save_pretrained(directory / "small")
-    options: dict[str, Any] = {"measures": [name for name in STREAMED if name != "dnll"], "batch_size": 2}
+    options: dict[str, Any] = {"measure": [name for name in STREAMED if name != "dnll"], "batch_size": 2}
 
     def data(name: str) -> dict[str, Domain]:
         return {"general": domain(8, 64, (STREAM if name == "model" else MEMORY)["vocab_size"])}

@@ -81,7 +81,7 @@ class Bench:
         self.seed, self.limit = options.seed, options.max_subsets
         self.model = load_model(str(model))
         self.analysis: Analysis = analyze(
-            self.model, seen, measures=("contributions", "angular"), batch_size=32, bootstrap=10
+            self.model, seen, measure=("contributions", "angular"), batch_size=32, bootstrap=10
         )
         self.seen_domains = seen
         self.seen = Evaluator(self.model, seen, batch_size=32, cache=options.cache)

@@ -61,6 +61,9 @@ GROUPS = {
 }
 """Names that stand for several measures."""
 
+DEFAULT_MEASURES = ("default",)
+"""The group of measures that are cheap: one clean pass, and half a pass a layer for the removals."""
+
 STREAMED = GROUPS["default"]
 """What `--stream` offers: all of the clean pass, and leaving out single layers, carried along as L further streams.
 

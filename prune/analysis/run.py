@@ -6,13 +6,12 @@ stability and phase changes follow from the records alone. Assumption: the model
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import Field
 
 from prune.analysis.batch_size import BatchSize
 from prune.analysis.clean_pass import CleanPass, Rules
@@ -22,13 +21,14 @@ from prune.analysis.future import cut_positions
 from prune.analysis.phases import phase_changes
 from prune.analysis.processes import ALONE, Processes
 from prune.analysis.prompts import SEGMENTS, takes_part
-from prune.analysis.registry import ON_PROMPTS, TABLES, Measure, modules, select
+from prune.analysis.registry import DEFAULT_MEASURES, ON_PROMPTS, TABLES, Measure, modules, select
 from prune.analysis.result import Analysis
+from prune.analysis.settings import AnalyzeSettings
 from prune.analysis.stability import stability, too_few_documents
 from prune.analysis.statistics import Records, resampling, summarise
 from prune.analysis.streamed import Streaming, collect_streamed
 from prune.data.domains import Batch, Domain, batches, drowned_answers
-from prune.errors import UsageError, nearest
+from prune.errors import UsageError
 from prune.files import sha256_json
 from prune.model.anatomy import find_anatomy
 from prune.model.sublayers import SublayerTracer
@@ -39,22 +39,20 @@ from prune.wording.text import english
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FIRST_TOKEN_RULES = ("drop", "keep")
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `prune.analysis.analyze` was asked for; see there."""
+class Options(AnalyzeSettings):
+    """What `prune.analysis.analyze` was asked for: the settings, and what a caller in Python may say beyond them."""
 
-    measures: tuple[str, ...]
-    batch_size: int = 8
+    bootstrap: int = Field(1000, ge=0)
     seed: int = 0
-    first_token: str = "drop"
-    swap_distances: tuple[int, ...] = (1,)
-    cuts: int = 3
-    bootstrap: int = 1000
     pad_token_id: int = 0
+
+    @property
+    def measures(self) -> Sequence[str]:
+        """Names of measures and groups, the default group where none is named."""
+        return DEFAULT_MEASURES if self.measure is None else self.measure
 
 
 def run_analysis(
@@ -68,7 +66,6 @@ def run_analysis(
     streaming: Streaming | None = None,
 ) -> Analysis:
     """Measure, summarise and describe; see `prune.analysis.analyze`."""
-    check_options(options)
     chosen = select(options.measures)
     _check_domains(domains)
     tracer = SublayerTracer(find_anatomy(model))
@@ -79,7 +76,7 @@ def run_analysis(
     records: dict[str, Records] = {}
 
     def run(size: int) -> None:
-        smaller = dataclasses.replace(options, batch_size=size)
+        smaller = options.model_copy(update={"batch_size": size})
         records.update(collect(model, tracer, domains, chosen, smaller, progress, processes, streaming))
 
     if processes.count > 1:  # one process alone cannot start again with a smaller batch
@@ -122,8 +119,7 @@ def _provenance(model: PreTrainedModel, domains: Mapping[str, Domain], options: 
         "data": {name: domain.describe() for name, domain in domains.items()},
         "seed": options.seed,
         "options": {
-            **dataclasses.asdict(options),
-            "swap_distances": list(options.swap_distances),
+            **options.model_dump(exclude={"measure"}),
             "dtype": str(model.dtype),
         },
         "versions": library_versions(),
@@ -148,7 +144,7 @@ def collect(
     functions = [module.measure for module in modules(chosen)]
     needed = tracer if any(measure.sublayers for measure in chosen.values()) else None
     keep_parts = any(measure.parts for measure in chosen.values())
-    rules = Rules(frozenset(chosen), options.first_token, options.swap_distances, options.cuts)
+    rules = Rules(frozenset(chosen), options.first_token, tuple(options.swap_distances), options.cuts)
     total, done = sum(len(domain.documents) for domain in domains.values()), 0
     records = {name: Records(len(domain.documents), domains=len(domains)) for name, domain in domains.items()}
 
@@ -186,24 +182,6 @@ def figures(parts: Sequence[Records], chosen: Mapping[str, Measure], options: Op
         if hasattr(module, "derive"):
             found.update(module.derive(parts, draws))
     return found
-
-
-def check_options(options: Options) -> None:
-    """Refuse what no model can be measured with.
-
-    Raises:
-        UsageError: names the flag.
-    """
-    select(options.measures)
-    if options.first_token not in FIRST_TOKEN_RULES:
-        raise UsageError(f"--first_token: unknown rule {nearest(options.first_token, FIRST_TOKEN_RULES)}")
-    if options.batch_size < 1:
-        raise UsageError(f"--batch_size {options.batch_size}: give 1 or more")
-    if options.cuts < 1:
-        raise UsageError(f"--cuts {options.cuts}: give 1 or more positions a document")
-    if not options.swap_distances or min(options.swap_distances) < 1:
-        listed = ",".join(map(str, options.swap_distances))
-        raise UsageError(f"--swap_distances {listed!r}: give one or more distances of 1 or more, with commas")
 
 
 def _check_domains(domains: Mapping[str, Domain]) -> None:

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from prune.api._export import export
     from prune.api._generate import generate
     from prune.api._heal import heal
+    from prune.api._inputs import DryRun
     from prune.api._plan import plan
     from prune.api._report import report
     from prune.api._run import demo, run
     from prune.api._verify import verify
 
 __all__ = [
+    "DryRun",
     "analyze",
     "compare",
     "compensate",
@@ -39,8 +41,8 @@ __all__ = [
     "verify",
 ]
 
-SHARED = {"demo": "_run"}
-"""Functions that live in another's module; every other one is in `_NAME.py`."""
+SHARED = {"demo": "_run", "DryRun": "_inputs"}
+"""What lives in another's module; every other one is in `_NAME.py`."""
 
 
 def __getattr__(name: str) -> Any:

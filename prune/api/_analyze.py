@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from prune.api._inputs import Data, check_files, load_domains, pad_token
+from prune.analysis.settings import AnalyzeSettings, StreamSettings
+from prune.api._inputs import Data, DryRun, check_files, load_domains, pad_token
+from prune.data.settings import DocumentSettings
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
-from prune.wording import Text
+from prune.model.settings import ModelSettings
+from prune.settings import Seeded, fields_of, takes, validated
+from prune.wording.settings import PageSettings
 
 if TYPE_CHECKING:
     from prune.analysis.processes import Processes
@@ -17,28 +21,22 @@ if TYPE_CHECKING:
     from prune.analysis.streamed import Streaming
 
 
+class AnalyzeArguments(PageSettings, StreamSettings, ModelSettings, Seeded, DocumentSettings, AnalyzeSettings):
+    """Everything that `prune analyze` can be told beside the model, the data and the output."""
+
+
+@overload
 def analyze(
-    model: str,
-    output: str | Path,
-    *,
-    data: Data,
-    measure: Sequence[str] | None = None,
-    seq_length: int = 512,
-    calib_num_samples: int | None = None,
-    seed: int = 0,
-    dtype: str = "float32",
-    batch_size: int = 8,
-    bootstrap: int = 1000,
-    first_token: str = "drop",
-    swap_distances: Sequence[int] = (1,),
-    cuts: int = 3,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    stream: bool = False,
-    stream_memory: float = 4.0,
-    lang: str = "en",
-    dry_run: bool = False,
-) -> Analysis | dict[str, Any]:
+    model: str, output: str | Path, *, data: Data, dry_run: Literal[False] = False, **settings: Any
+) -> Analysis: ...
+
+
+@overload
+def analyze(model: str, output: str | Path, *, data: Data, dry_run: Literal[True], **settings: Any) -> DryRun: ...
+
+
+@takes(AnalyzeArguments)
+def analyze(model: str, output: str | Path, *, data: Data, dry_run: bool = False, **settings: Any) -> Analysis | DryRun:
     """Measure how a model uses its depth, and write the result into a new directory.
 
     Started by `torchrun` or `accelerate launch`, the processes share the batches and only the first writes.
@@ -47,26 +45,10 @@ def analyze(
         model: directory, hub id, or `embedded`.
         output: new directory for analysis.json, measurements.safetensors and analysis.html.
         data: domains; see `prune.data.domains.load_domain` for the file kinds.
-        measure: names of measurements; the default set if None.
-        seq_length: longer documents are cut, in tokens.
-        calib_num_samples: documents per domain; all if None.
-        seed: of the draw of documents and of every other random choice.
-        dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
-        batch_size: documents per forward pass.
-        bootstrap: resamples of the documents behind each interval.
-        first_token: `drop` removes a layer at every position, `keep` never at position 0 (the paper's rule).
-        swap_distances: for each k, `swap` exchanges layers l and l + k.
-        cuts: positions per document at which `future` is measured.
-        stream: walk the model layer by layer, every weight read once for all documents: for models larger than memory.
-            Measures: `prune.analysis.registry.STREAMED`.
-        stream_memory: GiB of activations held in memory when streaming; the others lie in a hidden directory beside
-            `output` until the end.
-        revision, trust_remote_code: of a hub id; run the modelling code that comes with it.
-        lang: language of analysis.html, `en` or `ja`.
         dry_run: check the input and return what would be done.
 
     Returns:
-        The analysis: arrays by key, float32, with the shapes of prune/analysis/README.md.
+        The analysis: arrays by key, float32, with the shapes of prune/analysis/README.md; a `DryRun` when asked for.
 
     Raises:
         UsageError, PruneError: bad input; nothing is written.
@@ -75,40 +57,32 @@ def analyze(
 
     target = Path(output)
     refuse_non_empty(target)
-    Text(lang)  # an unknown language should not wait for the measurements to be found out
+    asked = validated(AnalyzeArguments, settings)
     source = model_directory(model)
     files = check_files(data)
-    from prune.analysis import DEFAULT_MEASURES
     from prune.analysis import analyze as measure_model
     from prune.analysis.processes import join
-    from prune.analysis.run import Options, check_options
 
-    names = tuple(DEFAULT_MEASURES if measure is None else measure)
-    check_options(Options(names, batch_size, seed, first_token, tuple(swap_distances), cuts, bootstrap))
-    if stream:
-        _check_streaming(names)
-    tokenizer = load_tokenizer(source, revision=revision, trust_remote_code=trust_remote_code)
-    domains = load_domains(data, tokenizer, seq_length, calib_num_samples, seed)
+    if asked.stream:
+        _check_streaming(asked.measure)
+    origin = asked.model_dump(include={"revision", "trust_remote_code"})
+    tokenizer = load_tokenizer(source, **origin)
+    domains = load_domains(data, tokenizer, asked.seq_length, asked.calib_num_samples, asked.seed)
     if dry_run:
-        return {"model": model, "output": str(target), "data": {n: d.describe() for n, d in domains.items()}}
+        return DryRun(model=model, output=str(target), data={n: d.describe() for n, d in domains.items()})
     processes = join()
-    options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+    options = {"dtype": asked.dtype, **origin}
     streaming = None
-    if stream:
-        streaming = _streaming(source, target, stream_memory, processes, options)
+    if asked.stream:
+        streaming = _streaming(source, target, asked.stream_memory, processes, options)
         loaded = streaming.model.model
     else:
         loaded = processes.together(lambda: load_model(source, device=processes.device, **options))
     analysis = measure_model(
         loaded,
         domains,
-        measures=names,
-        batch_size=batch_size,
-        bootstrap=bootstrap,
-        first_token=first_token,
-        swap_distances=swap_distances,
-        cuts=cuts,
-        seed=seed,
+        **fields_of(AnalyzeSettings, asked),
+        seed=asked.seed,
         pad_token_id=pad_token(tokenizer),
         source=model,
         processes=processes,
@@ -117,22 +91,18 @@ def analyze(
     processes.leave()
     analysis.info["calibration"] = {
         "files": files,
-        "seq_length": seq_length,
-        "calib_num_samples": calib_num_samples,
-        "seed": seed,
-        "dtype": dtype,
-        "revision": revision,
+        **asked.model_dump(include={"seq_length", "calib_num_samples", "seed", "dtype", "revision"}),
     }
     if processes.first:
-        _save(analysis, target, lang)
+        _save(analysis, target, asked.lang)
     return analysis
 
 
-def _check_streaming(measures: Sequence[str]) -> None:
-    from prune.analysis.registry import select
+def _check_streaming(measures: Sequence[str] | None) -> None:
+    from prune.analysis.registry import DEFAULT_MEASURES, select
     from prune.analysis.streamed import check_offered
 
-    check_offered(select(measures))
+    check_offered(select(DEFAULT_MEASURES if measures is None else measures))
 
 
 def _streaming(source: str, target: Path, memory: float, processes: Processes, options: dict[str, Any]) -> Streaming:

@@ -193,7 +193,7 @@ def _depth(
     from prune.comparison import depth_use
 
     analysis = analyze(
-        model, domains, measures=("contributions", "width"), batch_size=batch_size, bootstrap=bootstrap, seed=seed,
+        model, domains, measure=("contributions", "width"), batch_size=batch_size, bootstrap=bootstrap, seed=seed,
         pad_token_id=pad,
     )  # fmt: skip
     return depth_use(analysis, int(model.get_input_embeddings().weight.shape[1]))

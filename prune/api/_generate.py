@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.api._inputs import Data, check_files, pad_token, validated
+from prune.api._inputs import Data, check_files, pad_token
 from prune.errors import UsageError
 from prune.files import sha256_json, sha256_tree, write_json, write_text
 from prune.healing.settings import GenerateSettings
+from prune.settings import validated
 
 if TYPE_CHECKING:
     from prune.healing.prompts import Prompt

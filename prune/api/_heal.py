@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.api._inputs import Data, check_files, load_domains, pad_token, validated
+from prune.api._inputs import Data, check_files, load_domains, pad_token
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
+from prune.settings import validated
 
 if TYPE_CHECKING:
     from prune.healing.heal import HealResult

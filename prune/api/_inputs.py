@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from prune.data.domains import Domain, load_domain, parse_data_flag
 from prune.data.rows import ENDINGS
@@ -15,9 +13,13 @@ from prune.errors import UsageError
 if TYPE_CHECKING:
     from evals.suite import Suite
 
-Settings = TypeVar("Settings", bound=BaseModel)
 Data = Mapping[str, str] | Sequence[str]
 """Domains: `{"general": "stories.txt"}`, or the flag's own form `["general=stories.txt"]`."""
+
+
+class DryRun(dict[str, Any]):
+    """What `dry_run=True` gives instead of a result: what would be done, by name. The input was checked; nothing was
+    written."""
 
 
 def check_files(data: Data) -> dict[str, str]:
@@ -66,18 +68,3 @@ def pad_token(tokenizer: Any) -> int:
     """The token that pads: the tokenizer's own, else its end of text, else 0."""
     token = tokenizer.pad_token_id
     return int(token if token is not None else tokenizer.eos_token_id or 0)
-
-
-def validated(model: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """Settings from keyword arguments.
-
-    Raises:
-        UsageError: an unknown name, a wrong value, or a contradiction; names the first.
-    """
-    try:
-        return model(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else ""  # what follows is pydantic's own branch of a union
-        message = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"--{name}: {message}" if name else message) from None

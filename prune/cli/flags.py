@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import inspect
-import types
 import typing
 from collections.abc import Callable
+from itertools import starmap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prune.errors import UsageError
+from prune.settings import alternatives
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+PANELS = {
+    "data": "Data",
+    "method": "Method",
+    "training": "Training",
+    "output": "Output",
+    "advanced": "Advanced",
+}
+"""Groups of options in the help, in their order."""
 
 DATA_HELP = (
     "Documents of one domain, NAME=PATH; may be repeated. .txt (separated by a line <|endoftext|>, or by blank lines "
@@ -32,9 +43,19 @@ Weights = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Of every random choice.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors (and JSON when asked for).")]
-DryRun = Annotated[bool, typer.Option("--dry_run", help="Check the input, say what would be done, write nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=PANELS["output"])]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", help="Print nothing but errors (and JSON when asked for).", rich_help_panel=PANELS["output"]
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry_run", help="Check the input, say what would be done, write nothing.", rich_help_panel=PANELS["output"]
+    ),
+]
 Lang = Annotated[str, typer.Option("--lang", help="Language of the page, en or ja.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Of the computation: auto, float32, bfloat16, float16.")]
 Revision = Annotated[str | None, typer.Option("--revision", help="Of a hub id.")]
@@ -67,68 +88,84 @@ def split_names(text: str | None) -> list[str] | None:
 def with_settings(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command one flag per field of a settings model; it receives them as keyword arguments.
 
-    A list is written with commas. A flag that is not given is not passed, so the model's own default holds.
+    Type, default, limits, help and group come from the field. A list is written with commas, or by repeating the flag
+    where the field says `repeat`; other text is read by the field's own validators. The help shows ungrouped flags
+    first, then one panel per group.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        fields = model.model_fields
         own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
         hints = typing.get_type_hints(command, include_extras=True)
-        flags = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=Annotated[
-                    _flag_type(field.annotation) | None,  # type: ignore[operator]
-                    typer.Option(
-                        f"--{name}/--no_{name}" if _flag_type(field.annotation) is bool else f"--{name}",
-                        help=field.description or "",
-                        show_default=_shown(field),
-                    ),
-                ],
-            )
-            for name, field in fields.items()
-        ]
+        taken = {p.name for p in own}
+        fields = {name: field for name, field in model.model_fields.items() if name not in taken}
 
         def wrapper(**values: Any) -> Any:
             for name, field in fields.items():
-                value = values.pop(name, None)
+                value = values.pop(name)
                 if value is not None:
                     values[name] = split_names(value) if _is_list(field.annotation, value) else value
             return command(**values)
 
         keyword = [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in own]
-        wrapper.__signature__ = inspect.Signature([*keyword, *flags])  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {p.name: p.annotation for p in [*keyword, *flags]}
+        made = sorted([*keyword, *starmap(_flag, fields.items())], key=_panel)
+        wrapper.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in made}
         wrapper.__doc__, wrapper.__name__ = command.__doc__, command.__name__
         return wrapper
 
     return decorate
 
 
+def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+    """The parameter that Typer makes a flag of."""
+    kind, extra = _flag_type(field.annotation), _extra(field)
+    default = inspect.Parameter.empty if field.is_required() else _default(field)
+    limits: dict[str, Any] = {}
+    if kind in (int, float):
+        limits = {"min" if hasattr(m, "ge") else "max": getattr(m, "ge", getattr(m, "le", None))
+                  for m in field.metadata if hasattr(m, "ge") or hasattr(m, "le")}  # fmt: skip
+    group = extra.get("group")
+    option = typer.Option(
+        f"--{name}/--no_{name}" if kind is bool else f"--{name}",
+        help=field.description or "",
+        show_default=default is not None and default is not False,
+        rich_help_panel=PANELS[group] if group else None,
+        **limits,
+    )
+    annotation: Any = list[str] if extra.get("repeat") else kind
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation | None, option]
+    )
+
+
+def _panel(parameter: inspect.Parameter) -> int:
+    """Where a parameter stands in the help: what is required, what is ungrouped, then the groups in their order."""
+    panel = parameter.annotation.__metadata__[0].rich_help_panel
+    return [None, *PANELS.values()].index(panel)
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
 def _is_list(annotation: Any, value: Any) -> bool:
     """Whether a flag's text stands for a list: commas or a number say so, or there is nothing else that it could be."""
-    options = _alternatives(annotation)
-    if not any(typing.get_origin(o) is list for o in options):
+    options = alternatives(annotation)
+    if not isinstance(value, str) or not any(typing.get_origin(o) is list for o in options):
         return False
     text = any(o is str or typing.get_origin(o) is typing.Literal for o in options)
     return not text or "," in value or value.isdigit()
 
 
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    """`a | b` as its parts, whether the annotation is evaluated as `X | Y` or as `Union`."""
-    is_union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
-    return typing.get_args(annotation) if is_union else (annotation,)
-
-
 def _flag_type(annotation: Any) -> type:
-    options = _alternatives(annotation)
-    plain = [o for o in options if o in (bool, int, float)]
-    return plain[0] if plain and not any(typing.get_origin(o) is list for o in options) else str
+    """bool, int or float where the field is nothing else; text otherwise, for the field's validators to read."""
+    options = [o for o in alternatives(annotation) if o is not type(None)]
+    return options[0] if len(options) == 1 and options[0] in (bool, int, float) else str
 
 
-def _shown(field: Any) -> str | bool:
-    """The model's default for the help; nothing where the description says what an absent flag means."""
+def _default(field: FieldInfo) -> Any:
+    """The field's default as it would be written; None where nothing is written and the help says what that means."""
     value = field.get_default(call_default_factory=True)
-    return False if value is None or value == [] else str(value)
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
+    return None if value in ("", {}) else value

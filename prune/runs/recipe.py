@@ -11,41 +11,32 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from prune.analysis.settings import AnalyzeSettings
+from prune.data.settings import DocumentSettings
 from prune.errors import UsageError, nearest
 from prune.healing.settings import GenerateSettings, HealSettings
 from prune.model.loading import EMBEDDED
+from prune.model.settings import ModelSettings
+from prune.settings import Seeded, Settings, Weights
+from prune.wording.settings import PageSettings
 
 if TYPE_CHECKING:
     from prune.planning.registry import Tuning
 
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataRecipe(_Section):
+class DataRecipe(DocumentSettings):
     """Which documents, cut how."""
 
     domains: dict[str, str] = Field(description="name -> text, JSON, CSV or parquet file, or hub data set")
-    seq_length: int = Field(512, ge=2, description="longer documents are cut on the right, in tokens")
-    calib_num_samples: int | None = Field(None, ge=1, description="documents per domain; all if absent")
 
 
-class AnalyzeRecipe(_Section):
-    """What is measured."""
-
-    measure: list[str] | None = Field(None, description="measurements; the default set if absent")
-    batch_size: int = Field(16, ge=1, description="documents per forward pass")
-    bootstrap: int = Field(1000, ge=10, description="resamples behind each interval")
-    first_token: Literal["drop", "keep"] = Field("drop", description="keep: position 0 is never skipped (the paper)")
+class AnalyzeRecipe(AnalyzeSettings):
+    """What is measured; the keys are those of `prune analyze`."""
 
 
-class PlanRecipe(_Section):
+class PlanRecipe(Settings):
     """Which layers go."""
 
     criterion: str = Field("dnll", description="what a layer's worth is")
@@ -54,7 +45,7 @@ class PlanRecipe(_Section):
         min_length=1, description="layers that remain; one candidate each"
     )
     protect: list[int] = Field([], description="layers that always stay")
-    domain_weights: dict[str, Weight] = Field({}, description="weight of each domain; equal if absent")
+    domain_weights: Weights = Field({}, description="weight of each domain; equal if absent")
     compensate: Literal["none", "linear", "scale"] = Field(
         "none", description="repair of the gaps without training, kept where it lowers held-out NLL; first round only"
     )
@@ -82,7 +73,7 @@ class HealRecipe(HealSettings):
     domains: dict[str, str] = Field(
         {}, description="training documents; if absent, self_generated alone, or else the calibration domains"
     )
-    domain_weights: dict[str, Weight] = Field({}, description="share of each domain in the training mix")
+    domain_weights: Weights = Field({}, description="share of each domain in the training mix")
     self_generated: SelfGeneratedRecipe | None = Field(
         None, description="more domains: what the original answers to prompts, generated once"
     )
@@ -106,7 +97,7 @@ class HealRecipe(HealSettings):
         return [*(self.domains or ({} if generated else calibration)), *generated]
 
 
-class SuiteRecipe(_Section):
+class SuiteRecipe(Settings):
     """A user's own suite: lm-eval tasks under one floor."""
 
     name: str
@@ -118,7 +109,7 @@ class SuiteRecipe(_Section):
     )
 
 
-class EvalRecipe(_Section):
+class EvalRecipe(Settings):
     """What the candidates are tested on."""
 
     suites: list[str | SuiteRecipe] = Field(min_length=1, description="built-in suite names, or suites of your own")
@@ -133,7 +124,7 @@ class EvalRecipe(_Section):
     alpha: float = Field(0.05, gt=0, lt=0.5, description="error rate of the gate, over all suites")
 
 
-class DraftRecipe(_Section):
+class DraftRecipe(Settings):
     """The lossless way out: the shallowest candidate as the original's draft, where no candidate passes a suite."""
 
     enabled: bool = Field(True, description="false: never tried")
@@ -143,7 +134,7 @@ class DraftRecipe(_Section):
     num_assistant_tokens: int = Field(4, ge=1, description="tokens proposed at a time")
 
 
-class ScreenRecipe(_Section):
+class ScreenRecipe(Settings):
     """A cheap first round over every depth, as cut; only the survivors are healed and judged."""
 
     suites: list[str | SuiteRecipe] = Field(min_length=1, description="likelihood suites: cheap, no generation")
@@ -160,7 +151,7 @@ class ScreenRecipe(_Section):
         return self
 
 
-class CostRecipe(_Section):
+class CostRecipe(Settings):
     """How speed is measured."""
 
     batch_size: int = Field(1, ge=1)
@@ -193,7 +184,7 @@ class CostRecipe(_Section):
         return {"en": self.price_note, **self.price_notes} if self.price_note else dict(self.price_notes)
 
 
-class ExportRecipe(_Section):
+class ExportRecipe(Settings):
     """What is written, and when."""
 
     require: list[str] = Field([], description="suites that must pass; all if absent")
@@ -202,20 +193,14 @@ class ExportRecipe(_Section):
     max_shard_size: str = "5GB"
 
 
-class ReportRecipe(_Section):
-    """How the report is written."""
-
-    lang: Literal["en", "ja"] = Field("en", description="language of report.html and report.md")
+class ReportRecipe(PageSettings):
+    """How report.html and report.md are written."""
 
 
-class Recipe(_Section):
+class Recipe(Seeded, ModelSettings):
     """A whole run."""
 
     model: str = Field(description="directory, hub id, or `embedded`")
-    revision: str | None = None
-    dtype: str = Field("float32", description="of the computation: auto, float32, bfloat16, float16")
-    seed: int = 0
-    trust_remote_code: bool = False
     data: DataRecipe
     analyze: AnalyzeRecipe = AnalyzeRecipe()
     plan: PlanRecipe

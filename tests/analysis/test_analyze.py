@@ -45,7 +45,7 @@ def test_every_figure_equals_the_naive_reading(family: str, monkeypatch: pytest.
 
 
 def test_a_block_that_starts_at_layer_0_is_in_the_triangle() -> None:
-    analysis = analyze(tiny("llama"), domains(), measures=["angular"], bootstrap=0)
+    analysis = analyze(tiny("llama"), domains(), measure=["angular"], bootstrap=0)
     for key in ("angular_distance/last", "angular_distance/all"):
         triangle = analysis[key]
         assert (triangle[0, 1:] > 0).all()
@@ -54,15 +54,15 @@ def test_a_block_that_starts_at_layer_0_is_in_the_triangle() -> None:
 
 def test_the_last_stream_is_taken_before_the_final_norm() -> None:
     model, data = tiny("llama"), domains()
-    before = analyze(model, data, measures=["contributions"], bootstrap=0)
+    before = analyze(model, data, measure=["contributions"], bootstrap=0)
     model.model.norm.weight.data = torch.rand(32)  # would turn the normed stream
-    after = analyze(model, data, measures=["contributions"], bootstrap=0)
+    after = analyze(model, data, measure=["contributions"], bootstrap=0)
     np.testing.assert_array_equal(before["block_influence"], after["block_influence"])
 
 
 def test_shares_of_the_final_stream_sum_to_one() -> None:
     for family in FAMILIES:
-        share = analyze(tiny(family), domains(), measures=["contributions"], bootstrap=0)["final_share"]
+        share = analyze(tiny(family), domains(), measure=["contributions"], bootstrap=0)["final_share"]
         assert share.shape == (7,)
         assert share.sum() == pytest.approx(1, abs=1e-5)
 
@@ -92,14 +92,14 @@ def test_intervals_hold_the_figure_and_one_document_has_none() -> None:
 def test_keeping_the_first_token_never_skips_position_0() -> None:
     model = tiny("llama")
     pair = Domain("pair", (Document((5, 6)), Document((7, 8))), "made here", "hash")  # only position 0 predicts
-    kept = analyze(model, {"pair": pair}, measures=["dnll"], first_token="keep", bootstrap=0)
+    kept = analyze(model, {"pair": pair}, measure=["dnll"], first_token="keep", bootstrap=0)
     np.testing.assert_allclose(kept["output_effect/kl"], 0, atol=1e-6)
-    dropped = analyze(model, {"pair": pair}, measures=["dnll"], bootstrap=0)
+    dropped = analyze(model, {"pair": pair}, measure=["dnll"], bootstrap=0)
     assert (dropped["output_effect/kl"] > 1e-4).all()
 
 
 def test_what_was_asked_for_and_nothing_else_is_measured() -> None:
-    analysis = analyze(tiny("llama"), domains(), measures=["angular"], bootstrap=0)
+    analysis = analyze(tiny("llama"), domains(), measure=["angular"], bootstrap=0)
     assert {key for key in analysis.measurements if not key.startswith("by_domain/")} == {
         "angular_distance/last", "angular_distance/all",
     }  # fmt: skip
@@ -118,14 +118,14 @@ def test_a_result_survives_the_disk(tmp_path: Path) -> None:
 def test_bad_input_is_an_error_that_names_the_cure() -> None:
     model, data = tiny("llama"), domains()
     with pytest.raises(UsageError, match="did you mean 'angular'"):
-        analyze(model, data, measures=["angulr"])
+        analyze(model, data, measure=["angulr"])
     with pytest.raises(UsageError, match="--first_token"):
         analyze(model, data, first_token="maybe")
     with pytest.raises(UsageError, match="--cuts 0"):
         analyze(model, data, cuts=0)
     for distances, said in ((), "''"), ((1, 0), "'1,0'"), ((1, 6), "6: the model has 6 layers"):
         with pytest.raises(UsageError, match=f"--swap_distances {said}"):
-            analyze(model, data, measures=["swap"], swap_distances=distances)
+            analyze(model, data, measure=["swap"], swap_distances=distances)
     with pytest.raises(UsageError, match="no calibration data"):
         analyze(model, {})
     with pytest.raises(UsageError, match="holds no documents"):
@@ -188,7 +188,7 @@ def test_every_valid_name_and_group_is_known_and_unknown_ones_name_the_nearest()
 def test_the_lens_says_how_many_tokens_it_saw_and_what_it_cost() -> None:
     model = tiny("llama")
     data = {"long": Domain("long", (Document((5, 6) * 25), Document((7, 8) * 5)), "made here", "hash")}
-    scalars = analyze(model, data, measures=["lens"], bootstrap=0).info["scalars"]
+    scalars = analyze(model, data, measure=["lens"], bootstrap=0).info["scalars"]
     assert scalars["lens/sampled_share"] == pytest.approx((32 + 10) / 60)
     layers = sum(parameter.numel() for parameter in model.model.layers.parameters())
     assert scalars["lens/relative_cost"] == pytest.approx(42 / 60 * 7 * model.lm_head.weight.numel() / layers)
@@ -210,7 +210,7 @@ def test_text_gets_bos_exactly_as_its_tokenizer_adds_it_and_ids_stay_as_they_are
     seen: list[torch.Tensor] = []
     model = tiny("llama")
     model.model.embed_tokens.register_forward_hook(lambda _, args, output: seen.append(args[0]))
-    analyze(model, {"mixed": Domain("mixed", loaded, "made here", "hash")}, measures=["angular"], bootstrap=0)
+    analyze(model, {"mixed": Domain("mixed", loaded, "made here", "hash")}, measure=["angular"], bootstrap=0)
     assert seen[0].tolist() == [[1, 4, 5], [1, 4, 5], [4, 5, 4]]
 
 
@@ -220,7 +220,7 @@ def test_completions_that_plain_text_hides_are_named_in_the_warnings() -> None:
     mixed = Domain("mixed", (*text, *answers), "made here", "hash")
     apart = {"text": Domain("text", text, "made here", "t"), "answers": Domain("answers", tuple(answers), "made", "a")}
     tokens = sum(len(d.input_ids) - 1 for d in text)
-    found = analyze(tiny("llama"), {"mixed": mixed}, measures=("angular",), bootstrap=0).info["warnings"]
+    found = analyze(tiny("llama"), {"mixed": mixed}, measure=("angular",), bootstrap=0).info["warnings"]
     assert any(f"mixed: the 3 completions are 3 of the {tokens + 3} tokens" in line for line in found)
     assert english(drowned_answers(mixed)) in found
     assert not any(drowned_answers(domain) for domain in apart.values())
@@ -230,7 +230,7 @@ def test_completions_that_plain_text_hides_are_named_in_the_warnings() -> None:
 
 def test_excluded_documents_are_counted_in_the_warnings() -> None:
     data = {"general": Domain("general", domains()["general"].documents, "made here", "hash", 3, 2)}
-    analysis = analyze(tiny("llama"), data, measures=["angular"], bootstrap=0)
+    analysis = analyze(tiny("llama"), data, measure=["angular"], bootstrap=0)
     assert any("3 documents were shorter than two tokens" in line for line in analysis.info["warnings"])
     assert any("the prompts of 2 documents fill --seq_length" in line for line in analysis.info["warnings"])
 
@@ -257,6 +257,6 @@ def test_inserted_layers_come_first_in_every_ranking() -> None:
 
 def test_only_the_first_of_the_split_layers_matters() -> None:
     model, data = stories("stories260K-split16")
-    dnll = analyze(model, data, measures=["dnll"], bootstrap=0)["output_effect/dnll"]
+    dnll = analyze(model, data, measure=["dnll"], bootstrap=0)["output_effect/dnll"]
     assert dnll[0] >= 2
     assert (dnll[1:] < 0.1).all()

@@ -250,7 +250,7 @@ def figures(documents: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
 
 
 def assert_equal(family: str, first_token: str, batch_size: int) -> None:
-    analysis = analyze(tiny(family), domains(FEW), measures=MEASURES, batch_size=batch_size, bootstrap=0,
+    analysis = analyze(tiny(family), domains(FEW), measure=MEASURES, batch_size=batch_size, bootstrap=0,
                        first_token=first_token, swap_distances=(1, 3))  # fmt: skip
     pooled, math_only = expected(family, first_token)
     for prefix, naive in (("", pooled), ("by_domain/math/", math_only)):
@@ -281,7 +281,7 @@ def test_keeping_the_first_token_holds_for_every_intervention() -> None:
 
 
 def test_layers_that_cannot_be_told_apart_have_no_attention_or_mlp_figures_and_say_so() -> None:
-    analysis = analyze(tiny("mamba"), domains(FEW), measures=["all"], bootstrap=0)
+    analysis = analyze(tiny("mamba"), domains(FEW), measure=["all"], bootstrap=0)
     keys = [key for key in analysis.measurements if not key.startswith("by_domain")]
     assert "skip_effect/layer/mean" in keys
     assert "local_effect/layer/max" in keys
@@ -298,7 +298,7 @@ def test_attention_that_cannot_be_removed_exactly_is_absent_with_a_reason() -> N
         layer.post_attention_layernorm.register_forward_pre_hook(
             lambda _, args, kept=kept: args[0].add_(kept["beside"])
         )
-    analysis = analyze(model, domains(FEW), measures=["skip", "future", "local"], bootstrap=0)
+    analysis = analyze(model, domains(FEW), measure=["skip", "future", "local"], bootstrap=0)
     assert {k.split("/")[1] for k in analysis.measurements if k.startswith("skip_effect")} == {"layer", "mlp"}
     assert {k.split("/")[1] for k in analysis.measurements if k.startswith("future_effect")} == {"layer", "mlp"}
     assert any("attention alone cannot be left out" in line for line in analysis.info["warnings"])
@@ -310,7 +310,7 @@ def test_inserted_layers_come_first_by_every_effect() -> None:
     Every pair of neighbours holds an inserted layer, so no neighbours' swap costs much; the kept layers are 3 apart.
     """
     model, data = stories("stories260K-grown15")
-    analysis = analyze(model, data, measures=["effects"], bootstrap=0, swap_distances=(1, 3))
+    analysis = analyze(model, data, measure=["effects"], bootstrap=0, swap_distances=(1, 3))
     inserted = {1, 2, 4, 5, 7, 8, 10, 11, 13, 14}
     later = np.maximum(np.arange(15)[::-1], 1)
     for key, value in analysis.measurements.items():
@@ -331,10 +331,10 @@ def test_documents_too_short_for_a_future_are_counted() -> None:
         short["pairs"], documents=tuple(replace(d, answer_start=1) for d in short["pairs"].documents)
     )
     short["mixed"] = replace(short["mixed"], documents=short["mixed"].documents[1:] + short["pairs"].documents[:1])
-    found = analyze(tiny("llama"), short, measures=("future",), first_token="keep", bootstrap=10)
+    found = analyze(tiny("llama"), short, measure=("future",), first_token="keep", bootstrap=10)
     said = [line for line in found.info["warnings"] if "future effects" in line]
     assert [line.split(" have")[0] for line in said] == ["pairs: 2 of 2 documents", "mixed: 1 of 2 documents"]
     assert "by_domain/pairs/future_effect/layer/mean" not in found.measurements
     assert "by_domain/mixed/future_effect/layer/mean" in found.measurements
-    drop = analyze(tiny("llama"), short, measures=("future",), bootstrap=10)
+    drop = analyze(tiny("llama"), short, measure=("future",), bootstrap=10)
     assert not any("future effects" in line for line in drop.info["warnings"])

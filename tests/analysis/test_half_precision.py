@@ -111,7 +111,7 @@ def lost_of_contributions(rounded: Seen, exact: Seen) -> float:
 def test_half_precision_stays_near_float32(family: str, tmp_path: Path) -> None:
     tiny(family).to(torch.bfloat16).save_pretrained(tmp_path)
     full, half = (
-        analyze(load_model(str(tmp_path), dtype=dtype), domains(), measures=["all"], bootstrap=0)
+        analyze(load_model(str(tmp_path), dtype=dtype), domains(), measure=["all"], bootstrap=0)
         for dtype in ("float32", "bfloat16")
     )
     assert_near(half, full, maxima=True)
@@ -131,7 +131,7 @@ def test_small_contributions_are_read_from_the_sub_layers() -> None:
 def test_float16_holds_for_small_contributions_maxima_included() -> None:
     data = stories("stories260K-grown15")[1]
     full, half = (
-        analyze(grown(dtype), data, measures=MEASURES, bootstrap=0) for dtype in (torch.float32, torch.float16)
+        analyze(grown(dtype), data, measure=MEASURES, bootstrap=0) for dtype in (torch.float32, torch.float16)
     )
     assert_near(half, full, maxima=True)
     assert not any("bfloat16" in line for line in half.info["warnings"])
@@ -142,7 +142,7 @@ def test_bfloat16_holds_for_small_contributions_up_to_what_the_model_itself_roun
     any token (read with plain hooks), ‖c - c'‖ / ‖c‖ is off by 2 e (1 + itself), as ‖c'‖ is at most ‖c - c'‖ + ‖c‖."""
     data = held_out(6, 64)
     full, half = (
-        analyze(grown(dtype), data, measures=MEASURES, bootstrap=0) for dtype in (torch.float32, torch.bfloat16)
+        analyze(grown(dtype), data, measure=MEASURES, bootstrap=0) for dtype in (torch.float32, torch.bfloat16)
     )
     assert_near(half, full, maxima=False)
     share, distance = 0.0, 0.0

@@ -101,7 +101,7 @@ def test_a_model_whose_later_layers_write_little_changes_there(quiet_from: int) 
     for layer in model.model.layers[quiet_from:]:
         layer.self_attn.o_proj.weight.data *= 0.1
         layer.mlp.down_proj.weight.data *= 0.1
-    found = analyze(model, domains(DOCUMENTS), measures=("contributions", "future"), bootstrap=60).info["phase_changes"]
+    found = analyze(model, domains(DOCUMENTS), measure=("contributions", "future"), bootstrap=60).info["phase_changes"]
     for name in ("contribution_change_point", "future_effect_change_point"):
         assert found[name]["layer"] == quiet_from
         assert found[name]["lo"] <= quiet_from <= found[name]["hi"]
@@ -111,7 +111,7 @@ def test_a_model_whose_later_layers_write_little_changes_there(quiet_from: int) 
 
 @pytest.mark.parametrize(("family", "depth"), [("llama", 16), ("gpt_neox", 16), ("qwen3", 24)])
 def test_a_random_model_shows_no_change(family: str, depth: int) -> None:
-    found = analyze(random_model(family, depth), domains(DOCUMENTS), measures=("contributions", "dnll"))
+    found = analyze(random_model(family, depth), domains(DOCUMENTS), measure=("contributions", "dnll"))
     assert found.info["phase_changes"] == {
         "cosine_sign_flip": None, "contribution_change_point": None, "dnll_change_point": None,
         "agreement": "no indicator finds a change",

@@ -75,7 +75,7 @@ def test_erasure_equals_the_naive_reading(
 ) -> None:
     monkeypatch.setattr(prune.analysis.run, "batches", batches if side == "right" else left_padded)
     model, data = tiny(family), questions()
-    analysis = analyze(model, data, measures=["erasure"], batch_size=batch_size, first_token=first_token, bootstrap=50)
+    analysis = analyze(model, data, measure=["erasure"], batch_size=batch_size, first_token=first_token, bootstrap=50)
     for key, value in naive_erasure(model, data["math"].documents, first_token).items():
         np.testing.assert_allclose(analysis[key], value, atol=2e-5, rtol=1e-4, err_msg=key)
         assert analysis[f"{key}.lo"].shape == (6, 8)
@@ -113,7 +113,7 @@ def test_integrated_gradients_equal_the_naive_reading_and_sum_to_the_difference(
     documents = [d for d in data["math"].documents if prompt_parts(d, "drop")]
     batch = left_padded(tuple(documents), 8)[0]
     clean = CleanPass(model, find_anatomy(model), batch, None, Rules())
-    shares = analyze(model, data, measures=["integrated_gradients"], bootstrap=0)["integrated_gradients/share"]
+    shares = analyze(model, data, measure=["integrated_gradients"], bootstrap=0)["integrated_gradients/share"]
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
     expected = np.zeros((6, 8))
     for layer in range(6):
@@ -132,6 +132,6 @@ def test_integrated_gradients_equal_the_naive_reading_and_sum_to_the_difference(
 
 def test_plain_text_has_no_prompt_so_the_keys_are_absent_and_the_reason_is_given() -> None:
     text = Domain("text", (Document(tuple(range(3, 20))), Document(tuple(range(5, 30)))), "made here", "hash")
-    analysis = analyze(tiny("llama"), {"text": text}, measures=["prompts"], bootstrap=0)
+    analysis = analyze(tiny("llama"), {"text": text}, measure=["prompts"], bootstrap=0)
     assert not [key for key in analysis.measurements if "erasure" in key or "gradients" in key]
     assert any("text: 2 of 2 documents have no prompt" in line for line in analysis.info["warnings"])

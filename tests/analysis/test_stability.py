@@ -61,9 +61,7 @@ def test_layers_that_are_alike_need_no_number_that_is_in_sight() -> None:
 
 
 def test_one_document_is_said_to_tell_nothing_of_uncertainty() -> None:
-    found = analyze(
-        tiny("llama"), domains({"one": (9,), "many": (8, 7, 12)}), measures=("contributions",), bootstrap=50
-    )
+    found = analyze(tiny("llama"), domains({"one": (9,), "many": (8, 7, 12)}), measure=("contributions",), bootstrap=50)
     assert found.info["stability"] == {}
     assert f"{KEY}.lo" not in found.measurements
     assert f"by_domain/one/{KEY}.lo" not in found.measurements

@@ -42,11 +42,9 @@ def streamed(directory: Path, spill: Path, memory: int = 1 << 30, **options: obj
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gpt_neox", "granite", "gpt_neo", "mamba", "mixtral"])
 def test_all_figures_equal_those_of_the_normal_path(family: str, tmp_path: Path) -> None:
     directory = saved(family, tmp_path / "model")
-    expected = analyze(load_model(str(directory)), domains(), measures=STREAMED, batch_size=3, bootstrap=20)
+    expected = analyze(load_model(str(directory)), domains(), measure=STREAMED, batch_size=3, bootstrap=20)
     streaming = streamed(directory, tmp_path, memory=0)  # everything lies on disk
-    found = analyze(
-        streaming.model.model, domains(), measures=STREAMED, batch_size=3, bootstrap=20, streaming=streaming
-    )
+    found = analyze(streaming.model.model, domains(), measure=STREAMED, batch_size=3, bootstrap=20, streaming=streaming)
     assert set(found.measurements) == set(expected.measurements)
     for key, value in expected.measurements.items():
         np.testing.assert_allclose(found[key], value, atol=1e-6, rtol=1e-6, err_msg=key)
@@ -59,7 +57,7 @@ def test_all_figures_equal_those_of_the_normal_path(family: str, tmp_path: Path)
 
 def test_first_token_rule_and_half_precision_weights(tmp_path: Path) -> None:
     tiny("llama").to(torch.bfloat16).save_pretrained(tmp_path / "model")
-    options = {"measures": ["dnll", "contributions"], "batch_size": 2, "bootstrap": 0, "first_token": "keep"}
+    options = {"measure": ["dnll", "contributions"], "batch_size": 2, "bootstrap": 0, "first_token": "keep"}
     expected = analyze(load_model(str(tmp_path / "model")), domains(), **options)
     streaming = streamed(tmp_path / "model", tmp_path)
     with streaming.model.layer(2) as layer:
@@ -82,7 +80,7 @@ def test_the_estimate_of_activations_is_what_is_kept(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Shelf, "put", watched)
     streaming = streamed(directory, tmp_path, memory=0)
-    analyze(streaming.model.model, domains(), measures=STREAMED, batch_size=3, bootstrap=0, streaming=streaming)
+    analyze(streaming.model.model, domains(), measure=STREAMED, batch_size=3, bootstrap=0, streaming=streaming)
     tokens = (14 * 3 + 5 * 2) + (12 * 3 + 3)  # with padding: batches of three, longest first
     estimate = activation_bytes(tokens, 32, 6, 4, STREAMED)
     assert 0.8 * estimate < max(held) < 1.1 * estimate
@@ -92,11 +90,11 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     directory = saved("llama", tmp_path / "model")
     streaming = streamed(directory, tmp_path)
     with pytest.raises(UsageError, match=r"--measure skip,swap: not with --stream.*contributions, angular, lens"):
-        analyze(streaming.model.model, domains(), measures=["lens", "skip", "swap"], streaming=streaming)
+        analyze(streaming.model.model, domains(), measure=["lens", "skip", "swap"], streaming=streaming)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})())
     short = streamed(directory, tmp_path, memory=0)
     with pytest.raises(UsageError, match="--calib_num_samples"):
-        analyze(short.model.model, domains(), measures=["angular"], streaming=short)
+        analyze(short.model.model, domains(), measure=["angular"], streaming=short)
 
 
 def test_layers_that_hand_each_other_more_than_the_stream() -> None:
@@ -146,7 +144,7 @@ def test_non_finite_weights_are_named(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     streaming = streamed(tmp_path / "model", tmp_path)
     with pytest.raises(PruneError, match="non-finite"):
-        analyze(streaming.model.model, domains(), measures=["dnll"], streaming=streaming)
+        analyze(streaming.model.model, domains(), measure=["dnll"], streaming=streaming)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

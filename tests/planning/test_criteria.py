@@ -205,7 +205,7 @@ def test_one_shot_from_the_analysis_is_one_shot_on_the_documents(model, analysis
 
 
 def test_what_was_not_measured_is_named(model, analysis):
-    part = analyze(model, domains(), measures=("contributions",), bootstrap=10)
+    part = analyze(model, domains(), measure=("contributions",), bootstrap=10)
     with pytest.raises(PruneError, match="angular_distance/last"):
         make_plan(source="made", analysis=part, criterion="angular", num_layers=5)
     with pytest.raises(UsageError, match="give --data NAME=PATH"):

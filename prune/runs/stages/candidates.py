@@ -28,10 +28,7 @@ def analyze_source(inputs: RunInputs, run: RunDirectory) -> str:
         analysis = analyze(
             inputs.original,
             inputs.domains,
-            measures=recipe.analyze.measure,
-            batch_size=recipe.analyze.batch_size,
-            bootstrap=recipe.analyze.bootstrap,
-            first_token=recipe.analyze.first_token,
+            **recipe.analyze.model_dump(),
             seed=recipe.seed,
             pad_token_id=inputs.pad,
             source=recipe.model,

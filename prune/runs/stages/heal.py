@@ -169,7 +169,7 @@ class HealStages:
         analysis = analyze(
             model,
             self.inputs.domains,
-            measures=["contributions", "angular"],
+            measure=["contributions", "angular"],
             batch_size=self.recipe.analyze.batch_size,
             bootstrap=10,
             seed=self.recipe.seed,

@@ -1,0 +1,21 @@
+"""Options of how a model is loaded."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from prune.settings import ADVANCED, Settings
+
+
+class ModelSettings(Settings):
+    """Which version of a model, in which numbers."""
+
+    dtype: str = Field(
+        "float32",
+        description="Of the computation: auto, float32, bfloat16, float16.",
+        json_schema_extra=ADVANCED,
+    )
+    revision: str | None = Field(None, description="Of a hub id.", json_schema_extra=ADVANCED)
+    trust_remote_code: bool = Field(
+        False, description="Run the repository's own modelling code.", json_schema_extra=ADVANCED
+    )
