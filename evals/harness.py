@@ -22,6 +22,7 @@ from evals.clusters import cluster_field
 from evals.errors import EvalError, EvalUsageError
 from evals.fingerprint import directory_fingerprint, fingerprint, tokenizer_fingerprint
 from evals.finished import FinishedTasks, finished
+from evals.random_state import random_state_kept
 from evals.records import TaskResult, save_results
 from evals.samples import task_result
 from evals.silence import silenced
@@ -42,6 +43,7 @@ class Results(dict[str, TaskResult]):
         self.notes: dict[str, str] = {}
 
 
+@random_state_kept()
 def run_tasks(
     model: Any,
     tokenizer: Any,
@@ -74,7 +76,8 @@ def run_tasks(
         local_data: folder of data files that replace the hub for lm-eval's own tasks (see evals/local_data).
         limit: first N items of each task; wins over the specs' own.
         batch_size: sequences at a time, or lm-eval's "auto".
-        seed: of Python, numpy, torch and the few-shot choice, as lm-eval's `--seed`.
+        seed: of Python, numpy, torch and the few-shot choice, as lm-eval's `--seed`; the caller's own random state is
+            left as it was.
         max_length: context in tokens; the model's own when None.
         cache_dir: finished tasks are kept there and re-used by the same model only.
         progress: show lm-eval's bars.

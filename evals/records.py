@@ -130,18 +130,6 @@ class TaskResult:
         results[self.name] = summary | {"value": self.value, "n": self.n, "samples": f"samples/{samples.name}"}
         write_text(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
-    @classmethod
-    def load(cls, directory: Path, name: str | None = None) -> TaskResult:
-        """Read back what `save` wrote; `name` may be omitted where the directory holds one task.
-
-        Raises:
-            EvalError: no such result, or a damaged file.
-        """
-        results = load_results(directory) if name is None else load_results(directory, only=name)
-        if len(results) != 1:
-            raise EvalError(f"{directory}: holds {len(results)} tasks ({', '.join(results)}); say which one")
-        return next(iter(results.values()))
-
 
 def save_results(results: Mapping[str, TaskResult], directory: Path) -> None:
     """Write every task's samples and one results.json."""

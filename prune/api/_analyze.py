@@ -61,6 +61,7 @@ def analyze(model: str, output: str | Path, *, data: Data, dry_run: bool = False
     source = model_directory(model)
     files = check_files(data)
     from prune.analysis import analyze as measure_model
+    from prune.analysis.calibration import record_calibration
     from prune.analysis.processes import join
 
     if asked.stream:
@@ -89,10 +90,8 @@ def analyze(model: str, output: str | Path, *, data: Data, dry_run: bool = False
         streaming=streaming,
     )
     processes.leave()
-    analysis.info["calibration"] = {
-        "files": files,
-        **asked.model_dump(include={"seq_length", "calib_num_samples", "seed", "dtype", "revision"}),
-    }
+    kept = {"seq_length", "calib_num_samples", "seed", "dtype", "revision", "trust_remote_code"}
+    record_calibration(analysis, files, **asked.model_dump(include=kept))
     if processes.first:
         _save(analysis, target, asked.lang)
     return analysis

@@ -117,6 +117,7 @@ def plan(
 def _inputs(found: Analysis, directory: Path, cache: Path) -> Inputs:
     """The analysis, and what reads its model and its documents again when a criterion asks for them."""
     options = found.info.get("calibration") or {}
+    origin = {key: options[key] for key in ("revision", "trust_remote_code") if key in options}
     fetched: dict[str, Any] = {}
 
     def source() -> str:
@@ -127,13 +128,13 @@ def _inputs(found: Analysis, directory: Path, cache: Path) -> Inputs:
     def model() -> Any:
         from prune.model.loading import load_model
 
-        return load_model(source(), dtype=options.get("dtype", "float32"), revision=options.get("revision"))
+        return load_model(source(), dtype=options.get("dtype", "float32"), **origin)
 
     def tokenizer() -> Any:
         from prune.model.loading import load_tokenizer
 
         if "tokenizer" not in fetched:
-            fetched["tokenizer"] = load_tokenizer(source(), revision=options.get("revision"))
+            fetched["tokenizer"] = load_tokenizer(source(), **origin)
         return fetched["tokenizer"]
 
     def domains() -> dict[str, Domain]:

@@ -101,18 +101,25 @@ def assemble(
     )
 
 
-def write_report(root: Path, data: ReportData, lang: str) -> dict[str, str]:
+def write_report(root: Path, data: ReportData, lang: str, *, dry_run: bool = False) -> dict[str, str]:
     """Write report.html, report.md and report.json into a run directory; their paths.
 
+    Args:
+        root: the run directory.
+        data: everything the report says.
+        lang: `en` or `ja`.
+        dry_run: write nothing.
+
     Raises:
-        UsageError: `lang` is neither `en` nor `ja`; nothing is written.
+        UsageError: another language; nothing is written.
     """
     from prune.reporting.page import render_html, render_markdown
 
     markdown = render_markdown(data, lang)
-    data.save(root / "report.json")
-    write_text(root / "report.md", markdown)
-    render_html(data, root / "report.html", lang)
+    if not dry_run:
+        data.save(root / "report.json")
+        write_text(root / "report.md", markdown)
+        render_html(data, root / "report.html", lang)
     return {kind: str(root / f"report.{kind}") for kind in ("html", "md", "json")}
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import os
+import random
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from evals.errors import EvalError, EvalUsageError
@@ -83,7 +86,22 @@ def test_a_result_survives_the_disk(results: dict[str, TaskResult], tmp_path: Pa
     for result in results.values():
         result.save(tmp_path)
     assert load_results(tmp_path) == results
-    assert TaskResult.load(tmp_path, "tiny_raw") == results["tiny_raw"]
+    assert load_results(tmp_path, only="tiny_raw") == {"tiny_raw": results["tiny_raw"]}
+
+
+def test_the_callers_random_state_is_left_as_it_was(model: Any, tokenizer: Any, task_dir: Path) -> None:
+    def drawn() -> list[float]:
+        return [random.random(), float(np.random.rand()), float(torch.rand(()))]
+
+    def seed() -> None:
+        random.seed(7), np.random.seed(7), torch.manual_seed(7)
+
+    seed()
+    undisturbed = drawn()
+    for own in (0, 1):  # whatever the run's own seed
+        seed()
+        run_tasks(model, tokenizer, [TaskSpec(task="tiny_choice")], include_path=[task_dir], limit=2, seed=own)
+        assert drawn() == undisturbed
 
 
 def test_the_cache_answers_only_the_model_that_filled_it(

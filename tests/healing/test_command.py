@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+import evals.harness
 import prune
 from prune.embedded import HERE
 from prune.errors import UsageError
@@ -51,3 +52,26 @@ def test_tracked_tasks_are_served_from_local_files(cut, tmp_path):
     tracked = {"track_suites": [str(tmp_path / "mine.yaml")], "local_data": str(tmp_path / "data")}
     result = prune.heal(cut, tmp_path / "healed", teacher="embedded", data=STORIES, **tracked, **small)
     assert any("piqa" in key for entry in result.history for key in entry)
+
+
+def test_tracking_changes_nothing_that_is_trained(cut, tmp_path, monkeypatch):
+    """Every test seeds for itself; the dropout of the training goes on as if there had been none."""
+    (tmp_path / "items.jsonl").write_text('{"prompt": "1 + 1 =", "answer": " 2"}\n')
+    suite = "name: mine\ntasks: [{jsonl: items.jsonl, kind: exact, name: mine}]\n"
+    (tmp_path / "mine.yaml").write_text(suite)
+    small = {"max_steps": 4, "max_length": 32, "per_device_train_batch_size": 2, "eval_max_documents": 2}
+    small |= {"eval_steps": 1, "lora_dropout": 0.3}
+    tracked = {"track_suites": [str(tmp_path / "mine.yaml")], "track_limit": 1}
+
+    def trained(name: str, **options) -> list[dict]:
+        return prune.heal(cut, tmp_path / name, teacher="embedded", data=STORIES, **small, **options).history
+
+    def losses(history: list[dict]) -> list[float]:
+        return [entry["loss"] for entry in history if "loss" in entry]
+
+    plain, watched = trained("plain"), trained("watched", **tracked)
+    monkeypatch.setattr(evals.harness, "run_tasks", evals.harness.run_tasks.__wrapped__)
+    reseeded = trained("reseeded", **tracked)
+    assert any("mine" in key for entry in watched for key in entry)
+    assert losses(plain) == losses(watched)
+    assert losses(plain) != losses(reseeded)  # without the care that is taken, this test sees it

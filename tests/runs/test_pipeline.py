@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,42 +15,11 @@ import yaml
 
 import prune
 from prune.analysis.result import Analysis
-from prune.embedded import HERE, MODEL, RECIPE
+from prune.embedded import HERE, MODEL
 from prune.errors import GateFailed, PruneError, UsageError
 from prune.packaging.saving import HEALING
 
-
-def small_recipe(directory: Path, **changes) -> Path:
-    """The demo's recipe with one depth, a few healing steps and a few items."""
-    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf8"))
-    for domains in (recipe["data"]["domains"], recipe["heal"]["domains"]):
-        for name, path in domains.items():
-            domains[name] = str(HERE / path)
-    recipe["data"]["calib_num_samples"] = 6
-    recipe["analyze"]["bootstrap"] = 50
-    recipe["plan"]["depths"] = [14]
-    recipe["heal"] |= {"max_steps": 3, "per_device_train_batch_size": 4, "eval_max_documents": 4}
-    recipe["eval"] |= {"include_path": [str(HERE / "tasks")], "limit": 12}
-    recipe["cost"] |= {"prompt_tokens": 8, "new_tokens": 4, "repeats": 1, "batch_size": 1}
-    recipe["draft"] = {"prompts": 3, "max_new_tokens": 4}
-    recipe["export"]["override"] = "a test run"
-    for section, values in changes.items():
-        recipe[section] |= values
-    path = directory / "small.yaml"
-    path.write_text(yaml.safe_dump(recipe), encoding="utf8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished run: (recipe, run directory, result). All but math pass at floor 0.01, so that something ships."""
-    directory = tmp_path_factory.mktemp("pipeline")
-    recipe = small_recipe(directory)
-    text = yaml.safe_load(recipe.read_text())
-    for suite in text["eval"]["suites"]:
-        suite["floor"] = 1.0 if suite["name"] == "math" else 0.01
-    recipe.write_text(yaml.safe_dump(text))
-    return recipe, directory / "run", prune.run(recipe, directory / "run")
+from .small import small_recipe
 
 
 def test_every_promised_file_is_there(finished):
@@ -221,17 +189,13 @@ def test_without_evidence_only_what_depends_on_it_is_redone(finished):
     assert set(result.kept) >= {"analyze", "plan", "cut-14", "heal-14"}
 
 
-def test_the_report_is_one_file_with_the_verdict_first(finished):
-    from prune.reporting.answers import headline
-    from prune.reporting.data import ReportData
-    from prune.wording.text import Text
-
-    _, root, _ = finished
-    page = (root / "report.html").read_text(encoding="utf8")
-    verdict = headline(ReportData.load(root / "report.json"), Text("en"))
-    assert verdict in page
-    assert "http-equiv" in page
-    assert verdict in (root / "report.md").read_text(encoding="utf8").splitlines()[0]
+def test_a_plan_on_a_runs_analysis_reads_what_the_run_read(finished, tmp_path):
+    recipe, root, _ = finished
+    weights = yaml.safe_load(recipe.read_text())["plan"]["domain_weights"]
+    found = prune.plan(root / "analysis", tmp_path / "plan.json", num_layers=14, domain_weights=weights)
+    assert found.keep == json.loads((root / "plan.json").read_text())["keep"]
+    assert found.evaluations["layer_evaluations"] == 0  # the same model and documents: the run's own scores answer
+    prune.plan(root / "analysis", tmp_path / "anew.json", num_layers=15, score_cache=tmp_path / "empty.sqlite")
 
 
 def test_analysis_keys_and_shapes_follow_the_contract(finished):

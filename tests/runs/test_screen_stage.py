@@ -13,7 +13,7 @@ import prune
 from prune.runs.outputs import SCREEN, screened_out
 from prune.runs.stages.screen import _confirmed
 from prune.wording.text import english
-from tests.runs.test_pipeline import small_recipe
+from tests.runs.small import small_recipe
 
 
 def looks(overall: str, items: int = 50, retention: float | None = 0.4) -> list[dict[str, Any]]:

@@ -6,10 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prune.cli.flags import (
-    Json,
-    Quiet,
-)
+from prune.cli.flags import DryRun, Json, Quiet
 from prune.cli.show import emit
 from prune.errors import UsageError
 
@@ -25,6 +22,7 @@ def command(
             help="Speeds from `vllm bench serve --save-result`; NAME is `original` or a number of layers.",
         ),
     ] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -37,5 +35,5 @@ def command(
         if not equals or not name or not path:
             raise UsageError(f"--vllm_bench {pair!r}: write NAME=FILE, NAME being `original` or a number of layers")
         benches[name] = path
-    result = api.report(run, lang=lang, vllm_bench=benches)
-    emit(result, [f"written: {result['html']}"], as_json=as_json, quiet=quiet)
+    result = api.report(run, lang=lang, vllm_bench=benches, dry_run=dry_run)
+    emit(result, [f"{'would write' if dry_run else 'written'}: {result['html']}"], as_json=as_json, quiet=quiet)

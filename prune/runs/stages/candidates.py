@@ -21,6 +21,7 @@ log = logging.getLogger("prune")
 def analyze_source(inputs: RunInputs, run: RunDirectory) -> str:
     """Measure the original: `analysis/`; the hash of the stage's inputs."""
     from prune.analysis import analyze
+    from prune.analysis.calibration import record_calibration
 
     recipe = inputs.recipe
 
@@ -32,6 +33,16 @@ def analyze_source(inputs: RunInputs, run: RunDirectory) -> str:
             seed=recipe.seed,
             pad_token_id=inputs.pad,
             source=recipe.model,
+        )
+        record_calibration(
+            analysis,
+            recipe.data.domains,
+            seq_length=recipe.data.seq_length,
+            calib_num_samples=recipe.data.calib_num_samples,
+            seed=recipe.seed,
+            dtype=recipe.dtype,
+            revision=recipe.revision,
+            trust_remote_code=recipe.trust_remote_code,
         )
         staging.rmdir()
         analysis.save(staging)

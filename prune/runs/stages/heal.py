@@ -214,6 +214,7 @@ class HealStages:
         return {
             "pruned": pruned,
             "model": self.inputs.source_hash,
+            # Tracking draws from a random state of its own: it changes nothing that is trained.
             "options": {**self.options.model_dump(exclude={"track"}), **settings.model_dump()},
             "data": {name: d.sha256 for name, d in self.domains.items()},
             "versions": self.inputs.versions,

@@ -1,0 +1,36 @@
+"""What an analysis was calibrated on, kept in it, so that a plan can read the same model and documents again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prune.analysis.result import Analysis
+
+
+def record_calibration(
+    analysis: Analysis,
+    files: Mapping[str, str],
+    *,
+    seq_length: int,
+    calib_num_samples: int | None,
+    seed: int,
+    dtype: str,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> None:
+    """Write `calibration` into the analysis: what `prune plan` needs where its criterion runs the model.
+
+    Args:
+        files: domain -> file or hub data set.
+        seq_length, calib_num_samples, seed: how documents were cut and drawn.
+        dtype, revision, trust_remote_code: how the model was loaded.
+    """
+    analysis.info["calibration"] = {
+        "files": dict(files),
+        "seq_length": seq_length,
+        "calib_num_samples": calib_num_samples,
+        "seed": seed,
+        "dtype": dtype,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+    }
