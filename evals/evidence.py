@@ -89,7 +89,6 @@ class Evidence(BaseModel):
     original_model: str = ""
     candidate_model: str = ""
     candidate_sha256: str = Field(default="", description="of its config and weight files; empty: not a directory")
-    override: str | None = Field(default=None, description="reason for exporting in spite of the verdict")
     cost: dict[str, Any] | None = None
     samples: dict[str, list[dict[str, Any]]] = Field(default={}, exclude=True, repr=False)
 

@@ -44,18 +44,6 @@ class Throughput:
         return asdict(self)
 
 
-def measure_throughput(
-    model: Any, *, batch_size: int, prompt_tokens: int, new_tokens: int, repeats: int = 3
-) -> Throughput:
-    """Measure one model; see `measure_side_by_side` to compare several.
-
-    Raises:
-        EvalUsageError: sizes below 1 (2 for new_tokens), or a context the model does not have.
-    """
-    sizes = {"batch_size": batch_size, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "repeats": repeats}
-    return measure_side_by_side({"model": model}, **sizes)["model"]
-
-
 def measure_side_by_side(
     models: Mapping[str, Any], *, batch_size: int, prompt_tokens: int, new_tokens: int, repeats: int = 3
 ) -> dict[str, Throughput]:
@@ -64,7 +52,7 @@ def measure_side_by_side(
     Every second round runs in the opposite order, so that drift of the machine favours none.
 
     Raises:
-        EvalUsageError: as `measure_throughput`.
+        EvalUsageError: sizes below 1 (2 for new_tokens), or a context the model does not have.
     """
     if min(batch_size, prompt_tokens, repeats) < 1 or new_tokens < 2:
         raise EvalUsageError("batch_size, prompt_tokens and repeats must be at least 1, new_tokens at least 2")

@@ -57,11 +57,6 @@ def token_losses(
     )
 
 
-def next_token_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum over N positions of -log softmax(logits)[target]. Shapes [N, V] and [N]."""
-    return token_losses(logits, targets).total
-
-
 def residual_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Sum over N tokens of ‖student - teacher‖² / ‖teacher‖², in float32. Shapes [N, d]."""
     teacher = teacher.float()  # [N, d]

@@ -37,7 +37,7 @@ class Shelf:
             directory: an existing directory; the files lie in a new folder in it.
         """
         self.limit = limit
-        self.in_memory = self.on_disk = self.spilled = 0
+        self.in_memory = self.on_disk = 0
         self._held: OrderedDict[Hashable, Any] = OrderedDict()
         self._files: dict[Hashable, tuple[Path, int]] = {}
         self._written = 0
@@ -98,7 +98,6 @@ class Shelf:
         self._files[key] = (path, size)
         self.in_memory -= size
         self.on_disk += size
-        self.spilled += size
 
 
 class ShelvedTensors(Sequence[torch.Tensor]):

@@ -138,7 +138,6 @@ class Evaluator:
         *,
         batch_size: int = 8,
         pad_token_id: int = 0,
-        max_documents: int | None = None,
         cache: Path | ScoreCache | None = None,
         stream_bytes: int = 1 << 30,
     ) -> None:
@@ -150,7 +149,6 @@ class Evaluator:
             weights: of the domains in the total; equal if None, 0 for a domain that is left out.
             batch_size: documents a batch.
             pad_token_id: fills short rows; masked everywhere.
-            max_documents: only the first so many of each domain.
             cache: SQLite file for scores that outlive the process (the weights are read once for its key), or the
                 opened cache of this model.
             stream_bytes: streams of so many bytes are kept between calls; beyond it they are recomputed.
@@ -159,7 +157,7 @@ class Evaluator:
             UsageError: no documents, or weights that are negative, all zero, or of an unknown domain.
             PruneError: no layer list, or a cache file that is none.
         """
-        self.domains = {name: tuple(domain.documents[:max_documents]) for name, domain in domains.items()}
+        self.domains = {name: tuple(domain.documents) for name, domain in domains.items()}
         if not self.domains or not all(self.domains.values()):
             raise UsageError("--data: scoring layers needs at least one document in every domain")
         self.weights = check_weights(weights, list(domains))

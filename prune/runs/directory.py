@@ -124,10 +124,6 @@ class RunDirectory:
         log.info("%s: done in %.1f s", name, seconds)
         return str(record["output"])
 
-    def seconds(self) -> dict[str, float]:
-        """Duration of every stage of the run, in seconds, as it was when the stage last did work."""
-        return {name: stage["seconds"] for name, stage in self.state["stages"].items()}
-
     def write(self, name: str, text: str) -> None:
         """Write a small file of the run atomically."""
         write_text(self.root / name, text)

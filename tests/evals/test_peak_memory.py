@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from evals.peak_memory import _weights, peak_memory_bytes
-from evals.throughput import measure_throughput
+from evals.throughput import measure_side_by_side
 
 MEBIBYTE = 2**20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's high-water mark is read")
@@ -49,7 +49,9 @@ def test_weights_count_tied_tensors_once(model: Any) -> None:
 @linux
 def test_a_longer_prompt_takes_more(model: Any) -> None:
     short, long = (
-        measure_throughput(model, batch_size=64, prompt_tokens=tokens, new_tokens=2, repeats=1).peak_memory_bytes
+        measure_side_by_side({"model": model}, batch_size=64, prompt_tokens=tokens, new_tokens=2, repeats=1)[
+            "model"
+        ].peak_memory_bytes
         for tokens in (8, 240)
     )
     assert short is not None

@@ -12,11 +12,11 @@ import torch
 
 import evals.throughput
 from evals.errors import EvalUsageError
-from evals.throughput import measure_side_by_side, measure_throughput
+from evals.throughput import measure_side_by_side
 
 
 def test_rates_are_tokens_over_the_median_time(model: Any) -> None:
-    found = measure_throughput(model, batch_size=2, prompt_tokens=16, new_tokens=5, repeats=3)
+    found = measure_side_by_side({"model": model}, batch_size=2, prompt_tokens=16, new_tokens=5, repeats=3)["model"]
     assert len(found.prefill_seconds) == len(found.decode_seconds) == 3
     assert found.prefill_tokens_per_s == pytest.approx(2 * 16 / statistics.median(found.prefill_seconds))
     assert found.decode_tokens_per_s == pytest.approx(2 * 4 / statistics.median(found.decode_seconds))
@@ -70,4 +70,6 @@ def test_the_timed_loop_makes_the_tokens_that_generate_makes(model: Any, monkeyp
 )
 def test_sizes_that_cannot_be_measured_are_refused(model: Any, sizes: dict[str, int], message: str) -> None:
     with pytest.raises(EvalUsageError, match=message):
-        measure_throughput(model, **{"batch_size": 1, "prompt_tokens": 4, "new_tokens": 4, **sizes})
+        measure_side_by_side({"model": model}, **{"batch_size": 1, "prompt_tokens": 4, "new_tokens": 4, **sizes})[
+            "model"
+        ]
