@@ -69,6 +69,10 @@ class SuiteEvidence(_Comparison):
     title: str
     titles: dict[str, str] = Field(default={}, description="language code -> title, as the suite gives them")
     tasks: list[TaskEvidence]
+    original_lo: float | None = Field(default=None, description="interval of the mean, at the level of the tasks' own")
+    original_hi: float | None = None
+    candidate_lo: float | None = None
+    candidate_hi: float | None = None
     alpha: float = Field(description="level of the interval after Holm's correction over suites")
     p: float | None = Field(
         default=None, description="two-sided bootstrap p that retention equals the floor, uncorrected"

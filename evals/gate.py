@@ -20,6 +20,7 @@ from evals.paired import Pairs, items_needed, pair, paired_test
 from evals.records import TaskResult
 from evals.retention import Interval, count_units, retention_interval, value_interval
 from evals.suite import Suite, TaskSpec
+from evals.suite_interval import mean_interval
 
 
 def judge(
@@ -71,8 +72,8 @@ def judge(
             for spec in suite.tasks
             if spec.key in paired
         ]
-        units = count_units([paired[spec.key] for spec in suite.gated if spec.key in paired])
-        judged.append(_suite_evidence(suite, tasks, units, intervals[suite.name], levels[suite.name]))
+        members = [paired[spec.key] for spec in suite.gated if spec.key in paired]
+        judged.append(_suite_evidence(suite, tasks, members, intervals[suite.name], levels[suite.name]))
     samples = {key: _sample_rows(original[key], candidate[key]) for key in paired}
     return Evidence(
         overall=_overall([suite.verdict for suite in judged]),
@@ -218,11 +219,11 @@ def _task_evidence(
 
 
 def _suite_evidence(
-    suite: Suite, tasks: list[TaskEvidence], units: int, interval: Interval | None, alpha: float
+    suite: Suite, tasks: list[TaskEvidence], members: list[Pairs], interval: Interval | None, alpha: float
 ) -> SuiteEvidence:
     gated = [task for task in tasks if not task.report_only]
     missing = [spec.key for spec in suite.gated if spec.key not in {task.name for task in gated}]
-    n = sum(task.n for task in gated)
+    n, units = sum(task.n for task in gated), count_units(members)
     if interval is None:
         decision = _Decision(None, None, None, "INCONCLUSIVE", None, "")
     else:
@@ -245,6 +246,7 @@ def _suite_evidence(
         units=units,
         original=mean([task.original for task in gated]),
         candidate=mean([task.candidate for task in gated]),
+        **_own_intervals(members, gated),
         chance=mean([spec.chance for spec in suite.gated]) or 0.0,
         retention=decision.retention,
         retention_lo=decision.lo,
@@ -256,6 +258,16 @@ def _suite_evidence(
         alpha=alpha,
         p=None if decision.retention is None or interval is None else interval.p_value(suite.floor),
     )
+
+
+def _own_intervals(members: list[Pairs], gated: list[TaskEvidence]) -> dict[str, float]:
+    """Ends of both models' own scores on a suite; nothing where no task was finished."""
+    if not members:
+        return {}
+    original = mean_interval(members, "original", [(task.original_lo, task.original_hi) for task in gated])
+    candidate = mean_interval(members, "candidate", [(task.candidate_lo, task.candidate_hi) for task in gated])
+    names = ("original_lo", "original_hi", "candidate_lo", "candidate_hi")
+    return dict(zip(names, (*original, *candidate), strict=True))
 
 
 def _joined(*notes: str) -> str:
