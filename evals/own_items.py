@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from evals.errors import EvalUsageError
+from evals.homes import cache_directory
 from evals.local_data.files import Row, read_rows
 from evals.records import file_name, write_text
 
@@ -134,7 +134,7 @@ class OwnItems(BaseModel):
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         content = self._definition() | {"task": task}
         seed = text + json.dumps(content, sort_keys=True)
-        folder = _cache_directory() / hashlib.blake2b(seed.encode(), digest_size=12).hexdigest()
+        folder = cache_directory("own_items") / hashlib.blake2b(seed.encode(), digest_size=12).hexdigest()
         write_text(folder / "rows.jsonl", text)
         content |= {"dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}}}
         write_text(folder / "task.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
@@ -170,7 +170,3 @@ class OwnItems(BaseModel):
             "filter_list": [{"name": "answer", "filter": [found, {"function": "take_first"}]}],
             "metric_list": [{"metric": "exact_match", "regexes_to_ignore": ignore, **mean}],
         }
-
-
-def _cache_directory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evals" / "own_items"

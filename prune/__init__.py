@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evals.homes import settle
+
+settle()  # before any library looks for a home
+
 if TYPE_CHECKING:
     from prune.api import (
         analyze,

@@ -10,13 +10,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
+import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from filelock import lock_descriptor
 
 from prune.errors import PruneError, UsageError
 
@@ -24,7 +29,10 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 Model = TypeVar("Model", bound="BaseModel")
+log = logging.getLogger("prune")
 CHUNK = 1 << 20
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF)
+"""What a file system without locks answers: Lustre, old NFS, FUSE; EBADF is NFS asked for a lock on a directory."""
 BUSY = "{}: another process is writing it; wait for it, or give -o another directory"
 
 
@@ -116,13 +124,17 @@ def staged_directory(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{target.name}.partial")
     if staging.exists():
-        os.close(_claim(staging, target))  # left by a killed run, unless it is locked
+        os.close(claim(staging, BUSY.format(target)))  # left by a killed run, unless it is locked
         shutil.rmtree(staging)
     try:
         staging.mkdir()
     except FileExistsError:
         raise PruneError(BUSY.format(target)) from None
-    lock = _claim(staging, target)
+    try:
+        lock = claim(staging, BUSY.format(target))
+    except OSError:
+        staging.rmdir()
+        raise
     try:
         yield staging
         _sync(staging)
@@ -137,15 +149,46 @@ def staged_directory(target: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _claim(staging: Path, target: Path) -> int:
-    """An open, locked descriptor of the staging directory; the lock ends with the process."""
-    descriptor = os.open(staging, os.O_RDONLY)
+def claim(path: Path, busy: str) -> int:
+    """An open, locked descriptor of a directory, or of a file made when missing; the lock ends with the process.
+
+    Where the file system has no locks, it goes on without, and says so once.
+
+    Raises:
+        PruneError: another process holds the lock; the message is `busy`.
+        OSError: the path cannot be opened, or locking fails for another reason.
+    """
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        held = lock_descriptor(descriptor, blocking=False)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            os.close(descriptor)
+            raise
+        held = True
+        warn_of_no_locks()
+    if not held:
         os.close(descriptor)
-        raise PruneError(BUSY.format(target)) from None
+        raise PruneError(busy)
     return descriptor
+
+
+def has_record_locks(directory: Path) -> bool:
+    """Whether a directory's file system has POSIX record locks, which databases use; tried on a file without a name."""
+    with tempfile.TemporaryFile(dir=directory) as probe:
+        try:
+            fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return False
+    return True
+
+
+@functools.cache
+def warn_of_no_locks() -> None:
+    """Say once that nothing keeps two processes apart here."""
+    log.warning("this file system has no locks: make sure that no other process writes to the same directory")
 
 
 def _sync(directory: Path) -> None:

@@ -23,6 +23,7 @@ import yaml
 
 from evals.catalogue import definition, definition_of
 from evals.errors import EvalUsageError
+from evals.homes import cache_directory
 from evals.local_data.files import Row, read_rows
 from evals.local_data.layouts import Layout, layout_of
 from evals.records import write_text
@@ -62,7 +63,9 @@ def serve(tasks: Sequence[tuple[str, int | None]], source: Path, work: Path | No
     if not source.is_dir():
         raise EvalUsageError(f"local_data {source}: no such directory")
     paths = sorted(_files(source.resolve()), key=lambda p: (len(p.parts), str(p)))
-    root = (work or _cache_directory()) / hashlib.blake2b(str(source.resolve()).encode(), digest_size=8).hexdigest()
+    root = (work or cache_directory("local_data")) / hashlib.blake2b(
+        str(source.resolve()).encode(), digest_size=8
+    ).hexdigest()
     served = Served(root)
     for task in dict(tasks):
         try:
@@ -82,10 +85,6 @@ def _files(source: Path) -> Iterator[Path]:
         if len(Path(folder).relative_to(source).parts) >= DEPTH:
             folders.clear()
         yield from (Path(folder) / name for name in names)
-
-
-def _cache_directory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evals" / "local_data"
 
 
 def _serve_one(task: str, shots: set[int | None], source: Path, paths: list[Path], root: Path) -> str:

@@ -19,7 +19,7 @@ from prune.analysis.layer_reader import LayerReader
 from prune.data.domains import Batch
 from prune.model.anatomy import Anatomy
 from prune.model.sublayers import SublayerTracer
-from prune.model.tracing import Walk
+from prune.model.tracing import RecordedWalk, Walk
 
 PARTS = ("layer", "attn", "mlp")
 """What can be left out of a layer: all that it adds, or what attention or the MLP adds."""
@@ -87,7 +87,7 @@ class CleanPass:
         with contextlib.ExitStack() as stack:
             if tracer is not None and self.reader is not None:
                 stack.enter_context(tracer.observing(self.reader, self.mask))
-            self.walk = Walk(model, anatomy, batch)
+            self.walk = RecordedWalk(model, anatomy, batch)
 
     @property
     def num_layers(self) -> int:

@@ -21,7 +21,7 @@ import torch
 from prune.data.domains import Document, Domain, batches
 from prune.errors import PruneError
 from prune.model.anatomy import find_anatomy
-from prune.model.tracing import Walk
+from prune.model.tracing import RecordedWalk
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -160,7 +160,7 @@ def _streams(
     basis = _projection(width, features, seed)
     rows: dict[int, np.ndarray] = {}
     for batch in batches(documents, batch_size, pad_token_id):
-        walk = Walk(model, anatomy, batch)
+        walk = RecordedWalk(model, anatomy, batch)
         for at, index in enumerate(batch.index):
             length = len(documents[index].input_ids)
             drawn = np.random.default_rng([seed, index]).random(length) < share  # [T] the same for both models

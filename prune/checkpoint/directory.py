@@ -7,10 +7,12 @@ tensor. Only headers are read; tensor bytes stay on disk, and no code of the che
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prune.checkpoint.config_types import check_types
 from prune.checkpoint.headers import Entry, Header, parse_json, read_header
 from prune.errors import PruneError, UsageError
 
@@ -65,9 +67,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         raise UsageError(f"{directory}: no such model directory")
     if not (directory / CONFIG).exists():
         raise UsageError(f"{directory}: no {CONFIG} there; give the directory of a transformers checkpoint")
-    config = read_json(inside(directory, CONFIG))
-    if not isinstance(config, dict):
-        raise PruneError(f"{directory / CONFIG}: must hold a JSON object")
+    config = read_config(directory)
     weight_map, metadata = _weight_map(directory)
     headers = {name: read_header(inside(directory, name)) for name in _shard_names(directory, weight_map)}
     tensors = _collect(directory, headers)
@@ -76,6 +76,19 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     if not tensors:
         raise PruneError(f"{directory}: its weight files hold no tensor")
     return Checkpoint(directory, config, tensors, headers, metadata, _companions(directory))
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """config.json of a checkpoint, its types and ranges checked.
+
+    Raises:
+        PruneError: unreadable, no JSON object, or a field of the wrong type or out of range (named).
+    """
+    config = read_json(inside(directory, CONFIG))
+    if not isinstance(config, dict):
+        raise PruneError(f"{directory / CONFIG}: must hold a JSON object")
+    check_types(config)
+    return config
 
 
 def inside(directory: Path, name: str) -> Path:
@@ -100,6 +113,11 @@ def inside(directory: Path, name: str) -> Path:
     if not regular:
         raise PruneError(f"{directory / name}: is not a regular file")
     return path
+
+
+def is_weight_file(name: str) -> bool:
+    """Whether a file of a checkpoint directory holds or indexes weights, in whatever format."""
+    return name.lower().endswith(WEIGHT_SUFFIXES)
 
 
 def read_json(path: Path) -> Any:
@@ -187,6 +205,9 @@ def _compare(index: Path, weight_map: dict[str, str], tensors: dict[str, Tensor]
 def _companions(directory: Path) -> dict[str, Path]:
     """Files to carry along: all of the top level but weights, config, hidden files, the card and our own record."""
     names = sorted(path.name for path in directory.iterdir() if not path.is_dir())
+    for name in names:
+        if any("\ud800" <= character <= "\udfff" for character in name):  # how Python shows bytes that are no UTF-8
+            raise PruneError(f"{directory}: the file name {os.fsencode(name)!r} is not UTF-8; rename it or remove it")
     own = (CONFIG, INDEX, CUT_RECORD, "prune_manifest.json", "README.md")
-    chosen = [n for n in names if not n.startswith(".") and n not in own and not n.lower().endswith(WEIGHT_SUFFIXES)]
+    chosen = [n for n in names if not n.startswith(".") and n not in own and not is_weight_file(n)]
     return {name: inside(directory, name) for name in chosen}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from prune.errors import PruneError
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
 MAX_DIMENSIONS = 64
+NUMBER = re.compile(r"0|[1-9][0-9]{0,5}")
+"""A number in a tensor's name: ASCII digits, no leading zero, as modules in a list are named."""
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
@@ -134,6 +137,9 @@ def parse_json(raw: bytes, name: str) -> Any:
 def _entry(key: str, value: Any, base: int, name: str) -> Entry:
     """Check one header item and turn its payload offsets into file offsets."""
     where = f"{name}: tensor {key[:200]!r}"
+    for part in key.split("."):
+        if part.isdecimal() and not NUMBER.fullmatch(part):
+            raise PruneError(f"{where}: {part[:20]!r} is no layer number that transformers could have written")
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise PruneError(f"{where}: needs exactly dtype, shape and data_offsets")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]

@@ -1,4 +1,4 @@
-"""Where a decoder keeps its layers, their attention and MLP, its embedding, final norm and head.
+"""Where a decoder keeps its layers, their attention and MLP, its embedding and head.
 
 Found from the model object alone (no table of architectures): hints that transformers gives about each class decide,
 names only break ties. Assumptions: the layers are one `nn.ModuleList`, each element is one step of the residual
@@ -31,7 +31,6 @@ class Anatomy:
         attention: for each layer the module that mixes tokens (attention, state space, convolution), or None.
         mlp: for each layer the module that receives the MLP's input, or None.
         embedding: the token embedding.
-        final_norm: the norm between the last layer and the head, or None (OPT-350m, OpenAI GPT).
         head: the output projection.
     """
 
@@ -40,7 +39,6 @@ class Anatomy:
     attention: list[nn.Module | None]
     mlp: list[nn.Module | None]
     embedding: nn.Module
-    final_norm: nn.Module | None
     head: nn.Module
 
     @property
@@ -66,7 +64,6 @@ def find_anatomy(model: nn.Module) -> Anatomy:
         attention=[_find_attention(layer, attention_class) for layer in layers],
         mlp=[_find_mlp(layer) for layer in layers],
         embedding=model.get_input_embeddings(),
-        final_norm=_find_final_norm(model, path),
         head=head,
     )
 
@@ -104,14 +101,3 @@ def _find_mlp(layer: nn.Module) -> nn.Module | None:
     children = [(name, child) for name, child in _candidates(layer) if not isinstance(child, nn.ModuleList)]
     named = next((child for name, child in children if MLP_NAME.search(name)), None)
     return named or next((child for name, child in children if MLP_ENTRY_NAME.search(name)), None)
-
-
-def _find_final_norm(model: nn.Module, layers_path: str) -> nn.Module | None:
-    """The first norm after the layer list among its siblings; before it where a class declares it early (OPT)."""
-    parent_path, _, name = layers_path.rpartition(".")
-    children = list(model.get_submodule(parent_path).named_children())
-    position = next(i for i, (child_name, _) in enumerate(children) if child_name == name)
-    for child_name, child in children[position + 1 :] + children[:position]:
-        if is_norm(child_name, child) and "embed" not in child_name.replace("embedding_norm", ""):
-            return child
-    return None

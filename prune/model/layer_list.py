@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.depth_fields import DEPTH
 from prune.errors import PruneError
 
 if TYPE_CHECKING:
     from torch import nn
-
-DEPTH_FIELDS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_blocks")
 
 
 def text_config(model: nn.Module) -> Any:
@@ -33,7 +32,7 @@ def find_layer_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
     from torch import nn
 
     # vars(), since heterogeneous configs raise on getattr of per-layer fields
-    depths = {vars(text_config(model)).get(name) for name in DEPTH_FIELDS} - {None}
+    depths = {vars(text_config(model)).get(name) for name in DEPTH} - {None}
     recorded = _recorded_classes(model)
     unsplit = _unsplit_names(model)
     decoder = _decoder_prefix(model)

@@ -40,10 +40,9 @@ class StreamedWalk(Walk):
         Raises:
             PruneError: the layers are called with what another returned, or not once each.
         """
-        self.model, self.anatomy = streamed.model, streamed.anatomy
-        self.batch = batch.to(streamed.device)
-        self.layer_calls = 0
-        self._stub = LayersStub(self.anatomy.layers[0])
+        keys = [("stream", number, depth) for depth in range(streamed.anatomy.num_layers + 1)]
+        streams = ShelvedTensors(shelf, keys, streamed.device)
+        super().__init__(streamed.model, streamed.anatomy, batch.to(streamed.device), streams)
         self._stub.output = output if isinstance(output, tuple | list) else None
         self._shelf, self._number, self._device = shelf, number, streamed.device
         recorder = _Recorder(self.anatomy, self._stub.output)
@@ -56,8 +55,6 @@ class StreamedWalk(Walk):
             )
         shelf.put(("calls", number), recorder.calls)
         shelf.put(("stream", number, 0), recorder.embedded)
-        keys = [("stream", number, depth) for depth in range(self.anatomy.num_layers + 1)]
-        self.resid_pre = ShelvedTensors(shelf, keys, streamed.device)  # type: ignore[assignment]
 
     @torch.no_grad()
     def advance(self, index: int) -> None:
@@ -67,9 +64,7 @@ class StreamedWalk(Walk):
         self._shelf.put(("stream", self._number, index + 1), hidden)
         self.layer_calls += 1
         if index == self.anatomy.num_layers - 1:
-            real = self.batch.attention_mask.bool()  # [B, T]
-            if not bool(torch.isfinite(hidden[real]).all()):
-                raise PruneError(f"{type(self.model).__name__} returns non-finite values: check its weights")
+            self.check_finite(hidden)
 
     def rest(self, *, forget: bool = False) -> None:
         """Leave what the layers are called with on the shelf until the next one; or forget it, after the last."""

@@ -204,7 +204,7 @@ class SublayerTracer:
 
 
 def decide_layout(seen: _Seen, resid_post: torch.Tensor, mask: torch.Tensor | None) -> Layout:
-    """How the layer whose tensors were seen is composed (ARCHITECTURES, exact residual contributions)."""
+    """How the layer whose tensors were seen is composed; see the head of this module."""
     if seen.attn_out is None or seen.mlp_in is None or seen.mlp_out is None:
         return Layout(reason=message("apart_single"))
     pre = seen.resid_pre

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prune.checkpoint.directory import INDEX, SINGLE
+from prune.checkpoint.headers import read_header
 from prune.errors import UsageError
-
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ def tensor_places(model: str, revision: str | None = None) -> dict[str, TensorPl
 
     Raises:
         UsageError: no safetensors files there.
+        PruneError: a header that is not well formed.
     """
     from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
@@ -41,12 +41,5 @@ def tensor_places(model: str, revision: str | None = None) -> dict[str, TensorPl
         paths, _ = get_checkpoint_shard_files(model, index, revision=revision)
     else:
         raise UsageError(f"{model}: no {SINGLE} and no {INDEX} there: --stream reads safetensors files only")
-    return {name: TensorPlace(str(path), size) for path in paths for name, size in _sizes(Path(path)).items()}
-
-
-def _sizes(path: Path) -> dict[str, int]:
-    """Name -> bytes, from the header of a file: 8 bytes of length, then JSON."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    header.pop("__metadata__", None)
-    return {name: entry["data_offsets"][1] - entry["data_offsets"][0] for name, entry in header.items()}
+    headers = {str(path): read_header(Path(path)) for path in paths}
+    return {e.name: TensorPlace(path, e.bytes) for path, header in headers.items() for e in header.entries}

@@ -57,7 +57,9 @@ def model_inputs(model: nn.Module, batch: Batch, *, one_logit: bool = False) -> 
 
 
 class Walk:
-    """A clean forward pass of one batch of B documents, T tokens, through L layers of width d.
+    """A clean pass of one batch of B documents, T tokens, through L layers of width d, and what can be asked of it.
+
+    `RecordedWalk` makes the pass in one go, `prune.model.streamed_walk` layer by layer.
 
     Attributes:
         batch: the batch, on the model's device.
@@ -66,29 +68,24 @@ class Walk:
         layer_calls: layer evaluations so far, in units of one layer over one batch, the clean run included.
     """
 
-    def __init__(self, model: nn.Module, anatomy: Anatomy, batch: Batch) -> None:
-        """Run the clean pass.
-
-        Raises:
-            PruneError: the model gives non-finite values, or its layers were not called once each in order.
-        """
+    def __init__(self, model: nn.Module, anatomy: Anatomy, batch: Batch, resid_pre: Sequence[torch.Tensor]) -> None:
         self.model = model
         self.anatomy = anatomy
-        self.batch = batch.to(anatomy.embedding.weight.device)
-        self.resid_pre: list[torch.Tensor] = []
+        self.batch = batch
+        self.resid_pre = resid_pre
         self.layer_calls = 0
         self._calls: list[Call] = []
         self._stub = LayersStub(anatomy.layers[0])
-        with torch.no_grad(), self._recording():
-            model(**model_inputs(model, self.batch, one_logit=True))
-        if len(self._calls) != anatomy.num_layers:
-            raise PruneError(
-                f"{type(model).__name__} called {len(self._calls)} layers in one pass where {anatomy.layers_path} "
-                f"holds {anatomy.num_layers}: such a model cannot be analysed layer by layer"
-            )
-        real = self.batch.attention_mask.bool()  # [B, T]
-        if not bool(torch.isfinite(self.resid_pre[-1][real]).all()):
-            raise PruneError(f"{type(model).__name__} returns non-finite values: check its weights and --dtype")
+
+    def check_finite(self, hidden: torch.Tensor) -> None:
+        """Refuse a stream [B, T, d] that is not finite at the real tokens.
+
+        Raises:
+            PruneError: it is not.
+        """
+        if not bool(torch.isfinite(hidden[self.batch.attention_mask.bool()]).all()):
+            kind = type(self.model).__name__
+            raise PruneError(f"{kind} returns non-finite values: check its weights and --dtype")
 
     @torch.no_grad()
     def run(self, hidden: torch.Tensor, layers: Sequence[int]) -> torch.Tensor:
@@ -205,11 +202,43 @@ class Walk:
         """Number of output classes V."""
         return int(self.anatomy.head.weight.shape[0])
 
+    def _repeat(self, value: Any, copies: int) -> Any:
+        """Repeat whatever has the batch as its first axis; broadcastable tensors stay as they are."""
+        if isinstance(value, tuple | list):
+            return type(value)(self._repeat(item, copies) for item in value)
+        if isinstance(value, dict):
+            return {key: self._repeat(item, copies) for key, item in value.items()}
+        rows = self.batch.input_ids.shape[0]
+        if isinstance(value, torch.Tensor) and value.dim() > 1 and value.shape[0] > 1 and value.shape[0] % rows == 0:
+            return value.repeat(copies, *[1] * (value.dim() - 1))  # [K·B, ...]; ALiBi: [K·B·heads, ...]
+        return value
+
+
+class RecordedWalk(Walk):
+    """A clean forward pass whose streams are kept in memory."""
+
+    def __init__(self, model: nn.Module, anatomy: Anatomy, batch: Batch) -> None:
+        """Run the clean pass.
+
+        Raises:
+            PruneError: the model gives non-finite values, or its layers were not called once each in order.
+        """
+        streams: list[torch.Tensor] = []
+        super().__init__(model, anatomy, batch.to(anatomy.embedding.weight.device), streams)
+        with torch.no_grad(), self._recording(streams):
+            model(**model_inputs(model, self.batch, one_logit=True))
+        if len(self._calls) != anatomy.num_layers:
+            raise PruneError(
+                f"{type(model).__name__} called {len(self._calls)} layers in one pass where {anatomy.layers_path} "
+                f"holds {anatomy.num_layers}: such a model cannot be analysed layer by layer"
+            )
+        self.check_finite(streams[-1])
+
     @contextlib.contextmanager
-    def _recording(self) -> Iterator[None]:
+    def _recording(self, streams: list[torch.Tensor]) -> Iterator[None]:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden, call = split_call(args, kwargs)
-            self.resid_pre.append(hidden.detach())
+            streams.append(hidden.detach())
             self._calls.append(call)
             self.layer_calls += 1
 
@@ -222,18 +251,7 @@ class Walk:
                 stack.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
             stack.callback(self.anatomy.layers[-1].register_forward_hook(after).remove)
             yield
-        self.resid_pre.append(self._last)
-
-    def _repeat(self, value: Any, copies: int) -> Any:
-        """Repeat whatever has the batch as its first axis; broadcastable tensors stay as they are."""
-        if isinstance(value, tuple | list):
-            return type(value)(self._repeat(item, copies) for item in value)
-        if isinstance(value, dict):
-            return {key: self._repeat(item, copies) for key, item in value.items()}
-        rows = self.batch.input_ids.shape[0]
-        if isinstance(value, torch.Tensor) and value.dim() > 1 and value.shape[0] > 1 and value.shape[0] % rows == 0:
-            return value.repeat(copies, *[1] * (value.dim() - 1))  # [K·B, ...]; ALiBi: [K·B·heads, ...]
-        return value
+        streams.append(self._last)
 
 
 class LayersStub(nn.Module):

@@ -10,25 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prune.layer_runs import runs
+
 MERGEKIT = "mergekit_config.yml"
 
 
-def runs(keep: Sequence[int]) -> list[list[int]]:
+def layer_ranges(keep: Sequence[int]) -> list[list[int]]:
     """Kept layers as half-open ranges: [0, 1, 2, 5] -> [[0, 3], [5, 6]]."""
-    found: list[list[int]] = []
-    for layer in keep:
-        if found and found[-1][1] == layer:
-            found[-1][1] = layer + 1
-        else:
-            found.append([layer, layer + 1])
-    return found
+    return [[first, last + 1] for first, last in runs(keep)]
 
 
 def write_mergekit(directory: Path, source: str, keep: Sequence[int], dtype: str | None) -> None:
     """Write the recipe beside the checkpoint."""
     import yaml
 
-    slices = [{"sources": [{"model": source, "layer_range": span}]} for span in runs(keep)]
+    slices = [{"sources": [{"model": source, "layer_range": span}]} for span in layer_ranges(keep)]
     recipe: dict[str, Any] = {"merge_method": "passthrough", "slices": slices}
     if dtype:
         recipe["dtype"] = dtype

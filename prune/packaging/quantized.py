@@ -12,13 +12,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.checkpoint.directory import read_json
+from prune.checkpoint.directory import is_weight_file, read_json
 from prune.errors import PruneError, UsageError
 from prune.files import refuse_non_empty, sha256_file, staged_directory, write_json, write_text
 from prune.packaging import replay
 from prune.packaging.card import write_card
 from prune.packaging.manifest import MANIFEST, build_manifest, read_manifest
-from prune.packaging.saving import is_weight_file
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig

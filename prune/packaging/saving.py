@@ -12,20 +12,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prune.checkpoint.directory import CUT_RECORD
+from prune.checkpoint.directory import CUT_RECORD, is_weight_file
 from prune.errors import PruneError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 HEALING = "healing.json"
 """The record of healing beside a healed checkpoint; its content goes into the manifest on export."""
-
-
-def is_weight_file(name: str) -> bool:
-    """Whether a file of a checkpoint directory holds or indexes weights."""
-    return name.endswith(WEIGHT_SUFFIXES) or name.endswith(".index.json")
 
 
 def save_like(model: PreTrainedModel, template: Path, directory: Path, max_shard_size: str = "5GB") -> None:

@@ -22,7 +22,7 @@ from torch import nn
 from prune.data.domains import Batch, Domain, batches, check_weights
 from prune.errors import PruneError, UsageError
 from prune.model.anatomy import find_anatomy
-from prune.model.tracing import Walk
+from prune.model.tracing import RecordedWalk
 from prune.planning.prefix import Keep, PrefixTree
 from prune.planning.score_cache import ScoreCache, document_key, model_fingerprint
 
@@ -318,7 +318,7 @@ class Evaluator:
         """A batch's clean pass, kept for the next call while the budget for streams allows."""
         tree = self._trees.get((name, number))
         if tree is None:
-            tree = PrefixTree(Walk(self.model, self._anatomy, batch))
+            tree = PrefixTree(RecordedWalk(self.model, self._anatomy, batch))
             self.work.layers += tree.walk.layer_calls
             if self._stored_bytes() + tree.nbytes <= self._stream_bytes:
                 self._trees[name, number] = tree

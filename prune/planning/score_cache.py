@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prune.errors import PruneError
-from prune.files import sha256_json
+from prune.files import has_record_locks, sha256_json, warn_of_no_locks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +77,7 @@ class ScoreCache:
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._base = sqlite3.connect(str(path) if path is not None else ":memory:", timeout=60)
+            self._base = _open(path)
             (version,) = self._base.execute("PRAGMA user_version").fetchone()
             (tables,) = self._base.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
             if not tables:
@@ -149,6 +149,14 @@ class ScoreCache:
         if self._find(name) is None:
             self._ids[name] = self._base.execute("INSERT INTO names (name) VALUES (?)", (name,)).lastrowid or 0
         return self._ids[name]
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    """A connection; without locks where the file system has none, which SQLite would take for a busy file."""
+    if path is None or has_record_locks(path.parent):
+        return sqlite3.connect(str(path) if path is not None else ":memory:", timeout=60)
+    warn_of_no_locks()
+    return sqlite3.connect(f"{path.absolute().as_uri()}?nolock=1", uri=True, timeout=60)
 
 
 def _name(keep: Keep) -> str:

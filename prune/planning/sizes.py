@@ -6,25 +6,23 @@ by the loaded model. Tied heads are counted once.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import struct
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from prune.checkpoint.depth_fields import depth_of
+from prune.checkpoint.directory import CONFIG, read_config
+from prune.checkpoint.headers import read_header
 from prune.errors import PruneError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
-DEPTH_FIELDS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight$")
-NUMBERED = re.compile(r"^(.*?)\.(\d+)\.")
-MAX_HEADER_BYTES = 100_000_000
+NUMBERED = re.compile(r"^(.*?)\.([0-9]{1,6})\.")
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,11 @@ def config_depth(source: str) -> int:
     """Depth of a model according to its config.json.
 
     Raises:
-        UsageError: not a local directory with a config that states it.
+        UsageError: not a local directory with a config.
+        PruneError: a config that does not state it, or that is not well formed.
     """
-    path = Path(source) / "config.json"
-    if path.is_file():
-        config = json.loads(path.read_text(encoding="utf8"))
-        for settings in (config, config.get("text_config") or {}):
-            for name in DEPTH_FIELDS:
-                if isinstance(settings.get(name), int):
-                    return int(settings[name])
+    if (Path(source) / CONFIG).is_file():
+        return depth_of(read_config(Path(source)))
     raise UsageError(f"{source}: no local config.json states its depth; give an analysis or a local directory")
 
 
@@ -99,9 +93,9 @@ def _from_checkpoint(source: str, files: list[Path], num_layers: int, unit: str)
     groups: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     total = 0
     tied = _is_tied(source)
-    for name, entry in _tensors(files):
-        begin, end = entry["data_offsets"]
-        amount = math.prod(entry["shape"]) if unit == "params" else end - begin
+    for entry in (entry for file in files for entry in read_header(file).entries):
+        name = entry.name
+        amount = math.prod(entry.shape) if unit == "params" else entry.bytes
         if unit != "bytes" and tied and name == "lm_head.weight":
             continue
         if unit == "read" and not tied and EMBEDDING.search(name):
@@ -119,19 +113,4 @@ def _from_checkpoint(source: str, files: list[Path], num_layers: int, unit: str)
 
 
 def _is_tied(source: str) -> bool:
-    config = Path(source) / "config.json"
-    return config.is_file() and bool(json.loads(config.read_text(encoding="utf8")).get("tie_word_embeddings"))
-
-
-def _tensors(files: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for file in files:
-        with file.open("rb") as handle:
-            try:
-                (length,) = struct.unpack("<Q", handle.read(8))
-                if length > MAX_HEADER_BYTES:
-                    raise ValueError
-                header = json.loads(handle.read(length))
-            except (ValueError, struct.error):
-                raise PruneError(f"{file}: its safetensors header cannot be read; fetch the file again") from None
-        header.pop("__metadata__", None)
-        yield from header.items()
+    return (Path(source) / CONFIG).is_file() and bool(read_config(Path(source)).get("tie_word_embeddings"))

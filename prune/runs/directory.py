@@ -8,7 +8,6 @@ One process at a time: the directory is locked.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.errors import PruneError, UsageError
-from prune.files import sha256_file, sha256_json, sha256_tree, staged_directory, write_json, write_text
+from prune.files import claim, sha256_file, sha256_json, sha256_tree, staged_directory, write_json, write_text
 
 log = logging.getLogger("prune")
 FIRST_FILES = (".lock", ".state.json.partial")
@@ -55,13 +54,8 @@ class RunDirectory:
         if existing and not resume:
             raise UsageError(f"{root} already holds a run: add --resume to go on with it, or give -o a new directory")
         root.mkdir(parents=True, exist_ok=True)
-        self._lock = (root / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise PruneError(
-                f"{root}: another run is working in this directory; wait for it or give -o another"
-            ) from None
+        busy = f"{root}: another run is working in this directory; wait for it or give -o another"
+        self._lock: int | None = claim(root / ".lock", busy)
         for leftover in [path for pattern in LEFTOVERS for path in root.rglob(pattern)]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         self._state_path = root / "state.json"
@@ -75,7 +69,9 @@ class RunDirectory:
 
     def close(self) -> None:
         """Release the lock."""
-        self._lock.close()
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock = None
 
     def __enter__(self) -> RunDirectory:
         return self

@@ -16,7 +16,6 @@ before the first kept layer has no layer to write it.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,9 +26,10 @@ from torch import nn
 from prune.analysis.documents import check_documents
 from prune.data.domains import Document, Domain, batches, check_weights
 from prune.errors import PruneError, UsageError, nearest
+from prune.layer_runs import removed_runs
 from prune.model.anatomy import find_anatomy
 from prune.model.sublayers import SublayerTracer
-from prune.model.tracing import Walk
+from prune.model.tracing import RecordedWalk, Walk
 from prune.surgery.folding import CannotFoldError, applied, find_seat, fold, observe
 from prune.surgery.least_squares import Form, Map, Moments, cross_validated, identity, squared_error
 
@@ -157,7 +157,7 @@ class _Work:
         first_sums = now = self._sums({})
         gaps: list[GapResult] = []
         exact: Tensors = {}
-        for first, last in gaps_of(self.keep, self.anatomy.num_layers):
+        for first, last in removed_runs(self.keep, self.anatomy.num_layers):
             gap = GapResult(first, last)
             gaps.append(gap)
             rounded, unrounded, now = self._treat(gap, now)
@@ -230,7 +230,7 @@ class _Work:
     def _walks(self, documents: Sequence[Document], layer: int) -> Iterator[tuple[Walk, torch.Tensor]]:
         """Each batch's original pass, and the compensated model's stream [B, T, d] before `layer`."""
         for batch in batches(documents, BATCH_SIZE, self.pad):
-            walk = Walk(self.model, self.anatomy, batch)
+            walk = RecordedWalk(self.model, self.anatomy, batch)
             with applied(self.model, "", self.tensors):
                 hidden = walk.run(walk.resid_pre[0], [index for index in self.keep if index < layer])
             yield walk, hidden
@@ -242,7 +242,7 @@ class _Work:
             documents = self.parts[name][PARTS - 1]
             sums[name] = torch.zeros(len(documents), dtype=torch.float64)  # [documents]
             for batch in batches(documents, BATCH_SIZE, self.pad):
-                walk = Walk(self.model, self.anatomy, batch)
+                walk = RecordedWalk(self.model, self.anatomy, batch)
                 with applied(self.model, "", tensors):
                     sums[name][batch.index] = walk.nll(walk.run(walk.resid_pre[0], self.keep))
         return sums
@@ -282,9 +282,3 @@ class _Work:
             }
             for name, parts in self.parts.items()
         }
-
-
-def gaps_of(keep: Sequence[int], num_layers: int) -> list[tuple[int, int]]:
-    """Maximal runs of removed layers, both ends included; behind the last one stands the final norm."""
-    edges = [-1, *keep, num_layers]
-    return [(a + 1, b - 1) for a, b in itertools.pairwise(edges) if b > a + 1]

@@ -12,56 +12,25 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.depth_fields import depth_of, model_kind, mtp_layers, text_part
 from prune.checkpoint.directory import CONFIG, CUT_RECORD, Checkpoint, read_checkpoint
 from prune.checkpoint.layer_lists import complement, parse_layers
 from prune.errors import PruneError, UsageError
 from prune.files import refuse_non_empty, staged_directory, write_text
 from prune.surgery.adapters import Adapter, BaseCut, adapter_directories, plan_adapters, write_adapter
-from prune.surgery.config_fields import MTP_COUNTS, check_causal, depth_of, edit_config, text_part
-from prune.surgery.derived import KNOWN
+from prune.surgery.config_fields import check_causal, edit_config
+from prune.surgery.families import KNOWN
 from prune.surgery.names import find_prefix, move_shared, rename_tensors
 from prune.surgery.packed import plan_slices
-from prune.surgery.record import write_record
+from prune.surgery.record import CutResult, write_record
 from prune.surgery.replacements import replace_tensors, replacements_of
 from prune.surgery.writer import Shard, parse_size, plan_shards, write_shards
 
 if TYPE_CHECKING:
     from prune.planning.plan import Plan
-
-
-@dataclass
-class CutResult:
-    """What a cut did, or would do.
-
-    Attributes:
-        source: the model as given.
-        output: target directory.
-        num_layers_before: depth of the source.
-        keep: source indices that stay, sorted.
-        drop: source indices that go, sorted.
-        bytes_written: tensor payload of the output in bytes.
-        files: names in the output directory.
-        verified: whether the proof ran and held.
-        replaced: tensors, by their new names, that compensation rewrote; all others are the source's bytes.
-    """
-
-    source: str
-    output: str
-    num_layers_before: int
-    keep: list[int]
-    drop: list[int]
-    bytes_written: int
-    files: list[str]
-    verified: bool
-    replaced: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
 
 
 def cut(
@@ -102,12 +71,12 @@ def cut(
     check_causal(checkpoint.config)
     depth = depth_of(checkpoint.config)
     keep, drop = choose_layers(depth, drop_layers=drop_layers, keep_layers=keep_layers, plan=plan)
-    kind = str(text_part(checkpoint.config).get("model_type") or checkpoint.config.get("model_type"))
+    kind = model_kind(checkpoint.config)
     if kind not in KNOWN and not verify:
         raise PruneError(f"{model}: model_type {kind!r} has no known rule, only the proof can tell: drop --no_verify")
     prefix = find_prefix(checkpoint.tensors, depth)
     new_index = {old: new for new, old in enumerate(keep)}
-    renamed = rename_tensors(checkpoint.tensors, prefix, depth, new_index, _mtp_layers(checkpoint))
+    renamed = rename_tensors(checkpoint.tensors, prefix, depth, new_index, mtp_layers(text_part(checkpoint.config)))
     move_shared(renamed, checkpoint.tensors, prefix, new_index, kind)
     config = edit_config(checkpoint.config, keep)
     replaced = replacements_of(plan, checkpoint, renamed)
@@ -215,12 +184,6 @@ def _check_target(source: Path, target: Path) -> None:
     if inner == outer or inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise UsageError(f"{target}: lies inside the source {source} or around it; give -o another directory")
     refuse_non_empty(target)
-
-
-def _mtp_layers(checkpoint: Checkpoint) -> int:
-    """Multi-token-prediction layers that the config announces beyond its depth."""
-    text = text_part(checkpoint.config)
-    return next((text[name] for name in MTP_COUNTS if isinstance(text.get(name), int) and text[name] > 0), 0)
 
 
 def _write(

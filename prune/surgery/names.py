@@ -11,15 +11,12 @@ import re
 from collections.abc import Iterable
 
 from prune.errors import PruneError
+from prune.surgery.families import family_of
 
-FIRST_NUMBER = re.compile(r"^(?P<prefix>(?:[^.\d][^.]*\.)*)(?P<index>\d+)(?P<rest>\..+)$")
+FIRST_NUMBER = re.compile(r"^(?P<prefix>(?:[^.\d][^.]*\.)*)(?P<index>[0-9]+)(?P<rest>\..+)$")
 FOREIGN = ("vision", "visual", "audio", "image", "speech", "tower", "mtp.", "qformer")
 SIDE = ("encoder.",)
 """Marks of a stack beside the decoder, unless it is the only one (CPM-Ant's decoder is called encoder)."""
-
-
-SHARED = {"zamba": ("shared_transf", ".linear.weight")}
-"""Family -> the block that its hybrid layers share, and a tensor that each of them has for itself."""
 
 
 def find_prefix(names: Iterable[str], n: int) -> str:
@@ -83,11 +80,12 @@ def move_shared(
 ) -> None:
     """Give a block that several layers share, and that is stored with the first of them, to the first one that stays.
 
-    Changes `renamed` (see `rename_tensors`) in place; without an entry for the family in `SHARED`, nothing happens.
+    Changes `renamed` (see `rename_tensors`) in place; where the family has no `shared_block`, nothing happens.
     """
-    if kind not in SHARED:
+    shared = family_of(kind).shared_block
+    if shared is None:
         return
-    block, own = SHARED[kind]
+    block, own = shared
     every = list(names)
     users = sorted(int(m["index"]) for m in map(FIRST_NUMBER.match, every) if m and m["rest"] == own)
     kept = [layer for layer in users if layer in new_index]

@@ -15,6 +15,7 @@ from pathlib import Path
 from prune.checkpoint.directory import Checkpoint, read_checkpoint
 from prune.checkpoint.headers import BITS, Entry
 from prune.errors import PruneError
+from prune.layer_runs import runs
 
 AXES = {"embed_tokens_per_layer": 1, "per_layer_model_projection": 0}
 """Module name -> axis of its weight on which the layers lie."""
@@ -72,12 +73,9 @@ def slices_of(entry: Entry, axis: int, depth: int, keep: Sequence[int]) -> Slice
         )
     share = entry.shape[axis] // depth
     size = share * bits // 8
-    spans: list[tuple[int, int]] = []
-    for layer in keep:
-        joined = spans.pop()[0] if spans and spans[-1][1] == layer * size else layer * size
-        spans.append((joined, (layer + 1) * size))
+    spans = tuple((first * size, (last + 1) * size) for first, last in runs(keep))
     shape = tuple(share * len(keep) if dim == axis else length for dim, length in enumerate(entry.shape))
-    return Slices(shape, math.prod(entry.shape[:axis]), depth * size, tuple(spans))
+    return Slices(shape, math.prod(entry.shape[:axis]), depth * size, spans)
 
 
 def check_packed(source: Path, result: Path, keep: Sequence[int], depth: int) -> None:

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.depth_fields import depth_of, text_part
 from prune.checkpoint.directory import CONFIG, read_checkpoint, read_json
 from prune.errors import PruneError
 from prune.model.loading import unaccounted
-from prune.surgery.config_fields import check_causal, depth_of, text_part
+from prune.surgery.config_fields import check_causal
 from prune.surgery.families import PROVEN
 from prune.surgery.names import find_prefix
 from prune.surgery.packed import check_packed

@@ -15,7 +15,7 @@ SUPPORTED = frozenset(
     "bitsandbytes bitsandbytes_4bit bitsandbytes_8bit fp8 fbgemm_fp8 compressed-tensors gptq awq mxfp4 hqq auto-round"
     " torchao quanto modelopt".split()
 )
-NUMBERED = re.compile(r"(?P<head>(?:^|\.)(?:layers|h|blocks|block|layer)\.)(?P<index>\d+)(?=\.|$)")
+NUMBERED = re.compile(r"(?P<head>(?:^|\.)(?:layers|h|blocks|block|layer)\.)(?P<index>[0-9]{1,6})(?=\.|$)")
 PATTERN = re.compile(r"(?:layers|h|blocks)(?:\\)?\.(?:\(|\[|\\d|\d+\|)")
 
 

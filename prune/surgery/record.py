@@ -10,18 +10,47 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prune.checkpoint.directory import CONFIG, CUT_RECORD, WEIGHT_SUFFIXES, inside, read_json
+from prune.checkpoint.directory import CONFIG, CUT_RECORD, inside, is_weight_file, read_json
 from prune.errors import PruneError
 from prune.files import sha256_file, write_text
 from prune.versions import library_versions
 
-if TYPE_CHECKING:
-    from prune.surgery.cut import CutResult
-
 FORMAT = 1
+
+
+@dataclass
+class CutResult:
+    """What a cut did, or would do.
+
+    Attributes:
+        source: the model as given.
+        output: target directory.
+        num_layers_before: depth of the source.
+        keep: source indices that stay, sorted.
+        drop: source indices that go, sorted.
+        bytes_written: tensor payload of the output in bytes.
+        files: names in the output directory.
+        verified: whether the proof ran and held.
+        replaced: tensors, by their new names, that compensation rewrote; all others are the source's bytes.
+    """
+
+    source: str
+    output: str
+    num_layers_before: int
+    keep: list[int]
+    drop: list[int]
+    bytes_written: int
+    files: list[str]
+    verified: bool
+    replaced: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
 
 
 def write_record(result: CutResult, source: Path, staging: Path) -> None:
@@ -92,7 +121,7 @@ def _compare(directory: Path, recorded: dict[str, dict[str, Any]]) -> None:
 
 def _describe(path: Path, *, hashed: bool, always: bool = True) -> dict[str, Any]:
     """Size, and SHA-256 where asked; of small files `always`."""
-    wanted = hashed or (always and not path.name.endswith(WEIGHT_SUFFIXES))
+    wanted = hashed or (always and not is_weight_file(path.name))
     return {"bytes": path.stat().st_size, "sha256": sha256_file(path) if wanted else None}
 
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.depth_fields import text_part
 from prune.checkpoint.directory import CONFIG, read_json
 from prune.errors import PruneError
-from prune.surgery.config_fields import text_part
 from prune.surgery.signature import model_class
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.depth_fields import DEPTH, INDEX_LISTS
 from prune.checkpoint.directory import CONFIG, read_json
 from prune.errors import PruneError
-from prune.surgery.config_fields import DEPTH, INDEX_LISTS
 from prune.surgery.packed import AXES
 
 if TYPE_CHECKING:

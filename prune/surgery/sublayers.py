@@ -14,8 +14,9 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.depth_fields import depth_of, text_part
 from prune.errors import PruneError, UsageError
-from prune.surgery.config_fields import depth_of, text_part
+from prune.surgery.families import family_of
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +30,6 @@ OUTPUT = re.compile(
     r"(\.|$)"
 )
 """Names of the projections back to the residual stream."""
-SINGLE = {"nemotron_h": {"attn": ("full_attention", "linear_attention"), "mlp": ("mlp", "moe")}}
-"""Families whose layers are one sub-layer each: part -> the kinds of layer that are this part."""
 
 
 def as_layers(config: dict[str, Any], attn: Collection[int], mlp: Collection[int]) -> list[int]:
@@ -50,7 +49,7 @@ def as_layers(config: dict[str, Any], attn: Collection[int], mlp: Collection[int
         outside = [index for index in chosen if not 0 <= index < depth]
         if outside:
             raise UsageError(f"{flag}: layer {outside[0]} does not exist; the model has layers 0-{depth - 1}")
-    kinds = SINGLE.get(str(text.get("model_type")))
+    kinds = family_of(str(text.get("model_type"))).sublayers
     types = text.get("layers_block_type") or []
     if kinds and len(types) == depth:
         for flag, part, chosen in (("--drop_attn", "attn", attn), ("--drop_mlp", "mlp", mlp)):

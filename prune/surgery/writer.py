@@ -103,7 +103,7 @@ def plan_shards(
     """
     parts = slices or {}
     shards: list[Shard] = []
-    current = Shard()
+    current, size = Shard(), 0
     for name, header in checkpoint.headers.items():
         source = checkpoint.directory / name
         kept = [entry for entry in header.entries if entry.name in renamed]
@@ -113,10 +113,11 @@ def plan_shards(
             shards.append(Shard(pieces, linked=source))
             continue
         for piece in pieces:
-            if current.pieces and current.bytes + piece.bytes > max_bytes:
+            if current.pieces and size + piece.bytes > max_bytes:
                 shards.append(current)
-                current = Shard()
+                current, size = Shard(), 0
             current.pieces.append(piece)
+            size += piece.bytes
     if current.pieces:
         shards.append(current)
     return shards

@@ -5,8 +5,6 @@ Shares and accuracies come as fractions (0..1) and are shown in per cent; counts
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 UNKNOWN = "–"
 NBSP = "\N{NO-BREAK SPACE}"  # a figure and its unit stay on one line
 COUNTS = {
@@ -14,17 +12,6 @@ COUNTS = {
     "ja": ((1e12, "兆"), (1e8, "億"), (1e4, "万")),
 }
 BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
-
-
-def runs(layers: Iterable[int]) -> list[tuple[int, int]]:
-    """Contiguous runs of sorted indices as (first, last), both ends included."""
-    found: list[tuple[int, int]] = []
-    for layer in sorted(layers):
-        if found and found[-1][1] == layer - 1:
-            found[-1] = (found[-1][0], layer)
-        else:
-            found.append((layer, layer))
-    return found
 
 
 def points(share: float, digits: int = 1) -> str:

@@ -14,6 +14,7 @@ from string import Formatter
 from typing import Any
 
 from prune.errors import UsageError, nearest
+from prune.layer_runs import runs
 from prune.wording import numbers
 from prune.wording.message import Message, Words, ends
 from prune.wording.numbers import UNKNOWN
@@ -103,7 +104,7 @@ class Text(Formatter):
 
     def ranges(self, layers: Iterable[int]) -> str:
         """Layer indices as short ranges: [3, 8, 9, 10] -> '3, 8–10'."""
-        return self.listed(str(first) if first == last else f"{first}–{last}" for first, last in numbers.runs(layers))
+        return self.listed(str(first) if first == last else f"{first}–{last}" for first, last in runs(layers))
 
     def percent(self, share: float | None, digits: int = 1) -> str:
         """0.9434 -> '94.3 %'."""

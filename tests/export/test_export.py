@@ -16,7 +16,7 @@ from prune.errors import PruneError, UsageError
 from prune.packaging.export import export_checkpoint
 from prune.packaging.hub import check_repo_id, push
 from prune.packaging.manifest import weights_sha256
-from prune.packaging.mergekit import runs
+from prune.packaging.mergekit import layer_ranges
 from prune.surgery.cut import cut
 
 PLAN = {"source": "org/demo", "num_layers": 16, "keep": [*range(5), *range(7, 16)], "drop": [5, 6]}
@@ -56,7 +56,7 @@ def test_the_mergekit_recipe_keeps_the_same_layers(exported: Path) -> None:
     assert [layer for begin, end in spans for layer in range(begin, end)] == PLAN["keep"]
     assert {piece["sources"][0]["model"] for piece in recipe["slices"]} == {"org/demo"}
     assert recipe["merge_method"] == "passthrough"
-    assert runs([0, 1, 2, 5]) == [[0, 3], [5, 6]]
+    assert layer_ranges([0, 1, 2, 5]) == [[0, 3], [5, 6]]
 
 
 class FakeHub:

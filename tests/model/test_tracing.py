@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from prune.data.domains import Batch, Document, batches
 from prune.errors import PruneError
 from prune.model.anatomy import find_anatomy
-from prune.model.tracing import Walk, model_inputs
+from prune.model.tracing import RecordedWalk, model_inputs
 
 BASE = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1,
@@ -56,7 +56,7 @@ def test_running_all_layers_from_the_first_stream_gives_the_models_logits(family
     model = tiny(family)
     batch = next(batches(documents(9, 14, 5), 3))
     batch = left_padded(batch) if side == "left" else batch
-    walk = Walk(model, find_anatomy(model), batch)
+    walk = RecordedWalk(model, find_anatomy(model), batch)
     with torch.no_grad():
         expected = model(**model_inputs(model, batch)).logits
     real = batch.attention_mask.bool()
@@ -71,7 +71,7 @@ def test_running_all_layers_from_the_first_stream_gives_the_models_logits(family
 def test_copies_of_the_batch_run_as_the_batch_does(family: str) -> None:
     model = tiny(family)
     batch = next(batches(documents(9, 14, 5), 3))
-    walk = Walk(model, find_anatomy(model), batch)
+    walk = RecordedWalk(model, find_anatomy(model), batch)
     streams = torch.cat([walk.resid_pre[0], walk.resid_pre[1]])  # [2B, T, d]
     both = walk.run(streams, [2, 4, 3])
     real = batch.attention_mask.bool()
@@ -83,7 +83,7 @@ def test_copies_of_the_batch_run_as_the_batch_does(family: str) -> None:
 def test_skipping_a_layer_equals_the_model_without_it() -> None:
     model = tiny("llama")
     batch = next(batches(documents(8, 8), 2))
-    walk = Walk(model, find_anatomy(model), batch)
+    walk = RecordedWalk(model, find_anatomy(model), batch)
     logits = walk.logits(walk.run(walk.resid_pre[2], [3, 4, 5]))
     del model.model.layers[2]
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_skipping_a_layer_equals_the_model_without_it() -> None:
 
 def test_layer_calls_count_the_clean_run_and_every_copy() -> None:
     model = tiny("llama")
-    walk = Walk(model, find_anatomy(model), next(batches(documents(8, 8), 2)))
+    walk = RecordedWalk(model, find_anatomy(model), next(batches(documents(8, 8), 2)))
     assert walk.layer_calls == 6
     walk.run(walk.resid_pre[4].repeat(3, 1, 1), [4, 5])
     assert walk.layer_calls == 12
@@ -101,7 +101,7 @@ def test_layer_calls_count_the_clean_run_and_every_copy() -> None:
 def test_nothing_tracks_gradients_and_the_model_is_left_as_it_was() -> None:
     model = tiny("llama")
     layers = model.model.layers
-    walk = Walk(model, find_anatomy(model), next(batches(documents(8, 8), 2)))
+    walk = RecordedWalk(model, find_anatomy(model), next(batches(documents(8, 8), 2)))
     hidden = walk.run(walk.resid_pre[0], [0, 1])
     assert not hidden.requires_grad
     assert not walk.logits(hidden).requires_grad
@@ -113,7 +113,7 @@ def test_non_finite_values_are_an_error() -> None:
     model = tiny("llama")
     model.model.layers[3].mlp.down_proj.weight.data[0, 0] = float("nan")
     with pytest.raises(PruneError, match="non-finite"):
-        Walk(model, find_anatomy(model), next(batches(documents(8, 8), 2)))
+        RecordedWalk(model, find_anatomy(model), next(batches(documents(8, 8), 2)))
 
 
 def test_a_model_without_layers_is_an_error() -> None:

@@ -24,9 +24,10 @@ from transformers import (
 import prune
 from prune.data.domains import Document, Domain
 from prune.errors import PruneError, UsageError
+from prune.layer_runs import removed_runs
 from prune.model.loading import load_model
 from prune.planning.plan import Plan
-from prune.surgery.compensation import PARTS, _Work, compensate, gaps_of
+from prune.surgery.compensation import PARTS, _Work, compensate
 from prune.surgery.folding import applied
 from prune.surgery.least_squares import Moments, solve, squared_error
 from prune.surgery.loaded import drop_layers
@@ -169,7 +170,7 @@ def test_the_model_is_left_as_it_was_and_every_gap_is_accounted_for():
     model = build()
     before = {name: p.clone() for name, p in model.named_parameters()}
     found = compensate(model, (1, 2, 5, 6), documents(model))
-    assert [(gap.first, gap.last) for gap in found.gaps] == [(0, 0), (3, 4), (7, 7)] == gaps_of((1, 2, 5, 6), 8)
+    assert [(gap.first, gap.last) for gap in found.gaps] == [(0, 0), (3, 4), (7, 7)] == removed_runs((1, 2, 5, 6), 8)
     assert found.gaps[0].reason == "no layer stands before it"
     assert [gap.layer for gap in found.gaps[1:]] == [2, 6]
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from prune.checkpoint.depth_fields import depth_of
 from prune.checkpoint.layer_lists import parse_layers
 from prune.errors import PruneError
-from prune.surgery.config_fields import depth_of, edit_config
-from prune.surgery.derived import KNOWN, follows_depth, from_class
+from prune.surgery.config_fields import edit_config
+from prune.surgery.derived import follows_depth, from_class
+from prune.surgery.families import KNOWN
 
 KEEP = [0, 1, 2, 5, 6, 7]
 

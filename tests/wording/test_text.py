@@ -8,10 +8,11 @@ import pytest
 
 import prune
 from prune.errors import UsageError
+from prune.layer_runs import runs
 from prune.secrets import without_secrets
 from prune.wording import Message, Text, message
 from prune.wording.message import ends
-from prune.wording.numbers import quantity, runs, size
+from prune.wording.numbers import quantity, size
 from prune.wording.text import LANGUAGES, catalogue
 
 EN, JA = Text(), Text("ja")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from prune.layer_runs import removed_runs
 from prune.planning.context import Context
 from prune.planning.registry import Criterion, Keep
 
@@ -18,15 +18,9 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
 
 
 def subset_costs(context: Context, keeps: Sequence[Keep]) -> list[float]:
-    """Sum over removed runs [i, j) of d(i, j); one run gives the published block score."""
+    """Sum over removed runs i..j of d(i, j + 1); one run gives the published block score."""
     distance = context.measure(KEY)  # [L+1, L+1]
-    return [float(sum(distance[i, j] for i, j in removed_runs(keep, context.num_layers))) for keep in keeps]
-
-
-def removed_runs(keep: Keep, num_layers: int) -> Iterator[tuple[int, int]]:
-    """Maximal runs of removed layers, half-open."""
-    edges = [-1, *keep, num_layers]
-    return ((a + 1, b) for a, b in itertools.pairwise(edges) if b > a + 1)
+    return [float(sum(distance[i, j + 1] for i, j in removed_runs(keep, context.num_layers))) for keep in keeps]
 
 
 CRITERION = Criterion(

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from prune.layer_runs import runs
 from prune.reporting.data import AnalysisView
-from prune.wording.numbers import runs
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
