@@ -26,7 +26,7 @@ def tensor_file(path: Path, names: list[str], dtype: str = "F32") -> None:
     size = {"F32": 4, "BF16": 2}[dtype]
     table = {n: {"dtype": dtype, "shape": [1], "data_offsets": [size * i, size * (i + 1)]} for i, n in enumerate(names)}
     raw = json.dumps(table).encode()
-    path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(range(size * len(names))))
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(i % 256 for i in range(size * len(names))))
 
 
 def four_layers(root: Path) -> Path:
