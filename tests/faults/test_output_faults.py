@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -105,13 +108,10 @@ def test_f17_remote_code_is_never_run(source: Path, tmp_path: Path) -> None:
 class Templated:
     """A tokenizer as far as its chat template goes."""
 
-    def __init__(self, template: str) -> None:
+    special_tokens_map: ClassVar = {"bos_token": "<s>"}
+
+    def __init__(self, template: str | dict[str, str]) -> None:
         self.chat_template = template
-
-    def apply_chat_template(self, conversation: Any, tokenize: bool) -> str:
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        return ImmutableSandboxedEnvironment().from_string(self.chat_template).render(messages=conversation)
 
 
 BURNS = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}"
@@ -125,7 +125,36 @@ def test_f18_template_that_burns_cpu_or_memory(template: str, monkeypatch: pytes
         check_chat_template(Templated(template), "model")
 
 
-@pytest.mark.parametrize("template", ["{% for m in messages %}{{ m.content }}{% endfor %}", "{{ 1 / 0 }}", "{% broken"])
+def test_f18_every_named_template_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prune.model.chat_template.SECONDS", 1)
+    with pytest.raises(PruneError, match="chat template needs more than"):
+        check_chat_template(Templated({"default": "{{ messages }}", "tool_use": FILLS}), "model")
+
+
+def test_f18_a_template_is_tried_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read from /proc, nothing is forked: the trial is a process of its own that never holds torch."""
+    monkeypatch.setattr("prune.model.chat_template.SECONDS", 1)
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: pytest.fail("read a file"))
+    with pytest.raises(PruneError, match="chat template needs more than"):
+        check_chat_template(Templated("{# anew #}" + FILLS), "model")
+    code = "import sys, runpy; sys.argv = ['x', '1']\n"
+    code += "try:\n    runpy.run_module('prune.model.chat_template', run_name='__main__')\n"
+    code += "except SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
+    given = json.dumps({"template": "{{ bos_token }}", "words": {"bos_token": "<s>"}})
+    done = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "False"]
+
+
+ENDING = [
+    "{% for m in messages %}{{ m.content }}{% endfor %}",
+    "{{ 1 / 0 }}",
+    "{% broken",
+    "{% generation %}{{ strftime_now('%Y') }}{% endgeneration %}{{ raise_exception('no') }}",
+]
+
+
+@pytest.mark.parametrize("template", ENDING)
 def test_f18_template_that_ends_is_left_alone(template: str) -> None:
     check_chat_template(Templated(template), "model")
 

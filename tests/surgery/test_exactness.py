@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+from prune.errors import PruneError
 from prune.model.layer_list import find_layer_list
 from prune.surgery.cut import cut
 from prune.surgery.loaded import drop_layers
@@ -89,5 +90,5 @@ def test_the_proof_refuses_a_result_whose_pattern_shifted(tmp_path: Path) -> Non
     config = json.loads(path.read_text())
     config["layer_types"] = config["layer_types"][::-1]
     path.write_text(json.dumps(config))
-    with pytest.raises(Exception, match="layer"):
+    with pytest.raises(PruneError, match=r"layer \d as layer \d: .*(sliding|attention|is_)"):
         check_directories(tmp_path / "source", tmp_path / "out", result.keep)

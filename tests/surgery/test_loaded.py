@@ -79,18 +79,24 @@ def skipping(model: Any, family: str) -> torch.Tensor:
         handle.remove()
 
 
-def test_a_norm_that_adds_a_bias_is_refused_and_restored() -> None:
-    model = tiny_model("llama")
-    norm = model.model.layers[1].post_attention_layernorm
-    before = logits(model, IDS)
-    # the MLP's contribution now ends in something that is no projection
-    model.model.layers[1].mlp.register_forward_hook(lambda m, a, out: out + 1)
-    changed = logits(model, IDS)
-    with pytest.raises(PruneError, match="still add"):
+@pytest.mark.parametrize("cause", ["a norm with a bias", "a hook"])
+def test_what_still_adds_without_its_projection_is_refused_and_restored(cause: str) -> None:
+    model = tiny_model("gemma2")
+    layer = model.model.layers[1]
+    if cause == "a hook":  # the MLP's contribution ends in something that is no projection
+        layer.post_feedforward_layernorm.register_forward_hook(lambda m, a, out: out + 1)
+    else:
+        norm = torch.nn.LayerNorm(model.config.hidden_size)
+        torch.nn.init.ones_(norm.bias)
+        layer.post_feedforward_layernorm = norm
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    said = logits(model, IDS)
+    with pytest.raises(PruneError, match=r"layer 1.*still add|still add.*layer 1"):
         drop_sublayers(model, mlp=[1])
-    assert torch.equal(logits(model, IDS), changed)
-    assert not torch.equal(changed, before)
-    assert norm.weight.abs().sum() > 0
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(logits(model, IDS), said)
+    assert not torch.equal(said, logits(tiny_model("gemma2"), IDS))
 
 
 def test_sublayers_on_disk_only_where_they_are_layers() -> None:

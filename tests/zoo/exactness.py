@@ -1,8 +1,9 @@
 """The check: a cut checkpoint equals the original with those layers passed through, and generates alike with a cache.
 
-The oracle never touches the surgery: in the original model, as the stock loader reads it, the forward of each removed
-layer is replaced by the identity. Assumption: one batch of two prompts, longer than every attention window, shows a
-wrong mask, gate, scale or cache; comparisons are in float32 with eager attention and equal batch shapes.
+The oracle (`zoo.oracle`) imports nothing of the surgery: in the original model, as the stock loader reads it, the
+`forward` of each removed layer is patched to return what it was given. Assumption: one batch of two prompts, longer
+than every attention window, shows a wrong mask, gate, scale or cache; comparisons are in float32 with eager attention
+and equal batch shapes.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from prune.errors import PruneError
 from prune.surgery.cut import cut
 from prune.surgery.loaded import drop_layers
 from prune.surgery.proof import prove
-from prune.surgery.replay import CACHE_TOLERANCE, cache_error, difference, load_float32, logits
 from zoo.build import tiny_model
 from zoo.families import DEPTH, VOCABULARY
+from zoo.oracle import CACHE_TOLERANCE, cache_error, difference, load, logits
 
 DROPS: tuple[tuple[int, ...], ...] = ((3, 4), (0,), (DEPTH - 1,), (1, 2, 6))
 TOLERANCE = 1e-5
@@ -72,7 +73,7 @@ def examine(
     """
     source = directory / family
     tiny_model(family).save_pretrained(source)
-    original = load_float32(source)
+    original = load(source)
     ids = torch.randint(4, VOCABULARY, (2, 13), generator=torch.Generator().manual_seed(1))  # [B, T]
     has_cache = cache_error(original, ids) <= CACHE_TOLERANCE
     findings = []
@@ -101,7 +102,7 @@ def judge(finding: Finding, source: Path, original: Any, ids: torch.Tensor, has_
     output = source.with_name(f"{source.name}-out")
     with mock.patch("prune.surgery.proof.prove_in_child", prove):
         cut(str(source), output, drop_layers=finding.drop)
-    compare(finding, load_float32(output), logits(original, ids, finding.drop), ids, has_cache)
+    compare(finding, load(output), logits(original, ids, DEPTH, finding.drop), ids, has_cache)
     finding.fields = changed_fields(source, output)
 
 
@@ -121,7 +122,7 @@ def in_memory(original: Any, drop: Sequence[int], ids: torch.Tensor, has_cache: 
     except PruneError as error:
         return f"refused: {' '.join(str(error).split())}"
     finding = Finding("", [])
-    compare(finding, model, logits(original, ids, drop), ids, has_cache)
+    compare(finding, model, logits(original, ids, DEPTH, drop), ids, has_cache)
     return "exact" if finding.verdict == "exact" else finding.reason
 
 
