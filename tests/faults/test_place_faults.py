@@ -119,7 +119,8 @@ import getpass, pathlib
 import matplotlib, huggingface_hub.constants as hub
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 import datasets
-found = [cache_directory("x"), matplotlib.get_cachedir(), hub.HF_HOME, default_cache_dir(), datasets.config.HF_CACHE_HOME]
+found = [cache_directory("x"), matplotlib.get_cachedir(), hub.HF_HOME, default_cache_dir()]
+found.append(datasets.config.HF_CACHE_HOME)
 assert getpass.getuser()
 assert pathlib.Path.home().is_dir()
 print(json.dumps([str(path) for path in found]))
