@@ -96,6 +96,11 @@ class Evidence(BaseModel):
     cost: dict[str, Any] | None = None
     samples: dict[str, list[dict[str, Any]]] = Field(default={}, exclude=True, repr=False)
 
+    @property
+    def verdict(self) -> Verdict:
+        """`overall`: PASS when every suite passes, FAIL when one fails, INCONCLUSIVE otherwise."""
+        return self.overall
+
     def suite(self, name: str) -> SuiteEvidence:
         """One suite's evidence.
 

@@ -32,9 +32,9 @@ class BatchSize:
         """
         while not _fits(work, self.value):
             if self.value == 1:
-                raise PruneError(f"{name}: out of memory with one document at a time; use a smaller --seq_length")
+                raise PruneError(f"{name}: out of memory with one document at a time; use a smaller seq_length")
             self.value //= 2
-            log.warning("%s: out of memory, going on with --batch_size %d", name, self.value)
+            log.warning("%s: out of memory, going on with batch_size %d", name, self.value)
 
 
 def _fits(work: Callable[[int], None], size: int) -> bool:

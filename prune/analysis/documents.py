@@ -27,7 +27,7 @@ def check_documents(model: nn.Module, embedding: nn.Module, domains: Mapping[str
     longest = learned_positions(model, embedding)
     for name, domain in domains.items():
         for number, document in enumerate(domain.documents):
-            ids, where = document.input_ids, f"--data {name}: document {number}"
+            ids, where = document.input_ids, f"data {name}: document {number}"
             if len(ids) < 2:
                 raise UsageError(f"{where} has fewer than two tokens, so nothing in it can be predicted: leave it out")
             if not 1 <= document.answer_start < len(ids):
@@ -37,7 +37,7 @@ def check_documents(model: nn.Module, embedding: nn.Module, domains: Mapping[str
                 known = "no negative ones" if rows is None else f"0 to {rows - 1}"
                 raise UsageError(f"{where} holds token id {wrong}, the model knows {known}: another tokenizer's ids?")
             if longest is not None and len(ids) > longest:
-                raise UsageError(f"{where} has {len(ids)} tokens, the model {longest} positions: use --seq_length")
+                raise UsageError(f"{where} has {len(ids)} tokens, the model {longest} positions: use seq_length")
 
 
 def learned_positions(model: nn.Module, embedding: nn.Module) -> int | None:

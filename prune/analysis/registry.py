@@ -16,7 +16,7 @@ from prune.errors import UsageError, nearest
 
 @dataclass(frozen=True)
 class Measure:
-    """One name that `--measure` takes.
+    """One name that `measure` takes.
 
     Attributes:
         module: holds `measure(clean, records)`; measures of one module share their runs of the layers and look at
@@ -65,7 +65,7 @@ DEFAULT_MEASURES = ("default",)
 """The group of measures that are cheap: one clean pass, and half a pass a layer for the removals."""
 
 STREAMED = GROUPS["default"]
-"""What `--stream` offers: all of the clean pass, and leaving out single layers, carried along as L further streams.
+"""What `stream` offers: all of the clean pass, and leaving out single layers, carried along as L further streams.
 
 The others restart from the middle of the stack many times and would read the weights as often.
 """
@@ -80,9 +80,9 @@ def select(names: Sequence[str]) -> dict[str, Measure]:
     valid = [*MEASURES, *GROUPS]
     for name in names:
         if name not in valid:
-            raise UsageError(f"--measure: unknown measure {nearest(name, valid)}")
+            raise UsageError(f"measure: unknown measure {nearest(name, valid)}")
     if not names:
-        raise UsageError(f"--measure is empty; give one or more of {', '.join(valid)}")
+        raise UsageError(f"measure is empty; give one or more of {', '.join(valid)}")
     chosen = {single for name in names for single in GROUPS.get(name, (name,))}
     return {name: measure for name, measure in MEASURES.items() if name in chosen}
 

@@ -71,7 +71,7 @@ def run_analysis(
     tracer = SublayerTracer(find_anatomy(model))
     check_documents(model, tracer.anatomy.embedding, domains)
     if "swap" in chosen and (far := [k for k in options.swap_distances if k >= tracer.anatomy.num_layers]):
-        raise UsageError(f"--swap_distances {far[0]}: the model has {tracer.anatomy.num_layers} layers; give less")
+        raise UsageError(f"swap_distances {far[0]}: the model has {tracer.anatomy.num_layers} layers; give less")
     fitting = BatchSize(options.batch_size)
     records: dict[str, Records] = {}
 
@@ -186,10 +186,10 @@ def figures(parts: Sequence[Records], chosen: Mapping[str, Measure], options: Op
 
 def _check_domains(domains: Mapping[str, Domain]) -> None:
     if not domains:
-        raise UsageError("no calibration data: give --data NAME=PATH at least once")
+        raise UsageError("no calibration data: data is empty; give a name and its documents")
     for name, domain in domains.items():
         if not domain.documents:
-            raise UsageError(f"--data {name}: the domain holds no documents")
+            raise UsageError(f"data {name}: the domain holds no documents")
 
 
 def _scalars(measurements: dict[str, np.ndarray], domains: Mapping[str, Domain]) -> dict[str, Any]:

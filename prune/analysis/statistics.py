@@ -97,7 +97,7 @@ class Records:
 
 def _check_finite(key: str, values: np.ndarray) -> None:
     if not np.isfinite(values).all():
-        raise PruneError(f"{key}: the model gave non-finite values; check its weights and --dtype")
+        raise PruneError(f"{key}: the model gave non-finite values; check its weights and dtype")
 
 
 def _above_diagonal(tables: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def check_offered(names: Iterable[str]) -> None:
     """
     if refused := [name for name in names if name not in STREAMED]:
         raise UsageError(
-            f"--measure {','.join(refused)}: not with --stream, which reads every layer once; it offers "
+            f"measure {','.join(refused)}: not with stream, which reads every layer once; it offers "
             f"{', '.join(STREAMED)}"
         )
 
@@ -198,6 +198,6 @@ def _check_disk(streaming: Streaming, queue: Sequence[tuple[str, Batch]], chosen
     free = shutil.disk_usage(streaming.spill).free
     if needed > free:
         raise UsageError(
-            f"--stream: activations need {needed / GIB:.1f} GiB of disk in {streaming.spill}, {free / GIB:.1f} GiB are "
-            "free: use fewer or shorter documents (--calib_num_samples, --seq_length) or fewer measures (--measure)"
+            f"stream: activations need {needed / GIB:.1f} GiB of disk in {streaming.spill}, {free / GIB:.1f} GiB are "
+            "free: use fewer or shorter documents (calib_num_samples, seq_length) or fewer measures (measure)"
         )

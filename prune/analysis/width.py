@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from prune.analysis.axes import LEADING_DIRECTIONS
 from prune.analysis.clean_pass import CleanPass
 from prune.analysis.samples import token_priority
 from prune.analysis.statistics import INTERVAL, Records
@@ -23,7 +24,6 @@ from prune.analysis.statistics import INTERVAL, Records
 DOMAIN_TOKENS = 512
 ALL_TOKENS = 1024
 SAMPLE_BYTES = 1 << 29  # of streams and contributions kept for all domains together
-TOP = (1, 4, 16)  # principal directions whose share of the variance is given
 HELD = 0.99  # share of the variance that a stream's principal directions must hold to count as its span
 RESAMPLES = 100
 RESOLVED = 1e-6  # of the largest eigenvalue: what float32 leaves of an eigenvalue below is its rounding
@@ -162,7 +162,7 @@ def _spectral(
     leading = torch.linalg.eigvalsh(moments - mean[:, :, None] * mean[:, None, :]).flip(1)  # [W, m] descending
     leading[0] = values[:size]
     trace = trace.clamp(min=1e-30)
-    shares = [(leading[:, :count].sum(1) / trace).clamp(max=1) for count in TOP]
+    shares = [(leading[:, :count].sum(1) / trace).clamp(max=1) for count in LEADING_DIRECTIONS]
     return {
         "participation_ratio": trace.square() / square.clamp(min=1e-30),
         "stable_rank": trace / leading[:, 0].clamp(min=1e-30),

@@ -50,3 +50,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(importlib.import_module(f"prune.api.{SHARED.get(name, '_' + name)}"), name)
     raise AttributeError(f"module 'prune.api' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.api._inputs import Data, check_files, pad_token
+from prune.data.rows import Source, origin
 from prune.errors import UsageError
 from prune.files import sha256_json, sha256_tree, write_json, write_text
 from prune.healing.settings import GenerateSettings
@@ -112,18 +113,18 @@ def _context(directory: str, origin: Mapping[str, Any]) -> int | None:
 
 
 def _read(
-    files: Mapping[str, str], tokenizer: Any, settings: GenerateSettings, context: int | None
+    files: Mapping[str, Source], tokenizer: Any, settings: GenerateSettings, context: int | None
 ) -> tuple[list[Prompt], dict[str, dict[str, Any]]]:
     """The prompts of all domains, and what the provenance says about each domain."""
     from prune.healing.prompts import read_prompts
 
     prompts: list[Prompt] = []
     described = {}
-    for name, path in files.items():
-        read, excluded = read_prompts(name, path, tokenizer, settings, context)
+    for name, source in files.items():
+        read, excluded = read_prompts(name, source, tokenizer, settings, context)
         prompts += read
         described[name] = {
-            "source": Path(path).name if Path(path).is_file() else path,
+            "source": origin(source),
             "sha256": sha256_json([p.input_ids for p in read]),
             "prompts": len(read),
             "excluded": excluded,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.data.domains import Domain, load_domain, parse_data_flag
-from prune.data.rows import ENDINGS
+from prune.data.rows import ENDINGS, Source
 from prune.errors import UsageError
 
 if TYPE_CHECKING:
     from evals.suite import Suite
 
-Data = Mapping[str, str] | Sequence[str]
-"""Domains: `{"general": "stories.txt"}`, or the flag's own form `["general=stories.txt"]`."""
+Data = Mapping[str, Source] | Sequence[str]
+"""Domains: a mapping of a name to strings, rows or a path, or the flag's own form `["general=stories.txt"]`."""
 
 
 class DryRun(dict[str, Any]):
@@ -22,24 +22,35 @@ class DryRun(dict[str, Any]):
     written."""
 
 
-def check_files(data: Data) -> dict[str, str]:
-    """Domains as a mapping of names to files.
+def check_files(data: Data) -> dict[str, Source]:
+    """Domains as a mapping of names to paths, or to lists of what is in memory.
 
     Raises:
-        UsageError: no domain, one named twice, a flag without `=`, or a missing local file.
+        UsageError: no domain, one named twice, a flag without `=`, documents without a name, or a missing local file.
     """
+    if isinstance(data, str):
+        data = [data]
     flags = list(data.items()) if isinstance(data, Mapping) else [parse_data_flag(flag) for flag in data]
-    pairs = dict(flags)
+    pairs = {name: _source(name, source) for name, source in flags}
     if not pairs:
-        raise UsageError("--data is missing: give at least one NAME=PATH")
+        raise UsageError("data is missing: give at least one NAME=PATH, or a mapping of names to documents")
     if len(pairs) < len(flags):
         twice = next(name for name in pairs if sum(name == other for other, _ in flags) > 1)
-        raise UsageError(f"--data {twice}: the domain is named twice; give each file a name of its own")
-    for name, path in pairs.items():
-        local = path.lower().endswith(ENDINGS) or path.startswith(("/", "."))
-        if local and not Path(path).is_file():
-            raise UsageError(f"--data {name}={path}: no such file")
+        raise UsageError(f"data {twice}: the domain is named twice; give each file a name of its own")
     return pairs
+
+
+def _source(name: str, source: Source) -> Source:
+    """A path as text, everything else as a list: an iterator can be read once only."""
+    if not isinstance(source, str | Path):
+        if isinstance(source, Mapping) or not isinstance(source, Iterable):
+            raise UsageError(f"data {name}: is {type(source).__name__}; give a path, or a list of strings or rows")
+        return list(source)
+    path = str(source)
+    local = isinstance(source, Path) or path.lower().endswith(ENDINGS) or path.startswith(("/", "."))
+    if local and not Path(path).is_file():
+        raise UsageError(f"data {name}={path}: no such file")
+    return path
 
 
 def load_domains(data: Data, tokenizer: Any, seq_length: int, count: int | None, seed: int) -> dict[str, Domain]:
@@ -50,7 +61,12 @@ def load_domains(data: Data, tokenizer: Any, seq_length: int, count: int | None,
     }
 
 
-def load_suites(names: Sequence[str], size: str) -> list[Suite]:
+def named(names: str | Sequence[str]) -> list[str]:
+    """Names as a list; one string is one name, or several with commas as on the command line."""
+    return [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else list(names)
+
+
+def load_suites(names: str | Sequence[str], size: str) -> list[Suite]:
     """Built-in suites and YAML files, at `quick` or `full` size.
 
     Raises:
@@ -60,8 +76,8 @@ def load_suites(names: Sequence[str], size: str) -> list[Suite]:
     from evals.suite import load_suite
 
     if size not in {"quick", "full"}:
-        raise UsageError(f"--size {size!r}: use quick or full")
-    return [load_suite(name).sized(size) for name in names]  # type: ignore[arg-type]
+        raise UsageError(f"size {size!r}: use quick or full")
+    return [load_suite(name).sized(size) for name in named(names)]  # type: ignore[arg-type]
 
 
 def pad_token(tokenizer: Any) -> int:

@@ -15,7 +15,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.data.rows import FORMS, read_rows
+from prune.data.rows import FORMS, IN_MEMORY, Source, origin, place, read_rows
 from prune.errors import PruneError, UsageError, nearest
 from prune.files import sha256_json
 from prune.wording import Message, message
@@ -46,7 +46,7 @@ class Domain:
 
     Attributes:
         excluded: documents left out because they have fewer than two tokens.
-        unanswered: documents left out because their prompt fills --seq_length.
+        unanswered: documents left out because their prompt fills seq_length.
     """
 
     name: str
@@ -57,12 +57,9 @@ class Domain:
     unanswered: int = 0
 
     def describe(self) -> dict[str, Any]:
-        """Provenance for result files: counts, source, hash of what is used of the documents.
-
-        Of a local file only the name: the same data give the same plan wherever they lie.
-        """
+        """Provenance for result files: counts, source, hash of what is used of the documents."""
         return {
-            "source": Path(self.source).name if Path(self.source).is_file() else self.source,
+            "source": origin(self.source),
             "sha256": self.sha256,
             "documents": len(self.documents),
             "tokens": sum(len(d.input_ids) for d in self.documents),
@@ -116,7 +113,9 @@ def parse_data_flag(value: str) -> tuple[str, str]:
     """
     name, _, path = value.partition("=")
     if not name or not path:
-        raise UsageError(f"--data {value!r}: write NAME=PATH, for example general=stories.txt")
+        raise UsageError(
+            f"data {value!r}: write NAME=PATH, for example general=stories.txt; or give a mapping of names to documents"
+        )
     return name, path
 
 
@@ -130,17 +129,17 @@ def check_weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> 
         return dict.fromkeys(names, 1.0)
     for name, weight in weights.items():
         if name not in names:
-            raise UsageError(f"--domain_weights: unknown domain {nearest(name, list(names))}")
+            raise UsageError(f"domain_weights: unknown domain {nearest(name, list(names))}")
         if not (math.isfinite(weight) and weight >= 0):
-            raise UsageError(f"--domain_weights {name}={weight}: a weight is a number of zero or more")
+            raise UsageError(f"domain_weights {name}={weight}: a weight is a number of zero or more")
     if not any(weights.values()):
-        raise UsageError("--domain_weights: at least one weight must be above zero")
+        raise UsageError("domain_weights: at least one weight must be above zero")
     return {name: float(weights.get(name, 0.0)) for name in names}
 
 
 def load_domain(
     name: str,
-    path: str,
+    source: Source,
     tokenizer: Any,
     *,
     seq_length: int = 512,
@@ -151,7 +150,7 @@ def load_domain(
 
     Args:
         name: the domain's name in every result.
-        path: file or hub data set; see `prune.data.rows.read_rows`.
+        source: documents, a file or a hub data set; see `prune.data.rows.read_rows`.
         tokenizer: a transformers tokenizer; used for text only.
         seq_length: longer documents are cut on the right, in tokens.
         calib_num_samples: at most so many documents, drawn with `seed`; all if None.
@@ -163,26 +162,27 @@ def load_domain(
             one of them after its prompt.
     """
     if seq_length < 2:
-        raise UsageError(f"--seq_length {seq_length}: give 2 or more; the first token of a document is not predicted")
+        raise UsageError(f"seq_length {seq_length}: give 2 or more; the first token of a document is not predicted")
     if calib_num_samples is not None and calib_num_samples < 1:
-        raise UsageError(f"--calib_num_samples {calib_num_samples}: give 1 or more")
-    rows = list(read_rows(name, path))
+        raise UsageError(f"calib_num_samples {calib_num_samples}: give 1 or more")
+    where = place(name, source)
+    rows = list(read_rows(name, source))
     if not rows:
-        raise PruneError(f"--data {name}={path}: the file holds no documents")
+        raise PruneError(f"{where}: holds no documents")
     if calib_num_samples is not None and calib_num_samples < len(rows):
         keep = sorted(random.Random(seed).sample(range(len(rows)), calib_num_samples))
         rows = [rows[i] for i in keep]
-    documents = [_document(row, tokenizer, seq_length, f"--data {name}={path}") for row in rows]
+    documents = [_document(row, tokenizer, seq_length, where) for row in rows]
     long_enough = [d for d in documents if len(d.input_ids) >= 2]
     usable = tuple(d for d in long_enough if d.answer_start < len(d.input_ids))
     if not usable:
         raise PruneError(
-            f"--data {name}={path}: no document has two tokens or more within --seq_length {seq_length}, "
-            "one of them after its prompt"
+            f"{where}: no document has two tokens or more within seq_length {seq_length}, one of them after its prompt"
         )
     digest = sha256_json([[d.input_ids, d.answer_start, d.difficulty] for d in usable])
     short, unanswered = len(documents) - len(long_enough), len(long_enough) - len(usable)
-    return Domain(name, usable, path, digest, excluded=short, unanswered=unanswered)
+    known = str(source) if isinstance(source, str | Path) else IN_MEMORY
+    return Domain(name, usable, known, digest, excluded=short, unanswered=unanswered)
 
 
 def _document(row: dict[str, Any], tokenizer: Any, seq_length: int, where: str) -> Document:

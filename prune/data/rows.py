@@ -1,8 +1,8 @@
-"""The user's files, row by row, in one form: what `domains` tokenises and `healing.prompts` prompts with.
+"""The user's documents, row by row, in one form: what `domains` tokenises and `healing.prompts` prompts with.
 
-A row is a dictionary with `text`, or `prompt` + `completion`, or `messages`, or `input_ids`, and perhaps `difficulty`.
-Rows of well-known benchmarks come under other column names; they are worded as lm-eval's tasks word them, so that a
-model is calibrated on what it will be asked.
+They come from a file, a hub data set or memory. A row is a dictionary with `text`, or `prompt` + `completion`, or
+`messages`, or `input_ids`, and perhaps `difficulty`. Rows of well-known benchmarks come under other column names; they
+are worded as lm-eval's tasks word them, so that a model is calibrated on what it will be asked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import csv
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,60 @@ WORDINGS = {
     ("problem", "solution"): ("Problem:\n{}\n\nSolution:", " {}"),  # lm-eval's minerva_math
 }
 """Column names of a benchmark -> its prompt and its completion."""
+Source = str | Path | Iterable[str | Mapping[str, Any]]
+"""Where a domain's documents are: a path, a hub data set, or the documents themselves, as text or rows."""
+IN_MEMORY = "in memory"
+"""What stands for the path of documents that have none."""
 
 
-def read_rows(name: str, path: str) -> Iterator[dict[str, Any]]:
-    """The rows of one domain's file or hub data set.
+def place(name: str, source: Source) -> str:
+    """What messages call a domain's documents: `data math=gsm8k.jsonl`."""
+    return f"data {name}={source}" if isinstance(source, str | Path) else f"data {name}"
+
+
+def origin(source: Source) -> str:
+    """What result files call it: of a local file only the name, so that the same data give the same result wherever
+    they lie."""
+    if not isinstance(source, str | Path):
+        return IN_MEMORY
+    return Path(source).name if Path(source).is_file() else str(source)
+
+
+def read_rows(name: str, source: Source) -> Iterator[dict[str, Any]]:
+    """The rows of one domain.
 
     Args:
         name: the domain, for messages.
-        path: a `.txt` (documents separated by a line `<|endoftext|>`, or by blank lines when it has none), `.jsonl`,
-            `.json` (a list of rows, or one a line), `.csv` or `.tsv` (the first line names the columns) or `.parquet`
-            file, or a hub data set `org/name[:split]`.
+        source: strings, each a document, or rows; or a `.txt` (documents separated by a line `<|endoftext|>`, or by
+            blank lines when it has none), `.jsonl`, `.json` (a list of rows, or one a line), `.csv` or `.tsv` (the
+            first line names the columns) or `.parquet` file; or a hub data set `org/name[:split]`.
 
     Raises:
         UsageError: the file is missing or of an unknown kind.
         PruneError: the file cannot be read as its ending says, or a row has a value of the wrong type.
     """
-    where = f"--data {name}={path}"
-    for number, row in enumerate(_raw_rows(where, path), start=1):
+    where = place(name, source)
+    found = _raw_rows(where, str(source)) if isinstance(source, str | Path) else _in_memory(where, source)
+    for number, row in enumerate(found, start=1):
         yield _in_one_form(row, f"{where}: row {number}")
+
+
+def _in_memory(where: str, rows: Iterable[Any]) -> Iterator[Any]:
+    """Documents of a program: what a list there may be, a tuple or an array, a file's row has as a list."""
+    if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
+        raise UsageError(f"{where}: is {type(rows).__name__}; give a path, or a list of strings or rows")
+    for row in rows:
+        if isinstance(row, str):
+            yield {"text": row}
+        elif isinstance(row, Mapping):
+            ids: Any = row.get("input_ids")
+            if isinstance(ids, tuple):
+                ids = list(ids)
+            elif hasattr(ids, "tolist"):  # numpy, torch
+                ids = ids.tolist()
+            yield dict(row) if ids is None else {**row, "input_ids": ids}
+        else:
+            yield row  # refused below, with its number
 
 
 def _raw_rows(where: str, path: str) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prune.data.domains import chat_ids
-from prune.data.rows import read_rows
+from prune.data.rows import Source, place, read_rows
 from prune.errors import PruneError
 from prune.healing.settings import GenerateSettings
 
@@ -34,11 +34,12 @@ class Prompt:
 
 
 def read_prompts(
-    name: str, path: str, tokenizer: Any, settings: GenerateSettings, context: int | None
+    name: str, source: Source, tokenizer: Any, settings: GenerateSettings, context: int | None
 ) -> tuple[list[Prompt], int]:
-    """The prompts of one file, drawn with the seed where `num_prompts` asks for fewer.
+    """The prompts of one domain, drawn with the seed where `num_prompts` asks for fewer.
 
     Args:
+        source: see `prune.data.rows.read_rows`.
         context: positions the model has; a prompt that leaves no room for max_new_tokens is excluded.
 
     Returns:
@@ -48,10 +49,10 @@ def read_prompts(
         UsageError: the file is missing, or a chat template is asked for and absent.
         PruneError: no rows, a row without a prompt, or nothing left.
     """
-    where = f"--data {name}={path}"
-    rows = list(enumerate(read_rows(name, path)))
+    where = place(name, source)
+    rows = list(enumerate(read_rows(name, source)))
     if not rows:
-        raise PruneError(f"{where}: the file holds no prompts")
+        raise PruneError(f"{where}: holds no prompts")
     if settings.num_prompts is not None and settings.num_prompts < len(rows):
         keep = sorted(random.Random(f"{settings.seed}/prompts/{name}").sample(range(len(rows)), settings.num_prompts))
         rows = [rows[i] for i in keep]

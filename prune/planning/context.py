@@ -94,8 +94,7 @@ class Context:
     @property
     def measured_domains(self) -> list[str]:
         """Domains of the analysis."""
-        keys = self.analysis.measurements if self.analysis is not None else {}
-        return sorted({key.split("/")[1] for key in keys if key.startswith("by_domain/")})
+        return self.analysis.domains if self.analysis is not None else []
 
     def has_measure(self, key: str) -> bool:
         """Whether the analysis holds a measurement."""

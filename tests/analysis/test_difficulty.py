@@ -99,7 +99,7 @@ def test_domains_without_difficulty_are_absent_and_grouped_ones_say_why():
     many = Records(600)
     many.add("output_effect/kl", list(range(600)), np.ones((600, LAYERS)), np.ones(600))
     report, _, warnings = difficulty_report({"math": many}, {"math": domain_with([1.0] * 600)}, LAYERS, 50, 0)
-    assert "--calib_num_samples 512" in report["math"]["reason"]
+    assert "calib_num_samples 512" in report["math"]["reason"]
     assert [english(line) for line in warnings] == [
         f"math: depth was not set against difficulty: {report['math']['reason']}"
     ]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import lm_eval
+import numpy as np
 import pytest
 import yaml
 from lm_eval.tasks.minerva_math.utils import doc_to_text
@@ -13,7 +14,8 @@ from lm_eval.utils import apply_template
 from transformers import AutoTokenizer
 
 import prune
-from prune.api._inputs import check_files
+from prune.api._inputs import check_files, load_domains
+from prune.data.account import account
 from prune.data.domains import load_domain
 from prune.errors import PruneError, UsageError
 from prune.healing.prompts import read_prompts
@@ -176,7 +178,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, tokenizer, name, content,
 
 def test_a_domain_named_twice_is_refused(tmp_path):
     path = write(tmp_path, {"text": "a dog"})
-    with pytest.raises(UsageError, match="--data math: the domain is named twice"):
+    with pytest.raises(UsageError, match="data math: the domain is named twice"):
         check_files([f"math={path}", f"general={path}", f"math={path}"])
 
 
@@ -188,5 +190,56 @@ def test_an_answer_from_the_first_token_on_counts_from_the_second(tmp_path, toke
 @pytest.mark.parametrize("options", [{"seq_length": -1}, {"seq_length": 1}, {"calib_num_samples": 0}])
 def test_a_number_that_leaves_nothing_is_refused(tmp_path, tokenizer, options):
     path = write(tmp_path, {"text": "Once upon a time"})
-    with pytest.raises(UsageError, match=rf"--{next(iter(options))} .*: give [12] or more"):
+    with pytest.raises(UsageError, match=rf"{next(iter(options))} .*: give [12] or more"):
         load_domain("a", path, tokenizer, **options)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["a dog", "a cat"],
+        ("a dog", {"text": "a cat"}),
+        ({"text": text} for text in ("a dog", "a cat")),
+        [{"prompt": "a dog", "completion": " ran", "difficulty": 2}, {"messages": [{"role": "user", "content": "hi"}]}],
+        [{"input_ids": (5, 6, 7), "answer_start": 2}, {"input_ids": np.array([8, 9])}],
+        [GSM8K, MATH | {"level": "Level 4"}],
+    ],
+)
+def test_documents_in_memory_are_those_of_a_file_with_the_same_rows(tmp_path, rows):
+    chat = AutoTokenizer.from_pretrained(MODEL)
+    chat.chat_template = CHAT
+    (given,) = check_files({"d": rows}).values()
+    found = load_domain("d", given, chat)
+    lines = [{"text": row} if isinstance(row, str) else dict(row) for row in given]
+    for line in lines:
+        line |= {"input_ids": [int(i) for i in line["input_ids"]]} if "input_ids" in line else {}
+    read = load_domain("d", write(tmp_path, *lines), chat)
+    assert found.documents == read.documents
+    assert len(found.documents) == 2
+    assert found.sha256 == read.sha256
+    assert found.describe()["source"] == "in memory"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "data is missing"),
+        ({"d": {"text": "a dog"}}, "data d: is dict; give a path, or a list of strings or rows"),
+        ({"d": 3}, "data d: is int; give a path"),
+        ({"d": []}, "data d: holds no documents"),
+        ({"d": ["a dog", 4]}, "data d: row 2 is int, not an object with columns"),
+        ({"d": [{"text": 4}]}, "data d: row 1: text is int, not text"),
+        ({"d": [{"sentence": "a dog"}]}, r"data d: a row has the columns \['sentence'\]"),
+        (["a dog ran"], "data 'a dog ran': write NAME=PATH.* or give a mapping of names to documents"),
+        ({"d": Path("missing")}, "data d=missing: no such file"),
+    ],
+)
+def test_data_in_memory_that_cannot_be_read_is_named_by_argument_and_row(tokenizer, data, message):
+    with pytest.raises(PruneError, match=message):
+        load_domains(data, tokenizer, 512, None, 0)
+
+
+def test_an_account_counts_what_was_left_out_and_why(tokenizer):
+    long = {"prompt": "one dog and one cat and one bird", "completion": " ran"}
+    domain = load_domain("math", ["a dog", "", long], tokenizer, seq_length=4)
+    assert account({"math": domain.describe()}) == [("math", 1, 2, 1, 1)]

@@ -13,6 +13,7 @@ import evals.harness
 from evals.errors import EvalError, EvalUsageError, nearest
 from evals.evidence import Evidence, SuiteEvidence
 from prune.api import eval as prune_eval
+from prune.api._inputs import load_suites
 from prune.cli.commands.eval import _batch_size, _remarks, _settings
 from prune.errors import UsageError
 from prune.packaging.manifest import weights_sha256
@@ -113,12 +114,18 @@ def test_local_data_that_is_missing_stops_the_run_before_it_starts(models: dict[
     ("settings", "message"),
     [
         ({}, "--suite or --tasks is missing"),
-        ({"suite": ["math"], "size": "tiny"}, "--size 'tiny': use quick or full"),
+        ({"suite": ["math"], "size": "tiny"}, "size 'tiny': use quick or full"),
     ],
 )
 def test_mistakes_are_one_line(models: dict[str, str], tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         prune_eval(output=tmp_path / "out", **models, **settings)
+
+
+@pytest.mark.parametrize("suite", ["math", "math,general", ["math", "general"]])
+def test_one_string_is_one_suite_or_several_with_commas(suite: str | list[str]) -> None:
+    expected = suite.split(",") if isinstance(suite, str) else suite
+    assert [found.name for found in load_suites(suite, "full")] == expected
 
 
 def test_flags_are_read_as_lm_eval_reads_them() -> None:
@@ -127,7 +134,7 @@ def test_flags_are_read_as_lm_eval_reads_them() -> None:
     }  # fmt: skip
     assert (_batch_size("8"), _batch_size("auto:4")) == (8, "auto:4")
     for wrong in ("0", "many"):
-        with pytest.raises(UsageError, match="--batch_size"):
+        with pytest.raises(UsageError, match="batch_size"):
             _batch_size(wrong)
     with pytest.raises(UsageError, match="--gen_kwargs 'a': write NAME=VALUE"):
         _settings("--gen_kwargs", "a")

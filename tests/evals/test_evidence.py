@@ -91,3 +91,8 @@ def test_missing_and_damaged_evidence_says_what_to_do(evidence: Evidence, tmp_pa
     (tmp_path / "evidence.json").write_text((tmp_path / "evidence.json").read_text()[:-40])
     with pytest.raises(EvalError, match="not an evidence file"):
         Evidence.load(tmp_path)
+
+
+def test_the_verdict_is_the_overall_one():
+    for overall in ("PASS", "FAIL", "INCONCLUSIVE"):
+        assert Evidence(overall=overall, suites=[], alpha=0.05, seed=0, bootstrap=200).verdict == overall

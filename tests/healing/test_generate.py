@@ -153,6 +153,6 @@ def test_a_prompt_of_another_tokenizers_ids_is_refused_and_leaves_nothing(tmp_pa
     (tmp_path / "p.jsonl").write_text(
         '{"input_ids": [1, 2, 3], "answer_start": 2}\n{"input_ids": [2048, 1], "answer_start": 1}'
     )
-    with pytest.raises(UsageError, match="--data a: row 2 holds token id 2048, the model knows 0 to 2047"):
+    with pytest.raises(UsageError, match="data a: row 2 holds token id 2048, the model knows 0 to 2047"):
         prune.generate("embedded", tmp_path / "out.jsonl", data={"a": str(tmp_path / "p.jsonl")})
     assert [p.name for p in tmp_path.iterdir()] == ["p.jsonl"]

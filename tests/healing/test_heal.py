@@ -291,7 +291,7 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
             {},
             {"domains": {"a": FOREIGN}},
             UsageError,
-            "--data a: document 1 holds token id 64, the model knows 0 to 63",
+            "data a: document 1 holds token id 64, the model knows 0 to 63",
         ),
         ({}, {"kept_layers": [0, 1]}, PruneError, "give 4 sorted layer numbers"),
         ({"method": "full", "train_layers": [9]}, {}, UsageError, "no layer 9"),
