@@ -5,15 +5,15 @@ Both show the same: what was measured on what, what to beware of, and the four f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from prune.data.account import COLUMNS, account
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
-
-    from prune.analysis.result import Analysis
 
 HEADLINES = {
     "Block Influence": "block_influence",
@@ -24,53 +24,61 @@ HEADLINES = {
 """Title -> key of the figures that a first look shows, where they were measured."""
 
 
-def headlines(analysis: Analysis) -> dict[str, Any]:
+def headlines(measurements: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Title -> [L] figures of a first look."""
-    return {title: analysis[key] for title, key in HEADLINES.items() if key in analysis}
+    return {title: measurements[key] for title, key in HEADLINES.items() if key in measurements}
 
 
-def terminal(analysis: Analysis) -> str:
-    """A few lines and a table; as long as pandas' own tables."""
+def terminal(info: Mapping[str, Any], measurements: Mapping[str, np.ndarray]) -> str:
+    """A few lines and a table; as long as pandas' own tables.
+
+    Args:
+        info, measurements: of an `Analysis`.
+    """
     import pandas as pd
 
-    rows = _data(analysis)
-    parts = [_title(analysis), rows.to_string(index=False)] if len(rows) else [_title(analysis)]
-    parts += [f"warning: {warning}" for warning in analysis.info.get("warnings", [])]
-    table = _layers(analysis)
+    rows, title = _data(info), _title(info, measurements)
+    parts = [title, rows.to_string(index=False)] if len(rows) else [title]
+    parts += [f"warning: {warning}" for warning in info.get("warnings", [])]
+    table = _layers(info, measurements)
     if len(table.columns):
         parts.append(table.to_string(float_format=_short, max_rows=pd.get_option("display.max_rows")))
     return "\n\n".join(parts)
 
 
-def page(analysis: Analysis) -> str:
-    """HTML without scripts or links; every name and value is escaped."""
-    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in analysis.info.get("warnings", []))
-    parts = [f"<p><strong>{escape(_title(analysis))}</strong></p>"]
-    if len(rows := _data(analysis)):
+def page(info: Mapping[str, Any], measurements: Mapping[str, np.ndarray]) -> str:
+    """HTML without scripts or links; every name and value is escaped.
+
+    Args:
+        info, measurements: of an `Analysis`.
+    """
+    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in info.get("warnings", []))
+    parts = [f"<p><strong>{escape(_title(info, measurements))}</strong></p>"]
+    if len(rows := _data(info)):
         parts.append(rows.to_html(index=False, border=0))
     if warnings:
         parts.append(f"<ul>{warnings}</ul>")
-    if len((table := _layers(analysis)).columns):
+    if len((table := _layers(info, measurements)).columns):
         parts.append(table.to_html(float_format=_short, border=0))
     return f"<div>{''.join(parts)}</div>"
 
 
-def _title(analysis: Analysis) -> str:
-    keys = [key for key in analysis if not key.startswith("by_domain/") and not key.endswith((".lo", ".hi"))]
+def _title(info: Mapping[str, Any], measurements: Mapping[str, np.ndarray]) -> str:
+    keys = [key for key in measurements if not key.startswith("by_domain/") and not key.endswith((".lo", ".hi"))]
     measured = f"{len(keys)} measurements; .frame(), .array(KEY), .plot(NAME)" if keys else "nothing measured"
-    return f"{analysis.info.get('model', 'model')}: {analysis.num_layers} layers, {measured}"
+    return f"{info.get('model', 'model')}: {info['num_layers']} layers, {measured}"
 
 
-def _data(analysis: Analysis) -> pd.DataFrame:
+def _data(info: Mapping[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(account(analysis.info.get("data") or {}), columns=list(COLUMNS))
+    return pd.DataFrame(account(info.get("data") or {}), columns=list(COLUMNS))
 
 
-def _layers(analysis: Analysis) -> pd.DataFrame:
+def _layers(info: Mapping[str, Any], measurements: Mapping[str, np.ndarray]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(headlines(analysis), index=pd.RangeIndex(analysis.num_layers, name="layer"))
+    return pd.DataFrame(headlines(measurements), index=pd.RangeIndex(info["num_layers"], name="layer"))
 
 
 def _short(value: float) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from prune.analysis.axes import axes
+from prune.analysis.display import page, terminal
 from prune.errors import PruneError, UsageError, nearest
 from prune.files import staged_directory, write_json
 
@@ -84,15 +85,11 @@ class Analysis(Mapping[str, np.ndarray]):
     __hash__ = None  # type: ignore[assignment]  # compared by value, and mutable
 
     def __repr__(self) -> str:
-        from prune.analysis.display import terminal
-
-        return terminal(self)
+        return terminal(self.info, self.measurements)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from prune.analysis.display import page
-
-        return page(self)
+        return page(self.info, self.measurements)
 
     def of_domain(self, key: str, domain: str) -> np.ndarray:
         """A measurement on one domain's documents only."""
