@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from prune.analysis.result import Analysis
+from prune.data.rows import Source
 
 
 def record_calibration(
     analysis: Analysis,
-    files: Mapping[str, str],
+    files: Mapping[str, Source],
     *,
     seq_length: int,
     calib_num_samples: int | None,
@@ -21,12 +23,13 @@ def record_calibration(
     """Write `calibration` into the analysis: what `prune plan` needs where its criterion runs the model.
 
     Args:
-        files: domain -> file or hub data set.
+        files: domain -> file or hub data set; documents that are in memory are recorded as null, for nobody can read
+            them again.
         seq_length, calib_num_samples, seed: how documents were cut and drawn.
         dtype, revision, trust_remote_code: how the model was loaded.
     """
     analysis.info["calibration"] = {
-        "files": dict(files),
+        "files": {name: str(source) if isinstance(source, str | Path) else None for name, source in files.items()},
         "seq_length": seq_length,
         "calib_num_samples": calib_num_samples,
         "seed": seed,

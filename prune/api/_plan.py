@@ -140,6 +140,8 @@ def _inputs(found: Analysis, directory: Path, cache: Path) -> Inputs:
     def domains() -> dict[str, Domain]:
         if "files" not in options:
             raise UsageError(f"{directory}: does not say which documents it used; run `prune analyze` again")
+        if in_memory := [name for name, path in options["files"].items() if path is None]:
+            raise UsageError(f"data {in_memory[0]}: was given in memory and is not in {directory}; give data again")
         loaded = load_domains(
             options["files"], tokenizer(), options["seq_length"], options["calib_num_samples"], options["seed"]
         )
