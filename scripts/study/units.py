@@ -33,9 +33,9 @@ LAYERS = {SMALL: 30, GEMMA: 18}
 DEPTHS = {SMALL: (27, 24, 21), GEMMA: (15,)}
 PLANNING = ("text", "math")
 """Domains that layers are chosen on, of equal weight."""
-SEARCHED = {SMALL: 12, GEMMA: 8}
+SEARCHED = {SMALL: 10, GEMMA: 8}
 """Documents a domain behind a greedy search."""
-CANDIDATES = {SMALL: 18, GEMMA: 18}
+CANDIDATES = {SMALL: 16, GEMMA: 18}
 """The search chooses among so many layers: those whose removal alone costs least."""
 SEEDS = (0, 1, 2)
 """Of the random plans."""
@@ -52,10 +52,10 @@ PLANS: tuple[tuple[str, str, str], ...] = (
 """Label, criterion, strategy."""
 DATA_FREE = ("magnitude", "last_n", "random")
 TASKS = {
-    "lambada_openai": ("acc", 0.0, 100),
-    "hellaswag": ("acc_norm", 0.25, 100),
-    "arc_easy": ("acc_norm", 0.25, 100),
-    "piqa": ("acc_norm", 0.5, 100),
+    "lambada_openai": ("acc", 0.0, 80),
+    "hellaswag": ("acc_norm", 0.25, 60),
+    "arc_easy": ("acc_norm", 0.25, 80),
+    "piqa": ("acc_norm", 0.5, 80),
 }
 """Task -> metric, chance, items."""
 
@@ -154,7 +154,7 @@ def _predictions(
 
 def held_out(bench: Bench, name: str) -> dict[str, Any]:
     """NLL of every plan on documents that no layer was chosen on."""
-    evaluator = _evaluator(bench, name, "held_out")
+    evaluator = _evaluator(bench, name, "held_out", count=20)
     keys = list(bench.result(f"plans_{name}")["plans"])
     drops = [bench.plan(name, *_label(key)).keep for key in keys]
     scores = evaluator.score_many(drops)
@@ -274,11 +274,11 @@ def _healing(wanted: int, recipe: str, *, steps: int | None = None, seed: int | 
 UNITS: dict[str, Unit] = {
     "data": data,
     f"depth_{SMALL}": functools.partial(depth, name=SMALL, count=None),
-    f"singles_{SMALL}": functools.partial(singles, name=SMALL, count=None),
+    f"singles_{SMALL}": functools.partial(singles, name=SMALL, count=16),
     f"plans_{SMALL}": functools.partial(plans, name=SMALL),
     f"held_out_{SMALL}": functools.partial(held_out, name=SMALL),
     f"original_{SMALL}": functools.partial(original, name=SMALL),
-    f"depth_{GEMMA}": functools.partial(depth, name=GEMMA, count=12),
+    f"depth_{GEMMA}": functools.partial(depth, name=GEMMA, count=8),
     "heal_24_default": _healing(24, "default"),
     "heal_24_rate": _healing(24, "rate 1e-3"),
     "tasks_24_cut": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=24),
