@@ -78,6 +78,11 @@ class SuiteEvidence(_Comparison):
         default=None, description="two-sided bootstrap p that retention equals the floor, uncorrected"
     )
 
+    @property
+    def words(self) -> dict[str, str]:
+        """The title by language code."""
+        return {"en": self.title, **self.titles}
+
 
 class Evidence(BaseModel):
     """What a decision rests on. `overall` is PASS when every suite passes, FAIL when one fails."""

@@ -43,7 +43,7 @@ def headline(data: ReportData, text: Text) -> str:
         return text("headline_none")
     if data.exported is None:
         return text("headline_keep_all", total=data.total_layers)
-    undecided = [row.suite for row in data.verdicts if row.verdict == "INCONCLUSIVE"]
+    undecided = [row.suite for row in data.verdicts if row.evidence.verdict == "INCONCLUSIVE"]
     groups = {
         "headline_use": data.exported.passed,
         "headline_keep": [suite for suite in data.exported.refused if suite not in undecided],
@@ -94,19 +94,19 @@ def _saved(data: ReportData, shown: Candidate, original: Candidate, text: Text) 
 
 
 def _lost(data: ReportData, text: Text) -> Answer | None:
-    rows = [row for row in data.verdicts if row.retention is not None]
+    rows = [row for row in data.verdicts if row.evidence.retention is not None]
     if not rows:
         return None
-    passed = [row for row in data.verdicts if row.verdict == "PASS"]
-    others = [row for row in data.verdicts if row.verdict != "PASS"]
+    passed = [row for row in data.verdicts if row.evidence.verdict == "PASS"]
+    others = [row for row in data.verdicts if row.evidence.verdict != "PASS"]
     said = []
     if passed:
-        said.append(text("lose_passed", suites=[text.words(row.title) or row.suite for row in passed]))
+        said.append(text("lose_passed", suites=[text.words(row.title) for row in passed]))
     if others:
-        said.append(text("lose_refused", suites=[text.words(row.title) or row.suite for row in others]))
+        said.append(text("lose_refused", suites=[text.words(row.title) for row in others]))
     losses = [
         Loss(
-            text.words(row.title) or row.suite, _loss(row, text), row.verdict,
+            text.words(row.title), _loss(row, text), row.evidence.verdict,
             text.known("recommendation", row.recommendation) if row.recommendation else "",
         )
         for row in rows[:SHOWN_SUITES]
@@ -115,7 +115,7 @@ def _lost(data: ReportData, text: Text) -> Answer | None:
 
 
 def _loss(row: SuiteVerdict, text: Text) -> str:
-    lost = 1 - (row.retention or 0.0)
+    lost = 1 - (row.evidence.retention or 0.0)
     return text("nothing_lost") if lost < 0.0005 else f"−{text.percent(lost)}"
 
 

@@ -11,8 +11,9 @@ from statistics import median
 
 import numpy as np
 
+from evals.cost import Sensitivity
 from prune.analysis.phases import sign_flip
-from prune.reporting.data import AnalysisView, Candidate, ReportData, Sensitivity, Stage, SuiteScore
+from prune.reporting.data import AnalysisView, Candidate, ReportData, Stage
 from prune.reporting.figures.layers import LOG_FLOOR, is_logarithmic, shown_score
 from prune.wording.numbers import money, quantity, times
 from prune.wording.text import Text
@@ -33,8 +34,8 @@ def accuracy(data: ReportData, suite: str, text: Text) -> str:
     if all(c.suites[suite].verdict is None for c in measured):
         last = measured[-1]
         return text(
-            "caption_accuracy_plain", total=original.num_layers, before=text.percent(original.suites[suite].accuracy),
-            candidate=_name(last, text), after=text.percent(last.suites[suite].accuracy),
+            "caption_accuracy_plain", total=original.num_layers, before=text.percent(original.suites[suite].value),
+            candidate=_name(last, text), after=text.percent(last.suites[suite].value),
         )  # fmt: skip
 
     def shallowest(stage: Stage) -> int | None:
@@ -43,18 +44,13 @@ def accuracy(data: ReportData, suite: str, text: Text) -> str:
 
     healed, pruned = shallowest("healed"), shallowest("pruned")
     if healed is None and pruned is None:
-        best = max(measured, key=lambda c: c.suites[suite].retention or 0.0)
+        best = max(measured, key=lambda c: c.suites[suite].retained[0] or 0.0)
         return text(
             "caption_accuracy_none", total=original.num_layers, candidate=_name(best, text),
-            retained=text.with_interval(*retained(best.suites[suite])),
+            retained=text.with_interval(*best.suites[suite].retained),
         )  # fmt: skip
     words = [text("none") if depth is None else depth for depth in (healed, pruned)]
     return text("caption_accuracy", healed=words[0], pruned=words[1])
-
-
-def retained(score: SuiteScore) -> tuple[float | None, float | None, float | None]:
-    """Retention with both ends of its interval."""
-    return score.retention, score.retention_lo, score.retention_hi
 
 
 def cost(data: ReportData, text: Text) -> str:

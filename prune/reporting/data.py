@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from evals.cost import Sensitivity
+from evals.evidence import SuiteEvidence
+from evals.score import Score, Side
+from evals.speculative import DraftResult
 from prune.files import read_json_as, write_json
+from prune.planning.plan import Plan
 from prune.secrets import without_secrets
 from prune.wording import Message, Text, Words
 
@@ -22,7 +27,6 @@ if TYPE_CHECKING:
     from prune.analysis.result import Analysis
 
 Stage = Literal["original", "pruned", "healed"]
-Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 STAGES: tuple[Stage, ...] = ("original", "pruned", "healed")
 
 
@@ -46,44 +50,13 @@ class _Part(BaseModel):
         return finite(value) if isinstance(value, dict) else value
 
 
-class TaskScore(_Part):
-    """One task's score with its interval.
-
-    Attributes:
-        accuracy: the metric's value, a fraction where `is_share`.
-        metric: as the harness names it.
-        is_share: false for metrics in a unit of their own, such as bits per byte.
-    """
-
-    accuracy: float | None
-    lo: float | None = None
-    hi: float | None = None
-    n: int = 0
-    metric: str = ""
-    is_share: bool = True
-
-
-class SuiteScore(_Part):
-    """One suite's score, and its retention above chance against the original (None for the original itself)."""
-
-    accuracy: float | None
-    lo: float | None = None
-    hi: float | None = None
-    chance: float = 0.0
-    retention: float | None = None
-    retention_lo: float | None = None
-    retention_hi: float | None = None
-    verdict: Verdict | None = None
-    n: int = 0
-
-
 class Candidate(_Part):
     """One measured checkpoint: a depth before or after healing, or the original.
 
     Attributes:
         num_layers: layers that remain.
         drop, keep: source indices; both sorted.
-        suites, tasks: scores by name.
+        evidence: of every suite; of the original any candidate's, since all were judged against the same answers.
         perplexity, bits_per_byte: by domain or text.
         kv_bytes_per_token: of the key-value cache, all layers together.
         decode_speedup: decode tokens/s over the original's, 1.0 for the original.
@@ -97,8 +70,7 @@ class Candidate(_Part):
     stage: Stage
     drop: list[int] = []
     keep: list[int] = []
-    suites: dict[str, SuiteScore] = {}
-    tasks: dict[str, TaskScore] = {}
+    evidence: list[SuiteEvidence] = []
     perplexity: dict[str, float | None] = {}
     bits_per_byte: dict[str, float | None] = {}
     parameters: int | None = None
@@ -119,32 +91,45 @@ class Candidate(_Part):
         """The name used in the page's address, e.g. `12-healed`."""
         return f"{self.num_layers}-{self.stage}"
 
+    @property
+    def suites(self) -> dict[str, Score]:
+        """What it scored, by suite; suites of perplexities, which are no shares, are left to `tasks`."""
+        return {s.name: Score(s, self._side) for s in self.evidence if all(t.higher_is_better for t in s.tasks)}
+
+    @property
+    def tasks(self) -> dict[str, Score]:
+        """What it scored, by task."""
+        return {task.name: Score(task, self._side) for suite in self.evidence for task in suite.tasks}
+
+    @property
+    def _side(self) -> Side:
+        return "original" if self.stage == "original" else "candidate"
+
 
 class SuiteVerdict(_Part):
-    """The gate's answer for one suite.
+    """The gate's answer for one suite, and what to do about it.
 
     Attributes:
-        title: of the suite, by language; its name where empty.
+        evidence: on the candidate named by `num_layers` and `stage`.
         recommendation: one of 'use shallow', 'heal first', 'keep deep', 'shallow as draft'.
-        retention, lo, hi: on the candidate named by `num_layers` and `stage`.
-        floor: the retention that the lower bound must clear.
-        items_needed: items that would decide an INCONCLUSIVE verdict.
         reason: the figures that led to it.
     """
 
-    suite: str
-    title: Words = {}
-    verdict: Verdict
+    evidence: SuiteEvidence
     recommendation: str = ""
-    retention: float | None = None
-    lo: float | None = None
-    hi: float | None = None
-    floor: float | None = None
-    n: int = 0
-    items_needed: int | None = None
-    num_layers: int | None = None
-    stage: Stage | None = None
+    num_layers: int
+    stage: Stage
     reason: Message | None = None
+
+    @property
+    def suite(self) -> str:
+        """The suite's name."""
+        return self.evidence.name
+
+    @property
+    def title(self) -> Words:
+        """Of the suite, by language."""
+        return self.evidence.words
 
 
 class Exported(_Part):
@@ -162,27 +147,6 @@ class Exported(_Part):
     overrides: list[Message] = []
 
 
-class PlanSummary(_Part):
-    """One plan: which layers go, in which order they were chosen, and by what."""
-
-    num_layers: int
-    drop: list[int]
-    order: list[int] = []
-    criterion: str = ""
-    strategy: str = ""
-    scores: dict[str, Any] = {}
-
-
-class Sensitivity(_Part):
-    """Break-even with one assumption at its low and its high value; None where healing then never pays."""
-
-    name: Literal["healing_tokens", "training_price", "speedup"]
-    low: float
-    high: float
-    at_low: float | None
-    at_high: float | None
-
-
 class Cost(_Part):
     """Money and time; every field is optional because not every run knows its prices.
 
@@ -192,7 +156,7 @@ class Cost(_Part):
         break_even_tokens: served tokens after which what was saved has paid for healing.
         price_note: where the price comes from, in the words of the recipe.
         planned_tokens: the training budget that is priced where it is not the run's own.
-        sensitivity: break-even when one assumption moves; rows of `evals.cost.Sensitivity`.
+        sensitivity: break-even when one assumption moves.
         setting: batch, context, device and dtype of the throughput figures.
     """
 
@@ -211,11 +175,7 @@ class Draft(_Part):
     """Speculative decoding with the shallow checkpoint as the original's draft, for one suite."""
 
     suite: str
-    prompts: int
-    identical: int
-    acceptance_rate: float | None = None
-    speedup: float | None = None
-    expected_speedup: float | None = None
+    result: DraftResult
 
 
 class AnalysisView(_Part):
@@ -279,7 +239,7 @@ class ReportData(_Part):
     candidates: list[Candidate] = []
     exported: Exported | None = None
     analysis: AnalysisView | None = None
-    plans: list[PlanSummary] = []
+    plans: list[Plan] = []
     cost: Cost | None = None
     drafts: list[Draft] = []
     warnings: list[Message] = []
@@ -315,10 +275,8 @@ class ReportData(_Part):
         """The candidate that the first screen speaks of: the exported one, else the one the verdicts judge."""
         if self.exported:
             return self.candidate(self.exported.num_layers, self.exported.stage)
-        for row in self.verdicts:
-            if row.num_layers is not None and row.stage is not None:
-                return self.candidate(row.num_layers, row.stage)
-        return None
+        judged = next(iter(self.verdicts), None)
+        return self.candidate(judged.num_layers, judged.stage) if judged else None
 
     @property
     def depths(self) -> list[int]:
@@ -333,19 +291,20 @@ class ReportData(_Part):
 
     def suite_title(self, suite: str, text: Text) -> str:
         """The suite's title as the verdicts give it, else its name."""
-        return next((text.words(row.title) for row in self.verdicts if row.suite == suite and row.title), suite)
+        return next((text.words(row.title) for row in self.verdicts if row.suite == suite), suite)
 
     def floor(self, suite: str) -> float | None:
         """The retention floor of a suite's gate."""
-        return next((row.floor for row in self.verdicts if row.suite == suite), None)
+        return next((row.evidence.floor for row in self.verdicts if row.suite == suite), None)
 
     def floor_accuracy(self, suite: str) -> float | None:
         """The accuracy at the gate's floor: chance + floor x (original - chance)."""
         floor, original = self.floor(suite), self.original
         reference = original.suites.get(suite) if original else None
-        if floor is None or reference is None or reference.accuracy is None:
+        if floor is None or reference is None or reference.value is None:
             return None
-        return reference.chance + floor * (reference.accuracy - reference.chance)
+        chance = reference.found.chance
+        return chance + floor * (reference.value - chance)
 
     def save(self, path: Path, lang: str | None = None) -> None:
         """Write `report.json` atomically: the same figures as the page, and no more secrets than the page.

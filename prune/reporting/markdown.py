@@ -72,9 +72,7 @@ def render_markdown(data: ReportData, lang: str = "en") -> str:
         blocks.append("\n".join(f"- **{escape(answer.question)}** {escape(_answer(answer, text))}" for answer in found))
     if data.verdicts:
         reasons = [
-            f"{text.words(row.title) or row.suite}{text('colon')}{text.say(row.reason)}"
-            for row in data.verdicts
-            if row.reason
+            f"{text.words(row.title)}{text('colon')}{text.say(row.reason)}" for row in data.verdicts if row.reason
         ]
         section(text("verdicts"), _table(tables.verdict_table(data, text)), _list(reasons))
     noted = {suite: captions.accuracy(data, suite, text) for suite in data.suites}

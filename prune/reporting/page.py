@@ -118,7 +118,8 @@ def _report_context(data: ReportData, text: Text) -> dict[str, Any]:
     drop = shown.drop if shown else []
     evidence = evidence_panels(data, text)
     analysis = analysis_panels(data.analysis, text, drop) if data.analysis else []
-    ends = [end for row in data.verdicts for end in (row.retention, row.hi, row.floor) if end is not None]
+    judged = [row.evidence for row in data.verdicts]
+    ends = [end for e in judged for end in (e.retention, e.retention_hi, e.floor) if end is not None]
     return {
         "text": text, "data": data, "headline": headline(data, text), "answers": answers(data, text),
         "page_title": f"{text('report')}: {data.title}", "drop": drop,

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from evals.score import Score
 from prune.analysis.phases import INDICATORS, agreement
 from prune.analysis.stability import CRITERIA
-from prune.reporting.data import AnalysisView, Candidate, ReportData, TaskScore
+from prune.reporting.data import AnalysisView, Candidate, ReportData
 from prune.wording.numbers import UNKNOWN, money, quantity, size, times
 from prune.wording.text import Text
 
@@ -46,15 +47,15 @@ def _by_domain(values: dict[str, float | None], digits: int = 3) -> str:
     return ", ".join(f"{name} {quantity(value, digits)}" for name, value in values.items()) or UNKNOWN
 
 
-def _score(score: TaskScore | None, text: Text) -> str:
+def _score(score: Score | None, text: Text) -> str:
     """A share in per cent, any other metric as a plain number, with its interval."""
     if score is None:
         return UNKNOWN
     if score.is_share:
-        return text.with_interval(score.accuracy, score.lo, score.hi)
+        return text.with_interval(score.value, score.lo, score.hi)
     if score.lo is None or score.hi is None:
-        return quantity(score.accuracy)
-    return text("number_with_interval", value=quantity(score.accuracy), interval=f"{score.lo:.3g}–{score.hi:.3g}")
+        return quantity(score.value)
+    return text("number_with_interval", value=quantity(score.value), interval=f"{score.lo:.3g}–{score.hi:.3g}")
 
 
 def facts(candidate: Candidate, data: ReportData, text: Text) -> list[tuple[str, str]]:
@@ -99,7 +100,7 @@ def candidate_table(data: ReportData, text: Text) -> Table:
     for suite in data.suites:
         scores = [candidate.suites.get(suite) for candidate in data.candidates]
         if any(scores):
-            cells = [text.with_interval(score.accuracy, score.lo, score.hi) if score else UNKNOWN for score in scores]
+            cells = [text.with_interval(score.value, score.lo, score.hi) if score else UNKNOWN for score in scores]
             table.rows.append([data.suite_title(suite, text), *cells])
     known = [dict(facts(candidate, data, text)) for candidate in data.candidates]
     for name in dict.fromkeys(name for row in known for name in row):
@@ -111,14 +112,11 @@ def candidate_table(data: ReportData, text: Text) -> Table:
 
 def task_table(data: ReportData, text: Text) -> Table:
     """One row a task, one column a candidate."""
-    tasks = list(dict.fromkeys(task for candidate in data.candidates for task in candidate.tasks))
+    tasks = {t.name: t for candidate in data.candidates for suite in candidate.evidence for t in suite.tasks}
     table = Table([text("task"), text("items"), *(name_of(c, text) for c in data.candidates)])
-    for task in tasks:
-        scores = [candidate.tasks.get(task) for candidate in data.candidates]
-        metric = next((score.metric for score in scores if score and score.metric), "")
-        items = max((score.n for score in scores if score), default=0)
-        cells = [_score(score, text) for score in scores]
-        table.rows.append([f"{task} ({metric})" if metric else task, f"{items:,}", *cells])
+    for name, task in tasks.items():
+        cells = [_score(candidate.tasks.get(name), text) for candidate in data.candidates]
+        table.rows.append([f"{name} ({task.metric})", f"{task.n:,}", *cells])
     return table
 
 
@@ -127,14 +125,12 @@ def verdict_table(data: ReportData, text: Text) -> Table:
     head = ("suite", "verdict", "recommendation", "kept", "floor", "items", "judged_on")
     table = Table([text(key) for key in head])
     for row in data.verdicts:
-        items = f"{row.n:,}" + (f" ({text('items_needed', n=row.items_needed)})" if row.items_needed else "")
-        judged = UNKNOWN
-        if row.num_layers is not None and row.stage is not None:
-            judged = text("layers_stage", layers=row.num_layers, stage=text(f"stage_{row.stage}"))
+        found = row.evidence
+        more = f" ({text('items_needed', n=found.items_needed)})" if found.items_needed else ""
         table.rows.append([
-            text.words(row.title) or row.suite, text(f"verdict_{row.verdict}"),
-            text.known("recommendation", row.recommendation), text.with_interval(row.retention, row.lo, row.hi),
-            text.percent(row.floor, 0), items, judged,
+            text.words(row.title), text(f"verdict_{found.verdict}"), text.known("recommendation", row.recommendation),
+            text.with_interval(found.retention, found.retention_lo, found.retention_hi), text.percent(found.floor, 0),
+            f"{found.n:,}{more}", text("layers_stage", layers=row.num_layers, stage=text(f"stage_{row.stage}")),
         ])  # fmt: skip
     return table
 
@@ -143,9 +139,10 @@ def draft_table(data: ReportData, text: Text) -> Table:
     """One row a suite tried with the shallow checkpoint as the draft."""
     table = Table([text(key) for key in ("suite", "draft_prompts", "acceptance", "draft_speedup", "draft_expected")])
     for draft in data.drafts:
+        found = draft.result
         table.rows.append([
-            data.suite_title(draft.suite, text), f"{draft.identical:,} / {draft.prompts:,}",
-            text.percent(draft.acceptance_rate), times(draft.speedup), times(draft.expected_speedup),
+            data.suite_title(draft.suite, text), f"{found.identical:,} / {found.prompts:,}",
+            text.percent(found.acceptance_rate), times(found.speedup), times(found.expected_speedup),
         ])  # fmt: skip
     return table
 
@@ -155,7 +152,7 @@ def plan_table(data: ReportData, text: Text) -> Table:
     table = Table([text("depth"), text("criterion"), text("strategy"), text("plan_order")])
     for plan in data.plans:
         order = text("list_comma").join(map(str, plan.order or plan.drop)) or text("none")
-        table.rows.append([str(plan.num_layers - len(plan.drop)), plan.criterion, plan.strategy, order])
+        table.rows.append([str(len(plan.keep)), plan.criterion, plan.strategy, order])
     return table
 
 

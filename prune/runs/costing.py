@@ -17,7 +17,8 @@ from typing import Any
 from evals.cost import break_even_sensitivity, break_even_tokens, cost_per_million_tokens, healing_cost
 from evals.vllm_bench import VllmBench, check_same_load, read_vllm_bench
 from prune.errors import UsageError
-from prune.reporting.data import Candidate, Cost, Sensitivity
+from prune.reporting.data import Candidate, Cost
+from prune.runs.outputs import read_costs
 from prune.runs.recipe import Recipe
 from prune.wording import Message, message
 
@@ -81,7 +82,7 @@ def read_speeds(root: Path, recipe: Recipe) -> Speeds:
     Raises:
         UsageError, EvalUsageError: vLLM files without the original's, for an unknown candidate, unreadable, or unlike.
     """
-    rows = json.loads((root / "evidence" / "cost.json").read_text(encoding="utf8"))
+    rows = read_costs(root)
     names = recipe.cost.vllm_bench
     if unknown := sorted(names.keys() - rows.keys()):
         raise UsageError(f"vllm_bench names {', '.join(unknown)}; this run has {', '.join(rows)}")
@@ -160,12 +161,11 @@ def cost_summary(shown: Candidate | None, speeds: Speeds, recipe: Recipe) -> Cos
     original, paid = speeds.decode("original"), _healing(shown, recipe)
     if original is None or paid is None or shown.decode_speedup is None:
         return result
-    rows = break_even_sensitivity(
+    result.sensitivity = break_even_sensitivity(
         paid,
         cost_per_million_tokens(options.price_per_hour or 1.0, original),
         shown.decode_speedup,
         speeds.speedup_ends(_row_name(shown)),
         FACTOR,
     )
-    result.sensitivity = [Sensitivity(**row.to_dict()) for row in rows]
     return result

@@ -23,6 +23,7 @@ SCORES = "scores.sqlite"
 """Scores of layer subsets below the run directory: a killed or repeated search makes none twice."""
 SCREEN = "evidence/screen.json"
 DRAFTS = "evidence/drafts.json"
+COSTS = "evidence/cost.json"
 
 
 def round_path(depth: int, number: int) -> str:
@@ -58,6 +59,12 @@ def read_drafts(root: Path, suites: Sequence[str]) -> dict[str, DraftTrial]:
     key = CandidateKey(values["num_layers"], values["stage"])
     rows = {name: row for name, row in values["suites"].items() if name in suites}
     return {name: DraftTrial(key, DraftResult.from_dict(row)) for name, row in rows.items()}
+
+
+def read_costs(root: Path) -> dict[str, dict[str, Any]]:
+    """Size and speed by `original` or number of layers; healing changes neither."""
+    found: dict[str, dict[str, Any]] = json.loads((root / COSTS).read_text(encoding="utf8"))
+    return found
 
 
 def read_confirmed(root: Path) -> list[int]:

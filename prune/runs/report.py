@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from prune.errors import UsageError
 from prune.files import write_text
 from prune.packaging.saving import HEALING
+from prune.planning.plan import Plan
 from prune.reporting.data import (
     AnalysisView,
     Candidate,
     Draft,
     Exported,
-    PlanSummary,
     ReportData,
-    SuiteScore,
     SuiteVerdict,
-    TaskScore,
 )
 from prune.runs.costing import cost_summary, heal_figures, put_price, read_speeds
 from prune.runs.outputs import candidate_plan, read_drafts, read_judged, screened_out
@@ -34,9 +31,8 @@ from prune.versions import library_versions
 from prune.wording import Message, Words, message
 
 if TYPE_CHECKING:
-    from evals.evidence import Evidence, SuiteEvidence, TaskEvidence
+    from evals.evidence import Evidence
     from prune.analysis.result import Analysis
-    from prune.planning.plan import Plan
 
 
 def assemble(
@@ -86,9 +82,9 @@ def assemble(
         candidates=candidates,
         exported=_exported(choice, recipe, suites_of(judged)),
         analysis=AnalysisView.from_analysis(analysis),
-        plans=[_plan_summary(root, depth) for depth in sorted(recipe.plan.depths, reverse=True)],
+        plans=[Plan.load(root / "plans" / f"{d}.json") for d in sorted(recipe.plan.depths, reverse=True)],
         cost=cost_summary(shown, speeds, recipe),
-        drafts=[_draft(suite, trial) for suite, trial in drafts.items()],
+        drafts=[Draft(suite=suite, result=trial.result) for suite, trial in drafts.items()],
         not_measured=[
             message("missing_runtimes"),
             *speeds.not_measured,
@@ -127,20 +123,6 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf8"))
 
 
-def _plan_summary(root: Path, depth: int) -> PlanSummary:
-    from prune.planning.plan import Plan
-
-    plan = Plan.load(root / "plans" / f"{depth}.json")
-    return PlanSummary(
-        num_layers=depth,
-        drop=plan.drop,
-        order=plan.order,
-        criterion=plan.criterion,
-        strategy=plan.strategy,
-        scores=plan.scores,
-    )
-
-
 def _provenance(recipe: Recipe, analysis: Analysis, redone: list[str] | None) -> dict[str, Any]:
     return {
         "model": recipe.model,
@@ -159,8 +141,7 @@ def _original(root: Path, judged: dict[CandidateKey, Evidence], depth: int) -> C
         num_layers=depth,
         stage="original",
         keep=list(range(depth)),
-        suites={s.name: _suite_score(s, "original") for s in evidence.suites if _is_accuracy(s)},
-        tasks={t.name: _task_score(t, "original") for s in evidence.suites for t in s.tasks},
+        evidence=evidence.suites,
         **_language(root / "evidence" / "original"),
     )
 
@@ -171,45 +152,10 @@ def _candidate(root: Path, key: CandidateKey, evidence: Evidence, plan: Plan) ->
         stage=key.stage,
         keep=plan.keep,
         drop=plan.drop,
-        suites={s.name: _suite_score(s, "candidate") for s in evidence.suites if _is_accuracy(s)},
-        tasks={t.name: _task_score(t, "candidate") for s in evidence.suites for t in s.tasks},
+        evidence=evidence.suites,
         **heal_figures(root / key.stage / str(key.num_layers) / HEALING),
         **_language(root / "evidence" / str(key)),
     )
-
-
-def _is_accuracy(suite: SuiteEvidence) -> bool:
-    return all(task.higher_is_better for task in suite.tasks)
-
-
-def _task_score(task: TaskEvidence, side: Literal["original", "candidate"]) -> TaskScore:
-    from evals.records import PERPLEXITIES
-
-    value, lo, hi = (getattr(task, name) for name in (side, f"{side}_lo", f"{side}_hi"))
-    return TaskScore(
-        accuracy=value, lo=lo, hi=hi, n=task.n, metric=task.metric, is_share=task.metric not in PERPLEXITIES
-    )  # fmt: skip
-
-
-def _suite_score(suite: SuiteEvidence, side: Literal["original", "candidate"]) -> SuiteScore:
-    scores = [_task_score(task, side) for task in suite.tasks if not task.report_only]
-    mean = getattr(suite, side)
-
-    def half_width(end: Literal["lo", "hi"]) -> float:
-        # Tasks are independent samples: the mean's half-width is the root of the summed squares over their number.
-        return math.sqrt(sum((getattr(s, end) - s.accuracy) ** 2 for s in scores)) / len(scores)
-
-    score = SuiteScore(
-        accuracy=mean,
-        lo=mean - half_width("lo"),
-        hi=mean + half_width("hi"),
-        chance=suite.chance,
-        n=suite.n,
-    )
-    if side == "candidate":
-        score.retention, score.verdict = suite.retention, suite.verdict
-        score.retention_lo, score.retention_hi = suite.retention_lo, suite.retention_hi
-    return score
 
 
 def _language(directory: Path) -> dict[str, Any]:
@@ -224,23 +170,7 @@ def _language(directory: Path) -> dict[str, Any]:
 
 def suites_of(judged: dict[CandidateKey, Evidence]) -> dict[str, Words]:
     """Name -> title by language of every suite that was judged."""
-    return {suite.name: _title(suite) for suite in next(iter(judged.values())).suites}
-
-
-def _title(suite: SuiteEvidence) -> Words:
-    return {"en": suite.title, **suite.titles}
-
-
-def _draft(suite: str, trial: DraftTrial) -> Draft:
-    found = trial.result
-    return Draft(
-        suite=suite,
-        prompts=found.prompts,
-        identical=found.identical,
-        acceptance_rate=found.acceptance_rate,
-        speedup=found.speedup,
-        expected_speedup=found.expected_speedup,
-    )
+    return {suite.name: suite.words for suite in next(iter(judged.values())).suites}
 
 
 def _untried(recipe: Recipe, judged: dict[CandidateKey, Evidence], drafts: dict[str, DraftTrial]) -> list[Message]:
@@ -259,16 +189,8 @@ def _verdicts(
         found = recommend(judged, suite.name, drafts)
         rows.append(
             SuiteVerdict(
-                suite=suite.name,
-                title=_title(suite),
-                verdict=suite.verdict,
+                evidence=suite,
                 recommendation=found.recommendation,
-                retention=suite.retention,
-                lo=suite.retention_lo,
-                hi=suite.retention_hi,
-                floor=suite.floor,
-                n=suite.n,
-                items_needed=suite.items_needed,
                 num_layers=shown.num_layers,
                 stage=shown.stage,
                 reason=found.reason,

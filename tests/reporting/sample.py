@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from evals.cost import Sensitivity
+from evals.evidence import SuiteEvidence, TaskEvidence
+from evals.speculative import DraftResult
 from prune.analysis.result import Analysis
+from prune.planning.plan import Plan
 from prune.reporting.data import (
     AnalysisView,
     Candidate,
     Cost,
     Draft,
     Exported,
-    PlanSummary,
     ReportData,
-    Sensitivity,
     Stage,
-    SuiteScore,
     SuiteVerdict,
-    TaskScore,
 )
 from prune.wording import message
 from prune.wording.message import ends
@@ -42,17 +42,55 @@ PER_LAYER = 230_000
 FIXED = 1_050_000
 
 
-def _score(accuracy: float, original: float, floor: float, is_original: bool) -> SuiteScore:
-    half = 1.96 * (accuracy * (1 - accuracy) / ITEMS) ** 0.5
-    lo, hi = max(0.0, accuracy - half), min(1.0, accuracy + half)
-    if is_original:
-        return SuiteScore(accuracy=accuracy, lo=lo, hi=hi, n=ITEMS)
-    low, high = accuracy / original - half * 0.7, accuracy / original + half * 0.7
-    verdict: Any = "PASS" if low >= floor else "FAIL" if high < floor else "INCONCLUSIVE"
-    return SuiteScore(
-        accuracy=accuracy, lo=lo, hi=hi, retention=accuracy / original, retention_lo=low, retention_hi=high,
-        verdict=verdict, n=ITEMS,
+def _task(name: str, values: tuple[float, float], spread: tuple[float, float], **changes: Any) -> TaskEvidence:
+    """One task of the original and of a candidate, each value with the same distances to its ends."""
+    (original, candidate), (below, above) = values, spread
+    return TaskEvidence(
+        **{
+            "task": name, "name": name, "metric": "acc", "filter": "none", "higher_is_better": True, "n": ITEMS,
+            "original": original, "original_lo": original - below, "original_hi": original + above,
+            "candidate": candidate, "candidate_lo": candidate - below, "candidate_hi": candidate + above,
+            "chance": 0.0, "retention": candidate / original, "floor": 0.95, "verdict": "INCONCLUSIVE", **changes,
+        }
     )  # fmt: skip
+
+
+def _suite(name: str, titles: dict[str, str], values: tuple[float, float], tasks: list[TaskEvidence]) -> SuiteEvidence:
+    original, candidate = values
+
+    def half(accuracy: float) -> float:
+        return 1.96 * (accuracy * (1 - accuracy) / ITEMS) ** 0.5
+
+    def ends(accuracy: float) -> tuple[float, float]:
+        return max(0.0, accuracy - half(accuracy)), min(1.0, accuracy + half(accuracy))
+
+    low, high = candidate / original - half(candidate) * 0.7, candidate / original + half(candidate) * 0.7
+    return SuiteEvidence(
+        name=name, title=titles["en"], titles={"ja": titles["ja"]}, tasks=tasks, n=ITEMS, original=original,
+        original_lo=ends(original)[0], original_hi=ends(original)[1], candidate=candidate,
+        candidate_lo=ends(candidate)[0], candidate_hi=ends(candidate)[1], chance=0.0, alpha=0.05,
+        retention=candidate / original, retention_lo=low, retention_hi=high, floor=0.95,
+        verdict="PASS" if low >= 0.95 else "FAIL" if high < 0.95 else "INCONCLUSIVE",
+    )  # fmt: skip
+
+
+def sample_evidence(depth: int, stage: Stage) -> list[SuiteEvidence]:
+    """Both suites and the perplexity of one candidate; of the original, against itself."""
+    best = (LAYERS, "original")
+    general, math = (GENERAL[best], GENERAL[depth, stage]), (MATH[best], MATH[depth, stage])
+    text = {"metric": "bits_per_byte", "n": 50, "higher_is_better": False, "report_only": True}
+    stories = [
+        _task("story_questions", general, (0.02, 0.02)),
+        _task("arithmetic_2da", (min(1.0, math[0] * 1.03), min(1.0, math[1] * 1.03)), (0.04, 0.04), n=200),
+        _task("arithmetic_3da", (math[0] * 0.97, math[1] * 0.97), (0.06, 0.02), n=200),
+    ]
+    bits = _task("story_text", (0.71 / general[0], 0.71 / general[1]), (0.01, 0.01), **text)
+    language = _suite("text", {"en": "Text", "ja": "文章"}, (0.71, 0.71), [bits])
+    return [
+        _suite("stories", {"en": "Stories", "ja": "物語"}, general, stories[:1]),
+        _suite("arithmetic", {"en": "Arithmetic", "ja": "計算"}, math, stories[1:]),
+        language,
+    ]
 
 
 def sample_candidates() -> list[Candidate]:
@@ -69,16 +107,7 @@ def sample_candidates() -> list[Candidate]:
                 stage=stage,
                 drop=drop,
                 keep=[layer for layer in range(LAYERS) if layer not in drop],
-                suites={
-                    "stories": _score(general, GENERAL[16, "original"], 0.95, stage == "original"),
-                    "arithmetic": _score(math, MATH[16, "original"], 0.95, stage == "original"),
-                },
-                tasks={
-                    "story_questions": TaskScore(accuracy=general, lo=general - 0.02, hi=general + 0.02, n=ITEMS),
-                    "story_text": TaskScore(accuracy=0.71 / general, metric="bits_per_byte", n=50, is_share=False),
-                    "arithmetic_2da": TaskScore(accuracy=min(1.0, math * 1.03), lo=math - 0.04, hi=math + 0.04, n=200),
-                    "arithmetic_3da": TaskScore(accuracy=math * 0.97, lo=math - 0.06, hi=math + 0.02, n=200),
-                },
+                evidence=sample_evidence(depth, stage),
                 perplexity={"stories": round(4.1 / general**2, 3), "arithmetic": round(1.3 / max(math, 0.05), 3)},
                 bits_per_byte={"stories": round(0.71 / general, 4)},
                 parameters=parameters,
@@ -168,22 +197,15 @@ def sample_report(title: str = "demo/counting-16") -> ReportData:
     """A finished run: 12 healed layers exported for stories, arithmetic refused."""
     candidates = sample_candidates()
     by_key = {candidate.key: candidate for candidate in candidates}
-    stories, arithmetic = by_key["12-healed"].suites["stories"], by_key["12-healed"].suites["arithmetic"]
+    stories, arithmetic = by_key["12-healed"].evidence[:2]
     return ReportData(
         title=title,
         generated_at="2026-11-24 00:40 UTC",
         ship="PARTIAL",
         verdicts=[
+            SuiteVerdict(evidence=stories, recommendation="use shallow", num_layers=12, stage="healed"),
             SuiteVerdict(
-                suite="stories", title={"en": "Stories", "ja": "物語"}, verdict="PASS", recommendation="use shallow",
-                retention=stories.retention, lo=stories.retention_lo, hi=stories.retention_hi, floor=0.95, n=ITEMS,
-                num_layers=12, stage="healed",
-            ),
-            SuiteVerdict(
-                suite="arithmetic", title={"en": "Arithmetic", "ja": "計算"}, verdict="FAIL",
-                recommendation="shallow as draft",
-                retention=arithmetic.retention, lo=arithmetic.retention_lo, hi=arithmetic.retention_hi, floor=0.95,
-                n=ITEMS, num_layers=12, stage="healed",
+                evidence=arithmetic, recommendation="shallow as draft", num_layers=12, stage="healed",
                 reason=message("sentences", parts=[
                     message("reason_none_passes", kept=message(
                         "kept_share", candidate=message("layers_stage", layers=14, stage=message("stage_healed")),
@@ -201,8 +223,9 @@ def sample_report(title: str = "demo/counting-16") -> ReportData:
         ),
         analysis=AnalysisView.from_analysis(sample_analysis(title)),
         plans=[
-            PlanSummary(num_layers=16, drop=sorted(ORDER[:count]), order=ORDER[:count], criterion="dnll",
-                        strategy="greedy", scores={"steps": [0.031 * (i + 1) for i in range(count)]})
+            Plan(source=title, num_layers=LAYERS, keep=sorted(set(range(LAYERS)) - set(ORDER[:count])),
+                 drop=sorted(ORDER[:count]), order=ORDER[:count], criterion="dnll", strategy="greedy",
+                 scores={"steps": [0.031 * (i + 1) for i in range(count)]})
             for count in (2, 4, 6)
         ],
         cost=Cost(
@@ -217,8 +240,11 @@ def sample_report(title: str = "demo/counting-16") -> ReportData:
                             dtype="float32"),
         ),
         drafts=[
-            Draft(suite="arithmetic", prompts=200, identical=200, acceptance_rate=0.61, speedup=1.12,
-                  expected_speedup=1.18)
+            Draft(suite="arithmetic", result=DraftResult(
+                prompts=200, identical=200, mismatches=(), new_tokens=6400, num_assistant_tokens=4,
+                acceptance_rate=0.61, tokens_per_pass=2.3, draft_cost=0.4, speedup=1.12, expected_speedup=1.18,
+                expected_by_cost=(), device="cpu", dtype="float32",
+            ))
         ],
         warnings=[message("warn_batch_size", asked=32, used=8)],
         not_measured=[

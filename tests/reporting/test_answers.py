@@ -26,7 +26,7 @@ def test_the_headline_names_what_ships_and_what_stays() -> None:
     data = sample_report()
     assert headline(data, EN) == "Use 12 of 16 layers for Stories. Keep all 16 layers for Arithmetic."
     assert headline(data, JA) == "物語には、16層中12層のモデルを使えます。計算には、元の16層が必要です。"
-    data.verdicts[1].verdict = "INCONCLUSIVE"
+    data.verdicts[1].evidence.verdict = "INCONCLUSIVE"
     assert "For Arithmetic too few items were tested" in headline(data, EN)
     data.exported = None
     assert headline(data, EN).startswith("Keep all 16 layers")

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from prune.errors import UsageError
-from prune.reporting.data import AnalysisView, Candidate, ReportData, SuiteScore
+from prune.reporting.data import AnalysisView, Candidate, ReportData
 
 from .sample import sample_analysis, sample_report
 
@@ -19,14 +19,15 @@ def test_a_report_survives_saving_and_loading(tmp_path: Path) -> None:
 
 
 def test_non_finite_numbers_become_null(tmp_path: Path) -> None:
-    score = SuiteScore(accuracy=float("nan"))
+    measured = Candidate(num_layers=2, stage="original", decode_speedup=float("nan"), perplexity={"s": float("inf")})
     data = ReportData(
-        title="m", ship="FAIL", candidates=[Candidate(num_layers=2, stage="original", suites={"s": score})],
+        title="m", ship="FAIL", candidates=[measured],
         provenance={"deep": [float("inf"), {"x": float("nan")}]},
     )  # fmt: skip
     data.save(tmp_path / "report.json")
     stored = json.loads((tmp_path / "report.json").read_text())
-    assert stored["candidates"][0]["suites"]["s"]["accuracy"] is None
+    assert stored["candidates"][0]["decode_speedup"] is None
+    assert stored["candidates"][0]["perplexity"] == {"s": None}
     assert stored["provenance"] == {"deep": [None, {"x": None}]}
 
 
@@ -43,8 +44,8 @@ def test_the_floor_is_chance_plus_retention_of_what_lies_above_it() -> None:
     data = sample_report()
     original = data.original
     assert original is not None
-    original.suites["stories"].chance = 0.25
-    accuracy = original.suites["stories"].accuracy
+    original.evidence[0].chance = 0.25
+    accuracy = original.suites["stories"].value
     assert accuracy is not None
     assert data.floor_accuracy("stories") == pytest.approx(0.25 + 0.95 * (accuracy - 0.25))
     assert data.floor_accuracy("unknown") is None

@@ -14,9 +14,9 @@ def test_where_pruned_and_healed_score_the_same_both_can_be_seen() -> None:
     data = sample_report()
     for candidate in data.candidates:
         if candidate.stage != "original":
-            candidate.suites["stories"].accuracy = 0.9
+            candidate.evidence[0].candidate = 0.9
     pruned, healed = accuracy_by_depth(data, "stories", Text()).data
-    assert pruned.y == healed.y == (data.original.suites["stories"].accuracy, 0.9, 0.9, 0.9)
+    assert pruned.y == healed.y == (data.original.suites["stories"].value, 0.9, 0.9, 0.9)
     assert pruned.x[0] == healed.x[0] == 16
     gaps = [left - right for left, right in zip(pruned.x[1:], healed.x[1:], strict=True)]
     assert gaps == pytest.approx([gaps[0]] * 3)

@@ -22,7 +22,7 @@ NAMES = {
     "Block", "Influence", "JavaScript", "KL", "KV", "Linux", "MLP", "NLL", "UTC", "USD", "cpu", "float", "kB", "MB",
     "B", "nat", "transformers", "vLLM", "llama.cpp", "export.fallback",
     # names that the user or lm-eval gave
-    "demo", "demo/counting", "stories", "arithmetic", "bits_per_byte", "story_text", "story_questions", "dnll",
+    "demo", "demo/counting", "stories", "arithmetic", "acc", "bits_per_byte", "story_text", "story_questions", "dnll",
     "skip", "future", "dtype", "bfloat",
     "greedy", "arithmetic_2da", "arithmetic_3da",
     # keys of measurements.safetensors, of the run's own records, and of the recipe

@@ -58,7 +58,7 @@ def test_the_page_is_self_contained(page: Path) -> None:
 def test_names_and_sample_text_are_escaped(tmp_path: Path) -> None:
     data = sample_report(title=HOSTILE)
     assert data.analysis is not None
-    data.recipe, data.verdicts[0].title = HOSTILE, {"en": HOSTILE}
+    data.recipe, data.verdicts[0].evidence.title, data.verdicts[0].evidence.titles = HOSTILE, HOSTILE, {}
     data.warnings = data.not_measured = [message("override_own", reason={"en": HOSTILE})]
     data.verdicts[0].reason, data.provenance = data.warnings[0], {HOSTILE: HOSTILE}
     data.analysis.domains = [HOSTILE]
@@ -175,7 +175,7 @@ def test_every_control_can_be_reached_and_named_by_keyboard_and_screen_reader(pa
 @needs_chromium
 def test_hostile_names_run_nothing_in_chromium(tmp_path: Path) -> None:
     data = sample_report(title=HOSTILE)
-    data.verdicts[0].title = {"en": HOSTILE}
+    data.verdicts[0].evidence.title, data.verdicts[0].evidence.titles = HOSTILE, {}
     render_html(data, tmp_path / "report.html", "ja")
     dom, complaints = browse(tmp_path / "report.html")
     assert complaints == []

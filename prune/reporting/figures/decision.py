@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from prune.reporting.data import ReportData, Sensitivity, Stage
+from evals.cost import Sensitivity
+from prune.reporting.data import ReportData, Stage
 from prune.reporting.figures.style import SERIES, layout, literal, whiskers
 from prune.wording.text import Text
 
@@ -30,7 +31,7 @@ def accuracy_by_depth(data: ReportData, suite: str, text: Text) -> go.Figure | N
         if not any(c.stage == stage for c in line):
             continue
         scores = [c.suites[suite] for c in line]
-        value = [s.accuracy for s in scores]
+        value = [s.value for s in scores]
         figure.add_scatter(
             x=[c.num_layers + (side * apart if c.stage == stage else 0) for c in line], y=value,
             name=text(f"stage_{stage}"), mode="lines+markers", marker=MARKERS[stage],
@@ -63,7 +64,7 @@ def accuracy_by_cost(data: ReportData, text: Text) -> go.Figure | None:
                 continue
             cost = [1000 / c.decode_tokens_per_s if timed and c.decode_tokens_per_s else c.parameters for c in line]
             figure.add_scatter(
-                x=cost, y=[c.suites[suite].accuracy for c in line], mode="lines+markers",
+                x=cost, y=[c.suites[suite].value for c in line], mode="lines+markers",
                 name=text.listed([literal(data.suite_title(suite, text)), text(f"stage_{stage}")]),
                 customdata=[c.num_layers for c in line],
                 line={"color": SERIES[index % 6], "width": 2, "dash": "solid" if stage == "healed" else "dot"},

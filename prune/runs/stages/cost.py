@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from prune.files import write_json
 from prune.model.loading import load_model
+from prune.runs.outputs import COSTS
 
 if TYPE_CHECKING:
     from prune.runs.directory import RunDirectory
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
 def measure_cost(inputs: RunInputs, run: RunDirectory, checkpoints: dict[CandidateKey, str]) -> None:
     """Size and speed of the original and of every depth, in turn, into `evidence/cost.json`."""
-    from evals.cost import footprint
-    from evals.throughput import measure_side_by_side
+    from evals.measured import measure_models
 
     options = inputs.recipe.cost
 
@@ -26,23 +26,16 @@ def measure_cost(inputs: RunInputs, run: RunDirectory, checkpoints: dict[Candida
         for key in checkpoints:
             if key.stage == "pruned":  # healing changes no shape, hence no speed
                 models[str(key.num_layers)] = load_model(str(inputs.root / key.path), dtype=inputs.recipe.dtype)
-        speeds = measure_side_by_side(
+        directories = {name: inputs.root / f"pruned/{name}" for name in models} | {"original": inputs.source}
+        measured = measure_models(
             models,
+            directories,
             batch_size=options.batch_size,
             prompt_tokens=options.prompt_tokens,
             new_tokens=options.new_tokens,
             repeats=options.repeats,
         )
-        rows = {}
-        for name, model in models.items():
-            directory = Path(inputs.source) if name == "original" else inputs.root / f"pruned/{name}"
-            size = sum(f.stat().st_size for f in directory.glob("*.safetensors")) if directory.is_dir() else None
-            rows[name] = {
-                **footprint(model).to_dict(),
-                **({"bytes": size} if size else {}),
-                "throughput": speeds[name].to_dict(),
-            }
-        write_json(target, rows)
+        write_json(target, {name: found.to_dict() for name, found in measured.items()})
 
     depends_on = {
         "model": inputs.source_hash,
@@ -50,4 +43,4 @@ def measure_cost(inputs: RunInputs, run: RunDirectory, checkpoints: dict[Candida
         "options": options.model_dump(include={"batch_size", "prompt_tokens", "new_tokens", "repeats"}),
         "versions": inputs.versions,
     }
-    run.stage("cost", "evidence/cost.json", depends_on, work)
+    run.stage("cost", COSTS, depends_on, work)

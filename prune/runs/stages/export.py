@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.packaging.saving import HEALING
-from prune.runs.outputs import candidate_plan
+from prune.runs.outputs import candidate_plan, read_costs
 from prune.runs.verdict import override_reasons, recommend
 from prune.wording.text import english
 
@@ -32,7 +32,9 @@ def export(
         return
     key = choice.key
     evidence = judged[key]
-    evidence.save(inputs.root / "evidence")
+    costs = read_costs(inputs.root)
+    cost = {"original": costs["original"], "candidate": costs[str(key.num_layers)]}
+    evidence.model_copy(update={"cost": cost}).save(inputs.root / "evidence")
     overrides = [english(reason) for reason in override_reasons(choice, inputs.recipe.export.override, {})]
     healing = inputs.root / key.path / HEALING
     facts = {

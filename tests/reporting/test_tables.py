@@ -1,0 +1,68 @@
+"""Tables hold the report's own figures, in both views."""
+
+from __future__ import annotations
+
+import re
+
+from prune.reporting import tables
+from prune.reporting.data import ReportData
+from prune.reporting.markdown import render_markdown
+from prune.reporting.page import render_html
+from prune.wording.text import Text
+
+from .pages import Words
+from .sample import ORDER, sample_report
+
+TEXT = Text()
+
+
+def plain(cell: str) -> str:
+    return cell.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def columns(table: tables.Table) -> dict[str, dict[str, str]]:
+    """Row name -> column head -> cell."""
+    return {row[0]: {head: plain(cell) for head, cell in zip(table.head, row, strict=True)} for row in table.rows}
+
+
+def test_a_plan_is_named_by_the_layers_that_it_keeps(tmp_path) -> None:
+    data = sample_report()
+    rows = tables.plan_table(data, TEXT).rows
+    assert [row[0] for row in rows] == [str(len(plan.keep)) for plan in data.plans] == ["14", "12", "10"]
+    assert [row[3] for row in rows] == [", ".join(map(str, ORDER[:count])) for count in (2, 4, 6)]
+    lines = [line.split(" | ")[0].strip("| ") for line in render_markdown(data).splitlines() if " | dnll | " in line]
+    assert lines == ["14", "12", "10"]
+    render_html(data, tmp_path / "report.html")
+    words = Words((tmp_path / "report.html").read_text(encoding="utf8")).words
+    found = [words[i - 1] for i, word in enumerate(words) if word == "dnll" and words[i + 1] == "greedy"]
+    assert found == ["14", "12", "10"]
+
+
+def test_a_candidates_column_is_its_side_of_the_evidence() -> None:
+    data = sample_report()
+    found = columns(tables.candidate_table(data, TEXT))
+    for candidate in data.candidates:
+        (head,) = [h for h in found["Stories"] if h == plain(tables.name_of(candidate, TEXT))]
+        evidence = candidate.evidence[0]
+        own = evidence.original if candidate.stage == "original" else evidence.candidate
+        assert found["Stories"][head].startswith(f"{100 * own:.1f} %")
+    assert "Text" not in found  # bits per byte are no share: they stand among the tasks
+
+
+def test_a_metric_with_a_unit_of_its_own_is_no_percentage() -> None:
+    found = columns(tables.task_table(sample_report(), TEXT))
+    assert "%" in found["story_questions (acc)"]["16 layers, original"]
+    bits = found["story_text (bits_per_byte)"]
+    assert re.fullmatch(r"0\.733 \(0\.723–0\.743\)", bits["16 layers, original"]), bits
+    assert bits[TEXT("items")] == "50"
+
+
+def test_a_column_that_nothing_fills_is_left_out() -> None:
+    table = tables.Table(["name", "known", "empty"], [["a", "1", ""], ["b", "2", tables.UNKNOWN]])
+    assert table.without_empty_columns().head == ["name", "known"]
+
+
+def test_an_empty_report_has_empty_tables() -> None:
+    data = ReportData(title="m", ship="FAIL")
+    for make in (tables.plan_table, tables.task_table, tables.verdict_table, tables.draft_table):
+        assert make(data, TEXT).rows == []
