@@ -7,7 +7,6 @@ so a figure is defined once. Assumptions: light colours (the first `:root` of st
 
 from __future__ import annotations
 
-import functools
 import html
 import re
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prune.reporting.data import AnalysisView
+from prune.reporting.palette import palette
 from prune.reporting.panels import Panel, analysis_panels
 from prune.wording.text import Text
 
@@ -82,18 +82,12 @@ def draw(figure: Figure, axes: Axes) -> None:
     _axes(figure, axes)
 
 
-@functools.cache
-def _palette() -> dict[str, str]:
-    style = (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf8")
-    return dict(re.findall(r"--([\w-]+):\s*(#[0-9a-f]{6}|rgba\([^)]*\))", style[: style.index("@media")]))
-
-
 def colour(name: str | None) -> Any:
     """A CSS variable or colour as matplotlib takes it; None stays None."""
     if name is None:
         return None
     if match := re.fullmatch(r"var\(--([\w-]+)\)", name):
-        name = _palette()[match[1]]
+        name = palette()[match[1]]
     if match := re.fullmatch(r"rgba\((.*)\)", name):
         red, green, blue, alpha = map(float, match[1].split(","))
         return red / 255, green / 255, blue / 255, alpha
