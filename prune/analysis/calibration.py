@@ -18,7 +18,6 @@ def record_calibration(
     seed: int,
     dtype: str,
     revision: str | None,
-    trust_remote_code: bool,
 ) -> None:
     """Write `calibration` into the analysis: what `prune plan` needs where its criterion runs the model.
 
@@ -26,7 +25,7 @@ def record_calibration(
         files: domain -> file or hub data set; documents that are in memory are recorded as null, for nobody can read
             them again.
         seq_length, calib_num_samples, seed: how documents were cut and drawn.
-        dtype, revision, trust_remote_code: how the model was loaded.
+        dtype, revision: how the model was loaded; what its user allowed it is asked again.
     """
     analysis.info["calibration"] = {
         "files": {name: str(source) if isinstance(source, str | Path) else None for name, source in files.items()},
@@ -35,5 +34,4 @@ def record_calibration(
         "seed": seed,
         "dtype": dtype,
         "revision": revision,
-        "trust_remote_code": trust_remote_code,
     }

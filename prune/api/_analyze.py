@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prune.analysis.processes import Processes
     from prune.analysis.result import Analysis
     from prune.analysis.streamed import Streaming
+    from prune.checkpoint.source import Source
 
 
 class AnalyzeArguments(PageSettings, StreamSettings, ModelSettings, Seeded, DocumentSettings, AnalyzeSettings):
@@ -53,12 +54,13 @@ def analyze(model: str, output: str | Path, *, data: Data, dry_run: bool = False
     Raises:
         UsageError, PruneError: bad input; nothing is written.
     """
-    from prune.model.loading import load_model, load_tokenizer, model_directory
+    from prune.checkpoint.source import resolve
+    from prune.model.loading import load_model, load_tokenizer
 
     target = Path(output)
     refuse_non_empty(target)
     asked = validated(AnalyzeArguments, settings)
-    source = model_directory(model)
+    source = resolve(model, **fields_of(ModelSettings, asked))
     files = check_files(data)
     from prune.analysis import analyze as measure_model
     from prune.analysis.calibration import record_calibration
@@ -66,32 +68,31 @@ def analyze(model: str, output: str | Path, *, data: Data, dry_run: bool = False
 
     if asked.stream:
         _check_streaming(asked.measure)
-    origin = asked.model_dump(include={"revision", "trust_remote_code"})
-    tokenizer = load_tokenizer(source, **origin)
+    tokenizer = load_tokenizer(source)
     domains = load_domains(data, tokenizer, asked.seq_length, asked.calib_num_samples, asked.seed)
     if dry_run:
         return DryRun(model=model, output=str(target), data={n: d.describe() for n, d in domains.items()})
     processes = join()
-    options = {"dtype": asked.dtype, **origin}
     streaming = None
     if asked.stream:
-        streaming = _streaming(source, target, asked.stream_memory, processes, options)
+        streaming = _streaming(source, target, asked.stream_memory, processes)
         loaded = streaming.model.model
     else:
-        loaded = processes.together(lambda: load_model(source, device=processes.device, **options))
+        loaded = processes.together(lambda: load_model(source, device=processes.device))
     analysis = measure_model(
         loaded,
         domains,
         **fields_of(AnalyzeSettings, asked),
         seed=asked.seed,
         pad_token_id=pad_token(tokenizer),
-        source=model,
+        source=source.id,
         processes=processes,
         streaming=streaming,
     )
     processes.leave()
-    kept = {"seq_length", "calib_num_samples", "seed", "dtype", "revision", "trust_remote_code"}
-    record_calibration(analysis, files, **asked.model_dump(include=kept))
+    source.require_unchanged()
+    kept = {"seq_length", "calib_num_samples", "seed", "dtype"}
+    record_calibration(analysis, files, **asked.model_dump(include=kept), revision=source.revision)
     if processes.first:
         _save(analysis, target, asked.lang)
     return analysis
@@ -104,7 +105,7 @@ def _check_streaming(measures: Sequence[str] | None) -> None:
     check_offered(select(DEFAULT_MEASURES if measures is None else measures))
 
 
-def _streaming(source: str, target: Path, memory: float, processes: Processes, options: dict[str, Any]) -> Streaming:
+def _streaming(source: Source, target: Path, memory: float, processes: Processes) -> Streaming:
     """The model with its layers on disk."""
     from prune.analysis.streamed import GIB, Streaming
     from prune.model.streaming import StreamedModel
@@ -112,7 +113,7 @@ def _streaming(source: str, target: Path, memory: float, processes: Processes, o
     if processes.count > 1:
         raise UsageError("--stream runs in one process: start it without torchrun or accelerate launch")
     spill = next(parent for parent in target.absolute().parents if parent.is_dir())
-    return Streaming(StreamedModel(source, **options), int(memory * GIB), spill)
+    return Streaming(StreamedModel(source), int(memory * GIB), spill)
 
 
 def _save(analysis: Analysis, target: Path, lang: str) -> None:

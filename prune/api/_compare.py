@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from evals.evidence import Evidence
     from evals.suite import Suite
     from prune.analysis.depth_map import DepthMap
+    from prune.checkpoint.source import Source
     from prune.comparison import Comparison
     from prune.data.domains import Domain
 
@@ -44,6 +45,9 @@ def compare(
     seed: int = 0,
     dtype: str = "float32",
     lang: str = "en",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    allow_links: bool = False,
     progress: bool = False,
     dry_run: bool = False,
 ) -> Comparison | dict[str, Any]:
@@ -67,6 +71,8 @@ def compare(
         seed: of every random choice.
         dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
         lang: language of the pages, `en` or `ja`.
+        revision: of every hub id that does not name its own (`org/name@revision`).
+        trust_remote_code, allow_links: see `prune.checkpoint.source.Source`.
         progress: show progress bars.
         dry_run: check the input and return what would be done.
 
@@ -74,8 +80,9 @@ def compare(
         UsageError, PruneError, evals.errors.EvalError: bad input, or a tokenizer that makes the tests different.
     """
     from evals.suite_choice import check_tasks
+    from prune.checkpoint.source import resolve_all
     from prune.comparison import Compared, Comparison, mark_pareto
-    from prune.model.loading import load_model, load_tokenizer, model_directory
+    from prune.model.loading import load_model, load_tokenizer
 
     target = Path(output)
     refuse_non_empty(target)
@@ -83,7 +90,10 @@ def compare(
     names = _names(models)
     if depth_map and (not data or len(models) != 2):
         raise UsageError("--depth_map takes exactly two models and documents (--data NAME=PATH)")
-    directories = {name: model_directory(model) for name, model in zip(names, models, strict=True)}
+    sources = resolve_all(
+        dict(zip(names, models, strict=True)), revision=revision, dtype=dtype, trust_remote_code=trust_remote_code,
+        allow_links=allow_links,
+    )  # fmt: skip
     if data:
         check_files(data)
     suites = load_suites(suite, size)
@@ -92,20 +102,20 @@ def compare(
         check_tasks(suites, folders, replacements, confirm_run_unsafe_code)
     if dry_run:
         return {"models": names, "suites": [s.name for s in suites], "depth_map": depth_map}
-    tokenizers = {name: load_tokenizer(directory) for name, directory in directories.items()}
+    tokenizers = {name: load_tokenizer(source) for name, source in sources.items()}
     domains = {
         name: load_domains(data, tokenizers[name], seq_length, calib_num_samples, seed) if data else {}
         for name in names
     }
     if depth_map:
         _check_map(*domains.values())
-    loaded = {name: load_model(directory, dtype=dtype) for name, directory in directories.items()}
+    loaded = {name: load_model(source) for name, source in sources.items()}
     evidence = _quality(
         loaded, tokenizers, suites, alpha, include_path=folders, local_data=replacements, limit=limit, seed=seed,
         batch_size=batch_size, progress=progress, confirm_run_unsafe_code=confirm_run_unsafe_code,
     )  # fmt: skip
     shape = {"batch_size": cost_batch_size, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
-    rows, setting = _cost(loaded, directories, shape, repeats)
+    rows, setting = _cost(loaded, sources, shape, repeats)
     for name, row in rows.items():
         row["suites"] = _figures(name, names[0], evidence)
         if domains[name]:
@@ -164,7 +174,7 @@ def _figures(name: str, reference: str, evidence: dict[str, Evidence]) -> dict[s
 
 
 def _cost(
-    loaded: dict[str, Any], directories: dict[str, str], shape: dict[str, int], repeats: int
+    loaded: dict[str, Any], sources: dict[str, Source], shape: dict[str, int], repeats: int
 ) -> tuple[dict[str, dict[str, Any]], Message]:
     from evals.cost import footprint
     from evals.throughput import measure_side_by_side
@@ -174,11 +184,10 @@ def _cost(
     rows: dict[str, dict[str, Any]] = {}
     for name, model in loaded.items():
         size = footprint(model)
-        files = list(Path(directories[name]).glob("*.safetensors"))
         rows[name] = {
             "num_layers": size.layers,
             "parameters": size.parameters,
-            "bytes": sum(f.stat().st_size for f in files) or size.bytes,
+            "bytes": sources[name].bytes,
             "kv_bytes_per_token": size.kv_bytes_per_token,
             "prefill_tokens_per_s": speeds[name].prefill_tokens_per_s,
             "decode_tokens_per_s": speeds[name].decode_tokens_per_s,

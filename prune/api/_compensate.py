@@ -25,6 +25,9 @@ def compensate(
     calib_num_samples: int | None = None,
     seed: int = 0,
     dtype: str = "float32",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    allow_links: bool = False,
     dry_run: bool = False,
 ) -> Plan | dict[str, Any]:
     """Fit what the layer before each gap should add, and write a plan that says so, with its weights beside it.
@@ -43,15 +46,15 @@ def compensate(
         calib_num_samples: documents per domain; all if None.
         seed: of the draw and the split of documents.
         dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
+        revision, trust_remote_code, allow_links: see `prune.checkpoint.source.resolve`.
         dry_run: check the input and return what would be done.
 
     Raises:
         UsageError, PruneError: bad input; nothing is written.
     """
-    from prune.model.loading import model_directory
+    from prune.checkpoint.source import resolve
     from prune.planning.plan import Plan
     from prune.surgery.compensation import METHODS
-    from prune.surgery.cut import resolve_source
 
     target = Path(output)
     if target.suffix == ".safetensors":
@@ -65,14 +68,18 @@ def compensate(
     check_files(data)
     from prune.model.anatomy import find_anatomy
     from prune.model.loading import load_model, load_tokenizer
+    from prune.surgery.cut import check_revision
     from prune.surgery.replacements import compensated_plan
 
-    source = resolve_source(model_directory(model))
-    tokenizer = load_tokenizer(str(source))
+    source = resolve(
+        model, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, allow_links=allow_links
+    )
+    check_revision(chosen, source)
+    tokenizer = load_tokenizer(source)
     domains = load_domains(data, tokenizer, seq_length, calib_num_samples, seed)
     if dry_run:
         return {"plan": str(plan), "output": str(target), "data": {n: d.describe() for n, d in domains.items()}}
-    loaded = load_model(str(source), dtype=dtype)
+    loaded = load_model(source)
     depth = find_anatomy(loaded).num_layers
     if depth != chosen.num_layers:
         raise UsageError(f"--plan: made for {chosen.num_layers} layers, the model has {depth}")

@@ -29,6 +29,9 @@ def cut(
     drop_mlp: Layers | None = None,
     max_shard_size: str = "5GB",
     link: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    allow_links: bool = False,
     adapters: Sequence[str | Path] = (),
     verify: bool = True,
     dry_run: bool = False,
@@ -59,6 +62,9 @@ def cut(
     drop_mlp: Layers | None = None,
     max_shard_size: str = "5GB",
     link: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    allow_links: bool = False,
     adapters: Sequence[str | Path] = (),
     verify: bool = True,
     dry_run: bool = False,
@@ -76,6 +82,7 @@ def cut(
         drop_mlp: layers of which only the MLP goes, likewise.
         max_shard_size: payload of an output shard at most; on disk only, as are the rest.
         link: share source shards (reflink, else hard link) in which nothing changes.
+        revision, trust_remote_code, allow_links: see `prune.checkpoint.source.resolve`.
         adapters: directories of LoRA adapters to cut the same way, into `adapters/NAME` of the output.
         verify: prove the result before it gets its name.
         dry_run: check and plan everything, write nothing.
@@ -94,20 +101,19 @@ def cut(
         return _in_memory(model, drop_layers=drop_layers, keep_layers=keep_layers, plan=plan, attn=attn, mlp=mlp)
     if output is None:
         raise UsageError("-o/--output: name the directory to create")
-    from prune.model.loading import model_directory
+    from prune.checkpoint.source import resolve
     from prune.surgery import cut as surgery
 
-    directory = model_directory(str(model))
+    source = resolve(model, revision=revision, trust_remote_code=trust_remote_code, allow_links=allow_links)
     if attn or mlp:
         if plan is not None or keep_layers is not None:
             raise UsageError("--drop_attn and --drop_mlp go with --drop_layers only")
-        from prune.checkpoint.directory import CONFIG, read_json
         from prune.surgery.sublayers import as_layers
 
-        whole = as_layers(read_json(surgery.resolve_source(directory) / CONFIG), attn, mlp)
+        whole = as_layers(source.checkpoint.config, attn, mlp)
         drop_layers = sorted({*whole, *_indices(drop_layers)})
     return surgery.cut(
-        directory,
+        source,
         output,
         drop_layers=drop_layers,
         keep_layers=keep_layers,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from evals.evidence import Evidence
     from evals.harness import Results
     from evals.suite import Suite
+    from prune.checkpoint.source import Source
 
 log = logging.getLogger("prune")
 
@@ -41,7 +42,9 @@ def eval(
     seed: int = 0,
     dtype: str = "float32",
     alpha: float = 0.05,
+    revision: str | None = None,
     trust_remote_code: bool = False,
+    allow_links: bool = False,
     confirm_run_unsafe_code: bool = False,
     backend: str = "hf",
     model_args: Mapping[str, Any] | None = None,
@@ -70,7 +73,9 @@ def eval(
         seed: of few-shot choices and of the bootstrap.
         dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
         alpha: error rate of the gate over all suites.
-        trust_remote_code, confirm_run_unsafe_code: run a model's own code; allow tasks that run generated code.
+        revision: of every hub id that does not name its own (`org/name@revision`).
+        trust_remote_code, allow_links: see `prune.checkpoint.source.Source`.
+        confirm_run_unsafe_code: allow tasks that run generated code.
         log_samples: keep documents and prompts too, not only hashes, answers and scores.
         backend, model_args: `vllm` and its options, where it is installed; `hf` runs the model in this process.
         progress: show progress bars.
@@ -85,7 +90,7 @@ def eval(
     from evals.backend import check_backend, is_first_process
     from evals.power import power_messages
     from evals.suite_choice import check_tasks, choose_suites
-    from prune.model.loading import model_directory
+    from prune.checkpoint.source import resolve_all
     from prune.packaging.manifest import weights_sha256
 
     target = Path(output)
@@ -94,7 +99,10 @@ def eval(
         raise UsageError("--suite or --tasks is missing: name what to test on")
     named = load_suites(suite, size)
     check_backend(backend)
-    directories = {"baseline": model_directory(baseline), "model": model_directory(model)}
+    sources = resolve_all(
+        {"baseline": baseline, "model": model}, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code,
+        allow_links=allow_links,
+    )  # fmt: skip
     folders = [Path(p) for p in include_path]
     data = Path(local_data) if local_data else None
     suites = choose_suites(named, tasks, folders, num_fewshot)
@@ -124,8 +132,9 @@ def eval(
         "model_args": model_args,
     }
     results = {}
-    for name, directory in directories.items():
-        results[name] = _score(directory, suites, dtype, trust_remote_code, options)
+    for name, source in sources.items():
+        results[name] = _score(source, suites, options)
+        source.require_unchanged()
         for task, reason in results[name].failures.items():
             log.warning("%s on %s: %s", task, name, reason)
     for note in results["baseline"].notes.values():
@@ -135,23 +144,21 @@ def eval(
         return {"suites": {}, "notes": [], "gate_power": []}
     evidence = _judge(results, suites, alpha, seed)
     evidence.original_model, evidence.candidate_model = baseline, model
-    evidence.candidate_sha256 = weights_sha256(Path(directories["model"]))
+    evidence.candidate_sha256 = weights_sha256(sources["model"].directory)
     _save(evidence, results, target)
     shutil.rmtree(unfinished, ignore_errors=True)
     return evidence
 
 
-def _score(
-    directory: str, suites: Sequence[Suite], dtype: str, trust_remote_code: bool, options: Mapping[str, Any]
-) -> Results:
+def _score(source: Source, suites: Sequence[Suite], options: Mapping[str, Any]) -> Results:
     """One model on every task of the suites; the model is freed on return, before the other one is loaded."""
     from evals.harness import run_tasks
     from prune.model.loading import load_model, load_tokenizer
 
     in_process = options["backend"] == "hf"
     return run_tasks(
-        load_model(directory, dtype=dtype, trust_remote_code=trust_remote_code) if in_process else directory,
-        load_tokenizer(directory, trust_remote_code=trust_remote_code),
+        load_model(source) if in_process else str(source.directory),
+        load_tokenizer(source),
         [task for s in suites for task in s.tasks],
         **options,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prune.api._inputs import Data, check_files, pad_token
 from prune.data.rows import Source, origin
 from prune.errors import UsageError
-from prune.files import sha256_json, sha256_tree, write_json, write_text
+from prune.files import sha256_json, write_json, write_text
 from prune.healing.settings import GenerateSettings
 from prune.settings import validated
 
@@ -27,6 +27,7 @@ def generate(
     dtype: str = "float32",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    allow_links: bool = False,
     resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
     dry_run: bool = False,
@@ -41,7 +42,7 @@ def generate(
         output: new `.jsonl` file.
         data: prompts by domain; rows with `prompt`, `messages`, `text`, or `input_ids` + `answer_start`.
         dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
-        revision, trust_remote_code: of a hub id; run the modelling code that comes with it.
+        revision, trust_remote_code, allow_links: see `prune.checkpoint.source.resolve`.
         resume: go on with what a killed run left.
         progress: called with answers done and answers in all.
         dry_run: check the input and return what would be done.
@@ -53,7 +54,8 @@ def generate(
     Raises:
         UsageError, PruneError: bad input; the output does not exist then.
     """
-    from prune.model.loading import load_model, load_tokenizer, model_directory
+    from prune.checkpoint.source import resolve
+    from prune.model.loading import load_config, load_model, load_tokenizer
     from prune.versions import library_versions
 
     target = Path(output)
@@ -63,19 +65,20 @@ def generate(
         raise UsageError(f"{target} exists: give -o a new file, or remove it first")
     chosen = validated(GenerateSettings, settings)
     files = check_files(data)
-    directory = model_directory(model)
-    origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    tokenizer = load_tokenizer(directory, **origin)
-    prompts, described = _read(files, tokenizer, chosen, _context(directory, origin))
-    facts: dict[str, Any] = {"model": Path(model).name if Path(model).is_dir() else model, "revision": revision}
+    source = resolve(
+        model, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, allow_links=allow_links
+    )
+    tokenizer = load_tokenizer(source)
+    context = getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
+    prompts, described = _read(files, tokenizer, chosen, context)
+    facts: dict[str, Any] = {"model": source.label, "revision": source.revision}
     facts |= {"dtype": dtype, "settings": chosen.model_dump(), "data": described}
     if dry_run:
         return facts
     from prune.healing.generate import generate_answers, remove_partial
 
-    loaded = load_model(directory, dtype=dtype, **origin)
-    local = Path(directory)
-    facts["model_sha256"] = sha256_tree(local) if local.is_dir() else loaded.config._commit_hash
+    loaded = load_model(source)
+    facts["model_sha256"] = source.sha256
     partial, began = target.with_name(f".{target.name}.batches"), time.monotonic()
     answers = generate_answers(
         loaded,
@@ -102,14 +105,6 @@ def generate(
     write_text(target, text)
     remove_partial(partial)
     return facts
-
-
-def _context(directory: str, origin: Mapping[str, Any]) -> int | None:
-    """Positions that the model has, by its config; None where that does not say."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(directory, **origin)
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def _read(

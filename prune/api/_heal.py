@@ -12,6 +12,7 @@ from prune.files import refuse_non_empty
 from prune.settings import validated
 
 if TYPE_CHECKING:
+    from prune.checkpoint.source import Source
     from prune.healing.heal import HealResult
     from prune.healing.trainer import Track
 
@@ -25,6 +26,9 @@ def heal(
     domain_weights: Mapping[str, float] | None = None,
     kept_layers: Sequence[int] | None = None,
     seq_length: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    allow_links: bool = False,
     resume: bool = False,
     progress: bool = False,
     dry_run: bool = False,
@@ -44,6 +48,8 @@ def heal(
         domain_weights: share of predicted tokens per domain; equal if none.
         kept_layers: source index of each layer; found by comparing weights if not given.
         seq_length: longer documents are cut on the right, in tokens; `max_length` of the settings if None.
+        revision: of every hub id that does not name its own (`org/name@revision`).
+        trust_remote_code, allow_links: see `prune.checkpoint.source.Source`.
         resume: go on from the newest checkpoint of a killed run with the same arguments.
         progress: show Trainer's progress bar.
         dry_run: check only.
@@ -56,16 +62,18 @@ def heal(
     Raises:
         UsageError, PruneError: bad input or non-finite loss; nothing stands under `output`.
     """
+    from prune.checkpoint.source import resolve_all
     from prune.healing.settings import HealSettings
-    from prune.model.loading import check_local, model_directory
 
     target = Path(output)
     refuse_non_empty(target)
-    check_local(model)
     chosen = validated(HealSettings, settings)
     if chosen.needs_teacher and teacher is None:
         raise UsageError("--teacher is missing: distillation needs the original; or set --distill_weight 0")
-    original = model_directory(teacher) if teacher and chosen.needs_teacher else None
+    named = {"model": model} | ({"teacher": teacher} if teacher and chosen.needs_teacher else {})
+    permissions = {"trust_remote_code": trust_remote_code, "allow_links": allow_links}
+    sources = resolve_all(named, revision=revision, **permissions)
+    student, original = sources["model"], sources.get("teacher")
     check_files(data)
     from accelerate import PartialState
 
@@ -73,21 +81,21 @@ def heal(
     from prune.healing.checks import check_tokenizers, rehearse
     from prune.healing.heal import heal as train
     from prune.healing.trainer import remove_checkpoints
-    from prune.model.loading import load_model, load_tokenizer
+    from prune.model.loading import has_tokenizer, load_model, load_tokenizer
     from prune.packaging.saving import HEALING, save_like
 
-    tokenizer = load_tokenizer(model)
-    if original is not None and _has_tokenizer(original):
+    tokenizer = load_tokenizer(student)
+    if original is not None and has_tokenizer(original):
         check_tokenizers(tokenizer, load_tokenizer(original), str(teacher))
     where = {"include_path": [Path(p) for p in include_path], "local_data": Path(local_data) if local_data else None}
     track = _tracker(track_suites, tokenizer, track_limit, chosen.seed, where) if track_suites else None
     domains = load_domains(data, tokenizer, seq_length or chosen.max_length, None, chosen.seed)
     if dry_run:
-        rehearse(model, original, domains, chosen, kept_layers=kept_layers, domain_weights=domain_weights)
+        rehearse(student, original, domains, chosen, kept_layers=kept_layers, domain_weights=domain_weights)
         return {"settings": chosen.model_dump(), "data": {n: d.describe() for n, d in domains.items()}}
     training = target.with_name(f".{target.name}.training")
     result = train(
-        load_model(model),
+        load_model(student),
         load_model(original) if original is not None else None,
         domains,
         chosen,
@@ -101,21 +109,18 @@ def heal(
     )
     if PartialState().is_main_process:  # under `accelerate launch` every process has the same result
         with staged_directory(target) as staging:
-            save_like(result.model, Path(model), staging)
-            write_json(staging / HEALING, result.as_dict() | {"teacher": _name(teacher) if original else None})
+            save_like(result.model, student.directory, staging)
+            write_json(staging / HEALING, result.as_dict() | {"teacher": _name(original)})
         remove_checkpoints(training / "checkpoints")
     PartialState().wait_for_everyone()
     return result
 
 
-def _name(model: str | None) -> str | None:
-    """A hub id; of a directory the last part alone, because the record travels with the checkpoint."""
-    return Path(model).resolve().name if model and Path(model).is_dir() else model
-
-
-def _has_tokenizer(model: str) -> bool:
-    """Whether there is one to compare; a hub id always has one, or fails where it is loaded."""
-    return not Path(model).is_dir() or any(Path(model).glob("*tokenizer*"))
+def _name(teacher: Source | None) -> str | None:
+    """Of a directory the last part alone, because the record travels with the checkpoint."""
+    if teacher is None:
+        return None
+    return f"{teacher.label}@{teacher.revision}" if teacher.revision else teacher.label
 
 
 def _tracker(suites: Sequence[str], tokenizer: Any, limit: int, seed: int, where: Mapping[str, Any]) -> Track:

@@ -12,6 +12,7 @@ from prune.files import refuse_non_empty
 
 if TYPE_CHECKING:
     from prune.analysis.result import Analysis
+    from prune.checkpoint.source import Source
     from prune.data.domains import Domain
     from prune.planning.frontier import Frontier
     from prune.planning.plan import Plan
@@ -41,6 +42,8 @@ def plan(
     score_cache: str | Path | None = None,
     sweep: bool = False,
     seed: int = 0,
+    trust_remote_code: bool = False,
+    allow_links: bool = False,
     dry_run: bool = False,
 ) -> Plan | Frontier:
     """Decide which layers go, and write `plan.json`; or, with `sweep`, the whole frontier.
@@ -61,6 +64,8 @@ def plan(
         score_cache: SQLite file that keeps every score made; `scores.sqlite` beside the analysis if None, which is
             also where a run directory keeps its own.
         seed: of the strategies and criteria that draw.
+        trust_remote_code, allow_links: see `prune.checkpoint.source.Source`; the model, and its revision, are those of
+            the analysis.
         dry_run: check the request and search, write nothing but scores.
 
     Raises:
@@ -88,7 +93,7 @@ def plan(
         "domain_weights": domain_weights,
         "tuning": Tuning(beam_width, block_size, max_subsets, seed),
         "seed": seed,
-        **_inputs(found, directory, cache),
+        **_inputs(found, directory, cache, trust_remote_code=trust_remote_code, allow_links=allow_links),
     }
     budgets: dict[str, Any] = {
         "num_layers": num_layers,
@@ -114,27 +119,29 @@ def plan(
     return swept
 
 
-def _inputs(found: Analysis, directory: Path, cache: Path) -> Inputs:
+def _inputs(found: Analysis, directory: Path, cache: Path, **permissions: bool) -> Inputs:
     """The analysis, and what reads its model and its documents again when a criterion asks for them."""
     options = found.info.get("calibration") or {}
-    origin = {key: options[key] for key in ("revision", "trust_remote_code") if key in options}
     fetched: dict[str, Any] = {}
 
-    def source() -> str:
-        from prune.model.loading import model_directory
+    def source() -> Source:
+        from prune.checkpoint.source import resolve
 
-        return model_directory(found.info["model"])
+        if "source" not in fetched:
+            revision, dtype = found.info.get("revision"), options.get("dtype", "float32")
+            fetched["source"] = resolve(found.info["model"], revision=revision, dtype=dtype, **permissions)
+        return fetched["source"]
 
     def model() -> Any:
         from prune.model.loading import load_model
 
-        return load_model(source(), dtype=options.get("dtype", "float32"), **origin)
+        return load_model(source())
 
     def tokenizer() -> Any:
         from prune.model.loading import load_tokenizer
 
         if "tokenizer" not in fetched:
-            fetched["tokenizer"] = load_tokenizer(source(), **origin)
+            fetched["tokenizer"] = load_tokenizer(source())
         return fetched["tokenizer"]
 
     def domains() -> dict[str, Domain]:

@@ -1,8 +1,9 @@
 """Reading a checkpoint directory as untrusted input: config, index, shard headers, and which other files travel along.
 
 Nothing outside the directory is ever opened: file names in an index must be plain names, and a symbolic link may only
-lead back into the directory or into the blob store of the same hub cache. The index and the shards must agree tensor by
-tensor. Only headers are read; tensor bytes stay on disk, and no code of the checkpoint is run.
+lead back into the directory or into the blob store of the same hub cache, unless the user allows others. The index and
+the shards must agree tensor by tensor. Only headers are read; tensor bytes stay on disk, and no code of the checkpoint
+is run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.checkpoint.config_types import check_types
-from prune.checkpoint.headers import Entry, Header, parse_json, read_header
+from prune.checkpoint.headers import Entry, Header, parse_json, read_header, refuse_pointer
 from prune.errors import PruneError, UsageError
 
 INDEX = "model.safetensors.index.json"
@@ -56,8 +57,12 @@ class Checkpoint:
     companions: dict[str, Path]
 
 
-def read_checkpoint(directory: Path) -> Checkpoint:
+def read_checkpoint(directory: Path, *, allow_links: bool = False) -> Checkpoint:
     """Read and cross-check a checkpoint directory.
+
+    Args:
+        directory: of the checkpoint.
+        allow_links: its files may be links to somewhere else, as in stores that keep every file once.
 
     Raises:
         UsageError: no such directory, or no config.json in it.
@@ -67,31 +72,32 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         raise UsageError(f"{directory}: no such model directory")
     if not (directory / CONFIG).exists():
         raise UsageError(f"{directory}: no {CONFIG} there; give the directory of a transformers checkpoint")
-    config = read_config(directory)
-    weight_map, metadata = _weight_map(directory)
-    headers = {name: read_header(inside(directory, name)) for name in _shard_names(directory, weight_map)}
+    config = read_config(directory, allow_links)
+    weight_map, metadata = _weight_map(directory, allow_links)
+    names = _shard_names(directory, weight_map)
+    headers = {name: read_header(inside(directory, name, allow_links)) for name in names}
     tensors = _collect(directory, headers)
     if weight_map is not None:
         _compare(directory / INDEX, weight_map, tensors)
     if not tensors:
         raise PruneError(f"{directory}: its weight files hold no tensor")
-    return Checkpoint(directory, config, tensors, headers, metadata, _companions(directory))
+    return Checkpoint(directory, config, tensors, headers, metadata, _companions(directory, allow_links))
 
 
-def read_config(directory: Path) -> dict[str, Any]:
+def read_config(directory: Path, allow_links: bool = False) -> dict[str, Any]:
     """config.json of a checkpoint, its types and ranges checked.
 
     Raises:
         PruneError: unreadable, no JSON object, or a field of the wrong type or out of range (named).
     """
-    config = read_json(inside(directory, CONFIG))
+    config = read_json(inside(directory, CONFIG, allow_links))
     if not isinstance(config, dict):
         raise PruneError(f"{directory / CONFIG}: must hold a JSON object")
     check_types(config)
     return config
 
 
-def inside(directory: Path, name: str) -> Path:
+def inside(directory: Path, name: str, allow_links: bool = False) -> Path:
     """The path of a plain file name in the directory, after following links.
 
     Raises:
@@ -102,12 +108,17 @@ def inside(directory: Path, name: str) -> Path:
     try:
         path = (directory / name).resolve()
         root = directory.resolve()
-        allowed = path.is_relative_to(root) or any(path.is_relative_to(store) for store in _blob_stores(root))
+        allowed = (
+            allow_links or path.is_relative_to(root) or any(path.is_relative_to(store) for store in _blob_stores(root))
+        )
         exists, regular = path.exists(), path.is_file()
     except (OSError, RuntimeError, ValueError) as error:
         raise PruneError(f"{directory}: {name[:80]!r} cannot be opened: {error}") from None
     if not allowed:
-        raise PruneError(f"{directory / name}: links to {path}, outside the checkpoint; copy the file into it")
+        raise PruneError(
+            f"{directory / name}: links to {path}, outside the checkpoint; copy the file into it, or give --allow_links"
+            " if you trust where its links lead"
+        )
     if not exists:
         raise PruneError(f"{directory / name}: missing; download the checkpoint again")
     if not regular:
@@ -126,6 +137,7 @@ def read_json(path: Path) -> Any:
     Raises:
         PruneError: unreadable, too large, not JSON, or a key that occurs twice.
     """
+    refuse_pointer(path)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise PruneError(f"{path}: over {MAX_JSON_BYTES} bytes of JSON")
@@ -142,11 +154,11 @@ def _blob_stores(root: Path) -> list[Path]:
     return []
 
 
-def _weight_map(directory: Path) -> tuple[dict[str, str] | None, dict[str, Any]]:
+def _weight_map(directory: Path, allow_links: bool) -> tuple[dict[str, str] | None, dict[str, Any]]:
     """The index's tensor -> file table (None for a single-file checkpoint) and its metadata."""
     if not (directory / INDEX).exists() and not (directory / INDEX).is_symlink():
         return None, {}
-    index = read_json(inside(directory, INDEX))
+    index = read_json(inside(directory, INDEX, allow_links))
     table = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
         raise PruneError(f"{directory / INDEX}: weight_map must map tensor names to file names")
@@ -202,7 +214,7 @@ def _compare(index: Path, weight_map: dict[str, str], tensors: dict[str, Tensor]
             raise PruneError(f"{index}: does not list {name!r}, which {tensor.path.name} holds")
 
 
-def _companions(directory: Path) -> dict[str, Path]:
+def _companions(directory: Path, allow_links: bool) -> dict[str, Path]:
     """Files to carry along: all of the top level but weights, config, hidden files, the card and our own record."""
     names = sorted(path.name for path in directory.iterdir() if not path.is_dir())
     for name in names:
@@ -210,4 +222,7 @@ def _companions(directory: Path) -> dict[str, Path]:
             raise PruneError(f"{directory}: the file name {os.fsencode(name)!r} is not UTF-8; rename it or remove it")
     own = (CONFIG, INDEX, CUT_RECORD, "prune_manifest.json", "README.md")
     chosen = [n for n in names if not n.startswith(".") and n not in own and not is_weight_file(n)]
-    return {name: inside(directory, name) for name in chosen}
+    paths = {name: inside(directory, name, allow_links) for name in chosen}
+    for path in paths.values():
+        refuse_pointer(path)
+    return paths

@@ -20,6 +20,7 @@ MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
 MAX_DIMENSIONS = 64
 NUMBER = re.compile(r"0|[1-9][0-9]{0,5}")
 """A number in a tensor's name: ASCII digits, no leading zero, as modules in a list are named."""
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
@@ -65,6 +66,7 @@ def read_header(path: Path) -> Header:
     Raises:
         PruneError: not a regular readable file, or a header that is not entirely well formed (what and where).
     """
+    refuse_pointer(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as handle:
@@ -78,6 +80,21 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise PruneError(f"{path}: cannot be read: {error.strerror}") from None
     return parse_header(raw, size, str(path))
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse the stand-in that git leaves where git-lfs is not installed: a short text in place of the file.
+
+    Raises:
+        PruneError: it is one.
+    """
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(len(LFS_POINTER))
+    except OSError:
+        return  # whoever reads the file says why it cannot
+    if start == LFS_POINTER:
+        raise PruneError(f"{path}: is a git-lfs pointer, not the file: run `git lfs pull` in its repository")
 
 
 def parse_header(raw: bytes, file_size: int, name: str) -> Header:

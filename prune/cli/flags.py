@@ -58,8 +58,15 @@ DryRun = Annotated[
 ]
 Lang = Annotated[str, typer.Option("--lang", help="Language of the page, en or ja.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Of the computation: auto, float32, bfloat16, float16.")]
-Revision = Annotated[str | None, typer.Option("--revision", help="Of a hub id.")]
+Revision = Annotated[
+    str | None, typer.Option("--revision", help="Commit, branch or tag of a hub id; or write org/name@revision.")
+]
 RemoteCode = Annotated[bool, typer.Option("--trust_remote_code", help="Run the repository's own modelling code.")]
+
+
+AllowLinks = Annotated[
+    bool, typer.Option("--allow_links", help="A checkpoint's files may be links to outside its directory.")
+]
 
 
 def parse_weights(text: str | None, flag: str = "--domain_weights") -> dict[str, float] | None:

@@ -19,7 +19,11 @@ from prune.healing.settings import HealSettings
 from prune.healing.sharding import check_sharding
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedModel
+
+    from prune.checkpoint.source import Source
 
 
 def check_run(
@@ -114,8 +118,8 @@ def check_names(settings: HealSettings) -> None:
 
 
 def rehearse(
-    model: str,
-    teacher: str | None,
+    model: str | Path | Source,
+    teacher: str | Path | Source | None,
     domains: Mapping[str, Domain],
     settings: HealSettings,
     *,
@@ -125,8 +129,8 @@ def rehearse(
     """Everything that `heal` would refuse and that the configs and the data tell; no weight is read.
 
     Args:
-        model: the pruned checkpoint's directory.
-        teacher: directory or hub id of the original, or none.
+        model: the pruned checkpoint.
+        teacher: the original, or none.
         domains: documents.
         settings: of the run.
         kept_layers: source index of each student layer, where known.
@@ -135,12 +139,13 @@ def rehearse(
     Raises:
         PruneError, UsageError: as `heal`.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
+    from prune.model.loading import load_config
     from prune.surgery.signature import skeleton
 
-    def bones(path: str) -> PreTrainedModel:
-        return skeleton(AutoModelForCausalLM, AutoConfig.from_pretrained(path))
+    def bones(source: str | Path | Source) -> PreTrainedModel:
+        return skeleton(AutoModelForCausalLM, load_config(source))
 
     student = bones(model)
     check_run(student, bones(teacher) if teacher else None, domains, settings, domain_weights)

@@ -1,63 +1,34 @@
-"""Loading checkpoints so that nothing is silently random, missing or remote.
+"""Loading checkpoints so that nothing is silently random, missing, stale or remote.
 
-transformers only warns when config and weights disagree; here any missing, unexpected or mismatched tensor is an
-error. Half-precision weights are computed in float32 on CPU, where bfloat16 products are about twenty times slower.
+Every model and tokenizer comes through the door of `prune.checkpoint.source`. transformers only warns when config and
+weights disagree; here any missing, unexpected, mismatched or non-finite tensor is an error. Half-precision weights are
+computed in float32 on CPU, where bfloat16 products are about twenty times slower.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.directory import read_json
+from prune.checkpoint.source import Source, resolve
 from prune.errors import PruneError, UsageError
 from prune.model.chat_template import check_chat_template
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
-EMBEDDED = "embedded"
-"""The name that stands for the demo model."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 CONSTANTS = re.compile(
     r"(^|\.)((attn|attention|attn\.attention)\.(bias|masked_bias|causal_mask)"
     r"|rotary_emb\.inv_freq|embed_positions\.weights|position_ids)$"
 )
 """Masks, frequencies and positions that older versions saved and every later one computes."""
-
-
-def check_local(model: str) -> None:
-    """Refuse a local path that is no checkpoint, before anything slow is imported.
-
-    A name of the form `org/name` whose first part is no directory here is taken as a hub id.
-
-    Raises:
-        UsageError: a missing directory, or a directory without config.json.
-    """
-    path = Path(model)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UsageError(f"{model}: no config.json there; give the directory of a transformers checkpoint")
-    elif path.exists():
-        raise UsageError(f"{model}: is a file; give the directory of a transformers checkpoint")
-    elif path.is_absolute() or model.startswith(".") or model.count("/") != 1 or path.parent.is_dir():
-        raise UsageError(f"{model}: no such model directory")
-
-
-def model_directory(model: str) -> str:
-    """The directory or hub id behind a model as users name it, which may be `embedded`, the demo model.
-
-    Raises:
-        UsageError: see `check_local`.
-    """
-    if model == EMBEDDED:
-        from prune.embedded import MODEL
-
-        return str(MODEL)
-    check_local(model)
-    return model
+TOKENIZER_FILE = re.compile(r"tokenizer|^vocab|^merges|^tekken|\.model$|\.tiktoken$|^spiece|bpe")
+"""Names of the files that tokenizers of all kinds are kept in."""
 
 
 def resolve_dtype(dtype: str) -> torch.dtype | str:
@@ -81,49 +52,54 @@ def unaccounted(unexpected: Iterable[Any]) -> list[str]:
 
 
 def load_model(
-    model: str,
+    model: str | Path | Source,
     *,
-    dtype: str = "float32",
+    dtype: str | None = None,
     device: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    allow_links: bool = False,
     **options: Any,
 ) -> PreTrainedModel:
-    """A causal language model in eval mode, with every tensor accounted for.
+    """A causal language model in eval mode, with every tensor accounted for and finite.
 
     Args:
-        model: directory or hub id.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        model: a source; or directory, hub id or `embedded`, which is resolved with the next arguments.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`; the source's own if None.
         device: torch device; CUDA when there is one.
-        revision: of a hub id.
-        trust_remote_code: run the repository's own modelling code.
+        revision, trust_remote_code, allow_links: see `prune.checkpoint.source.resolve`.
         options: passed to `from_pretrained` (quantization_config, attn_implementation ...).
 
     Raises:
         UsageError: no such directory.
-        PruneError: not a causal language model, or tensors missing, unexpected or mismatched.
+        PruneError: not a causal language model, unsafe or contradictory files, tensors missing, unexpected, mismatched
+            or not finite, or files that changed while they were read.
     """
-    check_local(model)
+    source = resolve(model, revision=revision, trust_remote_code=trust_remote_code, allow_links=allow_links)
+    source.require_unchanged()
     import torch
     from transformers import AutoModelForCausalLM
 
     try:
         loaded, info = AutoModelForCausalLM.from_pretrained(
-            model,
-            dtype=resolve_dtype(dtype),
-            revision=revision,
-            trust_remote_code=trust_remote_code,
+            str(source.directory),
+            dtype=resolve_dtype(dtype or source.dtype),
+            trust_remote_code=source.trust_remote_code,
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PruneError(f"{model}: cannot be loaded as a causal language model: {first_line}") from error
+    except PruneError:
+        raise
+    except Exception as error:  # validation of configurations alone raises a dozen kinds
+        raise not_loaded(source.id, error) from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         names = unaccounted(info[kind]) if kind == "unexpected_keys" else sorted(map(str, info[kind]))
         if names:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            raise PruneError(f"{model}: {kind.replace('_', ' ')}: {shown}; config.json and the weights disagree")
+            raise PruneError(f"{source.id}: {kind.replace('_', ' ')}: {shown}; config.json and the weights disagree")
+    require_finite(source.id, loaded.state_dict())
+    source.require_unchanged()
+    stamp_config(loaded.config, source)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if "device_map" not in options and not getattr(loaded, "is_quantized", False):
@@ -131,17 +107,101 @@ def load_model(
     return loaded.eval()
 
 
-def load_tokenizer(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The checkpoint's tokenizer.
+def load_config(model: str | Path | Source) -> PreTrainedConfig:
+    """The configuration of a source, as transformers understands it.
 
     Raises:
+        PruneError: its class refuses it.
+    """
+    from transformers import AutoConfig
+
+    source = resolve(model)
+    try:
+        config = AutoConfig.from_pretrained(str(source.directory), trust_remote_code=source.trust_remote_code)
+    except Exception as error:  # validation raises a dozen kinds
+        raise not_loaded(source.id, error) from error
+    stamp_config(config, source)
+    return config
+
+
+def stamp_config(config: PreTrainedConfig, source: Source) -> None:
+    """Let a configuration say where it comes from, not where its files lie in the hub's cache."""
+    if source.revision:
+        config._commit_hash = source.revision
+        config.name_or_path = source.id
+
+
+def not_loaded(name: str, error: Exception) -> PruneError:
+    """What a library's refusal of a model amounts to."""
+    reason = told(error)
+    if "trust_remote_code" in str(error):
+        reason = "it needs modelling code of its own: give --trust_remote_code if you have read that code"
+    return PruneError(f"{name}: cannot be loaded as a causal language model: {reason}")
+
+
+def told(error: Exception) -> str:
+    """A library's whole message on one line, at most 300 characters of it."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def require_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights that hold NaN or infinite values.
+
+    Raises:
+        PruneError: names the tensor.
+    """
+    import torch
+
+    seen = set()
+    for key, tensor in tensors.items():
+        plain = tensor.is_floating_point() and tensor.element_size() > 1 and tensor.numel() and not tensor.is_meta
+        if not plain or (place := (tensor.data_ptr(), tensor.shape)) in seen:
+            continue
+        seen.add(place)  # tied weights are one tensor
+        if not bool(torch.isfinite(torch.stack(torch.aminmax(tensor.detach()))).all()):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise PruneError(
+                f"{name}: tensor {key} holds NaN or infinite values (read as {kind}): download the weights again, or"
+                " give a wider --dtype"
+            )
+
+
+def load_tokenizer(
+    model: str | Path | Source,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    allow_links: bool = False,
+) -> Any:
+    """The checkpoint's tokenizer.
+
+    Args: as for `load_model`.
+
+    Raises:
+        UsageError: no such directory.
         PruneError: it has none, it cannot be read, or its chat template does not come to an end.
     """
+    source = resolve(model, revision=revision, trust_remote_code=trust_remote_code, allow_links=allow_links)
+    if not has_tokenizer(source):
+        raise PruneError(
+            f"{source.id}: there is no tokenizer (tokenizer.json, tokenizer.model, vocab.json ...): copy the tokenizer"
+            " files of the original model into the directory"
+        )
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise PruneError(f"{model}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
-    check_chat_template(tokenizer, model)
+        tokenizer = AutoTokenizer.from_pretrained(str(source.directory), trust_remote_code=source.trust_remote_code)
+    except Exception as error:  # the Rust library raises plain exceptions
+        for name in sorted(source.checkpoint.companions):
+            if name.endswith(".json"):
+                read_json(source.checkpoint.companions[name])  # names a file that is no JSON
+        raise PruneError(
+            f"{source.id}: its tokenizer files cannot be read: {told(error)}; copy them from the original model again"
+        ) from error
+    check_chat_template(tokenizer, source.id)
     return tokenizer
+
+
+def has_tokenizer(source: Source) -> bool:
+    """Whether any file there could be a tokenizer's."""
+    return any(TOKENIZER_FILE.search(name) for name in source.checkpoint.companions)

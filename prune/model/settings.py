@@ -15,7 +15,14 @@ class ModelSettings(Settings):
         description="Of the computation: auto, float32, bfloat16, float16.",
         json_schema_extra=ADVANCED,
     )
-    revision: str | None = Field(None, description="Of a hub id.", json_schema_extra=ADVANCED)
+    revision: str | None = Field(
+        None, description="Commit, branch or tag of a hub id; or write org/name@revision.", json_schema_extra=ADVANCED
+    )
     trust_remote_code: bool = Field(
         False, description="Run the repository's own modelling code.", json_schema_extra=ADVANCED
+    )
+    allow_links: bool = Field(
+        False,
+        description="A checkpoint's files may be links to outside its directory.",
+        json_schema_extra=ADVANCED,
     )

@@ -12,16 +12,17 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from prune.checkpoint.source import Source, resolve
 from prune.errors import PruneError
 from prune.model.anatomy import Anatomy, find_anatomy
 from prune.model.heap import release_freed_memory
-from prune.model.loading import check_local, resolve_dtype, unaccounted
-from prune.model.tensor_files import tensor_places
+from prune.model.loading import load_config, not_loaded, require_finite, resolve_dtype, unaccounted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,12 +41,10 @@ class StreamedModel:
 
     def __init__(
         self,
-        model: str,
+        model: str | Path | Source,
         *,
-        dtype: str = "float32",
+        dtype: str | None = None,
         device: str | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
     ) -> None:
         """Build the model on the meta device and read everything but its layers.
 
@@ -53,27 +52,29 @@ class StreamedModel:
 
         Raises:
             UsageError: no such directory.
-            PruneError: no safetensors files, a quantised checkpoint, or weights that config.json does not describe.
+            PruneError: unsafe or contradictory files, a quantised checkpoint, weights that config.json does not
+                describe, or that are not finite.
         """
-        check_local(model)
+        source = resolve(model)
         from accelerate import init_empty_weights
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM
         from transformers.conversion_mapping import get_model_conversion_mapping
 
-        self.name = model
+        self.source = source
+        self.name = source.id
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        config = load_config(source)
+        if getattr(config, "quantization_config", None) is not None:
+            raise PruneError(f"{self.name}: --stream does not read quantised weights; analyze it without --stream")
+        wanted = resolve_dtype(dtype or source.dtype)
+        self.dtype = (config.dtype or torch.float32) if isinstance(wanted, str) else wanted
+        options = {"dtype": self.dtype, "trust_remote_code": source.trust_remote_code}
         try:
-            config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
-            if getattr(config, "quantization_config", None) is not None:
-                raise PruneError(f"{model}: --stream does not read quantised weights; analyze it without --stream")
-            wanted = resolve_dtype(dtype)
-            self.dtype = (config.dtype or torch.float32) if isinstance(wanted, str) else wanted
             with init_empty_weights(include_buffers=False):
-                built = AutoModelForCausalLM.from_config(config, dtype=self.dtype, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise PruneError(f"{model}: cannot be loaded as a causal language model: {first_line}") from error
-        built.config.name_or_path = model
+                built = AutoModelForCausalLM.from_config(config, **options)
+        except Exception as error:  # of many kinds, as for loading
+            raise not_loaded(self.name, error) from error
+        built.config.name_or_path = source.id
         self.model: PreTrainedModel = built.eval()
         for module in self.model.modules():
             for name, buffer in module.named_buffers(recurse=False):
@@ -81,23 +82,23 @@ class StreamedModel:
         self.anatomy: Anatomy = find_anatomy(self.model)
         self.bytes_read = 0
         self._mapping = get_model_conversion_mapping(self.model)
-        self._files = tensor_places(model, revision)
+        self._tensors = source.checkpoint.tensors
         self._resident, self._of_layer = self._sort_names()
         self._load_resident()
-        sizes = [sum(self._files[name].bytes for name in names) for names in self._of_layer]
+        sizes = [sum(self._tensors[name].entry.bytes for name in names) for names in self._of_layer]
         self.largest_layer = max(sizes)
 
     @property
     def checkpoint_bytes(self) -> int:
         """Bytes of all tensors on disk."""
-        return sum(place.bytes for place in self._files.values())
+        return sum(tensor.entry.bytes for tensor in self._tensors.values())
 
     @contextlib.contextmanager
     def layer(self, index: int) -> Iterator[nn.Module]:
         """The layer with its weights in memory; on leaving they are forgotten.
 
         Raises:
-            PruneError: a weight of the layer is missing or has another shape.
+            PruneError: a weight of the layer is missing, has another shape or is not finite.
         """
         layer = self.anatomy.layers[index]
         empty = [
@@ -110,6 +111,7 @@ class StreamedModel:
             for name, parameter in layer.named_parameters():
                 if parameter.is_meta:
                     raise PruneError(f"{self.name}: missing keys: {self.anatomy.layers_path}.{index}.{name}")
+            require_finite(f"{self.name}: layer {index}", layer.state_dict())
             yield layer
         finally:
             for module, name, parameter in empty:
@@ -126,7 +128,7 @@ class StreamedModel:
         within = re.compile(re.escape(self.anatomy.layers_path) + r"\.(\d+)\.")
         resident: list[str] = []
         layers: list[list[str]] = [[] for _ in self.anatomy.layers]
-        for name in self._files:
+        for name in self._tensors:
             renamed, _ = rename_source_key(name, renamings, converters, prefix, known)
             if renamed not in known and name in known:
                 renamed, _ = rename_source_key(name, [], [], base_model_prefix=prefix, meta_state_dict=known)
@@ -147,6 +149,7 @@ class StreamedModel:
             if names:
                 shown = ", ".join(sorted(map(str, names))[:3])
                 raise PruneError(f"{self.name}: {kind}: {shown}; config.json and the weights disagree")
+        require_finite(self.name, self.model.state_dict())
 
     def _read(self, names: list[str]) -> Any:
         """Load these tensors into the model; transformers' account of what was found."""
@@ -166,11 +169,11 @@ class StreamedModel:
             # pread, not a memory map: pages of a map count as resident until it is closed
             opened = {
                 path: stack.enter_context(safe_open(path, framework="pt", device="cpu", backend="pread"))
-                for path in sorted({self._files[name].path for name in names})
+                for path in sorted({str(self._tensors[name].path) for name in names})
             }
-            slices = {name: opened[self._files[name].path].get_slice(name) for name in names}
+            slices = {name: opened[str(self._tensors[name].path)].get_slice(name) for name in names}
             info, _ = convert_and_load_state_dict_in_model(self.model, slices, config)
-        self.bytes_read += sum(self._files[name].bytes for name in names)
+        self.bytes_read += sum(self._tensors[name].entry.bytes for name in names)
         release_freed_memory()
         if info.mismatched_keys or info.conversion_errors:
             shown = ", ".join(sorted(str(key) for key in [*info.mismatched_keys, *info.conversion_errors])[:3])

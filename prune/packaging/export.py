@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.source import Source, resolve
 from prune.errors import GateFailed, PruneError
 from prune.files import staged_directory, write_json
 from prune.packaging import replay
@@ -43,7 +44,7 @@ def check_gate(evidence: Evidence | None, override: str | None) -> list[str]:
 
 
 def export_checkpoint(
-    model: Path,
+    model: str | Path | Source,
     output: Path,
     *,
     evidence: Evidence | None,
@@ -55,7 +56,7 @@ def export_checkpoint(
     """Write the checkpoint directory.
 
     Args:
-        model: a local checkpoint directory, cut or healed.
+        model: a local checkpoint, cut or healed.
         output: new directory.
         evidence: of this checkpoint against its original.
         facts: for manifest and card; see `manifest.build_manifest`.
@@ -73,20 +74,23 @@ def export_checkpoint(
     from prune.model.loading import load_model
 
     overrides = check_gate(evidence, override)
-    original = load_model(str(model), device="cpu")
+    source = resolve(model)
+    original = load_model(source, device="cpu")
     recorded = replay.record(original)
     del original
     facts = {**facts, "overrides": [*facts.get("overrides", []), *overrides]}
-    if record := read_record(model):  # describes the files of `model`; those of the export stand in the manifest
+    if record := read_record(
+        source.directory
+    ):  # describes the files of `model`; those of the export stand in the manifest
         facts["cut"] = {key: value for key, value in record.items() if key != "files"}
     if evidence is not None:
         facts["verdict"] = evidence.overall
         facts["evidence"] = evidence.model_dump(mode="json", exclude={"samples"})
     with staged_directory(output) as staging:
-        copy_checkpoint(model, staging, max_shard_size, name=name or output.name)
+        copy_checkpoint(source, staging, max_shard_size, name=name or output.name)
         (staging / HEALING).unlink(missing_ok=True)  # its content stands in the manifest
-        if replay.record(load_model(str(staging), device="cpu")) != recorded:
-            raise PruneError(f"{model}: the exported copy answers differently; nothing was written")
+        if replay.record(load_model(source.at(staging), device="cpu")) != recorded:
+            raise PruneError(f"{source.id}: the exported copy answers differently; nothing was written")
         facts = without_paths(facts)
         write_card(staging, facts, evidence)
         if plan := facts.get("plan"):

@@ -9,28 +9,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from prune.checkpoint.source import Source
 from prune.errors import PruneError
 from prune.packaging import replay
 from prune.packaging.manifest import file_hashes, read_manifest
 
 
-def verify_export(directory: Path) -> dict[str, Any]:
-    """Check everything; returns what was checked.
+def verify_export(source: Source) -> dict[str, Any]:
+    """Check everything; returns what was checked. The source is only located: hashes come before headers.
 
     Raises:
         UsageError: no manifest there.
         PruneError: files missing, added or changed, tensors missing or not finite, or other logits.
     """
+    directory = source.directory
     manifest = read_manifest(directory)
     compare_hashes(directory, manifest["files"])
-    import torch
-
     from prune.model.loading import load_model
 
-    model = load_model(str(directory), device="cpu")
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
-            raise PruneError(f"{directory}: {name} holds NaN or infinite values")
+    model = load_model(source, device="cpu")
     difference = replay.largest_difference(model, manifest["replay"])
     if not difference <= replay.TOLERANCE:
         raise PruneError(

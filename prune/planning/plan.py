@@ -15,6 +15,7 @@ class Plan(BaseModel):
 
     Attributes:
         source: the model's directory or id.
+        revision: commit hash of a hub id; None for a directory.
         num_layers: depth of the source.
         keep: sorted source indices that stay.
         drop: sorted source indices that go.
@@ -42,6 +43,7 @@ class Plan(BaseModel):
     seed: int = 0
     evaluations: dict[str, Any] = {}
     compensation: dict[str, Any] | None = None
+    revision: str | None = None
 
     @model_validator(mode="after")
     def _is_a_partition(self) -> Plan:

@@ -114,6 +114,7 @@ def plan_of(
         data=data,
         seed=context.seed,
         evaluations=evaluations,
+        revision=context.analysis.info.get("revision") if context.analysis is not None else None,
     )
 
 

@@ -36,14 +36,21 @@ class RunDirectory:
         kept: names of the stages whose earlier result was still valid.
     """
 
-    def __init__(self, root: Path, *, resume: bool) -> None:
+    def __init__(self, root: Path, *, resume: bool, guard: Callable[[], None] = lambda: None) -> None:
         """Open or create.
+
+        Args:
+            root: the directory.
+            resume: go on with what it holds.
+            guard: called before and after the work of every stage; raises when what stages read is no longer the same,
+                and the stage is not recorded.
 
         Raises:
             UsageError: the directory is in use without `resume`, or holds something else.
             PruneError: another process runs in it.
         """
         self.root = root
+        self._guard = guard
         self.redone: list[str] = []
         self.kept: list[str] = []
         existing = root.is_dir() and any(path.name not in FIRST_FILES for path in root.iterdir())
@@ -91,6 +98,7 @@ class RunDirectory:
         Returns:
             Hash of the output, for the inputs of later stages.
         """
+        self._guard()
         key, target = sha256_json(inputs), self.root / output
         known = self.state["stages"].get(name)
         if known and known["inputs"] == key and target.exists() and hash_path(target) == known["output"]:
@@ -108,10 +116,12 @@ class RunDirectory:
             _remove(partial)
             target.parent.mkdir(parents=True, exist_ok=True)
             work(partial)
+            self._guard()
             partial.replace(target)
         else:
             with staged_directory(target) as staging:
                 work(staging)
+                self._guard()
         seconds = round(time.monotonic() - began, 2)
         record = {"inputs": key, "fields": fields, "output": hash_path(target), "path": output, "seconds": seconds}
         self.state["stages"][name] = record

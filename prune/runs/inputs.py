@@ -11,12 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prune.checkpoint.source import resolve
 from prune.data.domains import Domain, load_domain
-from prune.files import sha256_json, sha256_tree
-from prune.model.loading import load_model, load_tokenizer, model_directory
+from prune.model.loading import load_model, load_tokenizer
+from prune.model.settings import ModelSettings
 from prune.planning.registry import get_criterion, get_strategy
 from prune.runs.recipe import Recipe, SuiteRecipe
 from prune.runs.verdict import CandidateKey
+from prune.settings import fields_of
 from prune.versions import library_versions
 
 if TYPE_CHECKING:
@@ -33,18 +35,18 @@ class RunInputs:
         root: the run directory.
         resume: go on from what an interrupted stage left.
         progress: show progress bars.
-        source: directory or hub id of the original.
+        source: the original, resolved.
     """
 
     def __init__(self, recipe: Recipe, root: Path, *, resume: bool = False, progress: bool = False) -> None:
-        """Raises UsageError: the recipe names no such model, criterion or strategy."""
+        """Raises UsageError, PruneError: no such criterion or strategy, or what `resolve` says of the model."""
         self.recipe = recipe
         self.root = root
         self.resume = resume
         self.progress = progress
-        self.source = model_directory(recipe.model)
         # A name that does not exist should not wait for the analysis to be found out.
         get_criterion(recipe.plan.criterion), get_strategy(recipe.plan.strategy)
+        self.source = resolve(recipe.model, **fields_of(ModelSettings, recipe))
 
     @cached_property
     def versions(self) -> dict[str, str]:
@@ -54,24 +56,21 @@ class RunInputs:
     @cached_property
     def tokenizer(self) -> Any:
         """The original's; every candidate has the same."""
-        return load_tokenizer(self.source, revision=self.recipe.revision)
+        return load_tokenizer(self.source)
 
     @cached_property
     def original(self) -> PreTrainedModel:
         """The unpruned model."""
-        return load_model(
-            self.source,
-            dtype=self.recipe.dtype,
-            revision=self.recipe.revision,
-            trust_remote_code=self.recipe.trust_remote_code,
-        )
+        return load_model(self.source)
 
-    @cached_property
+    def candidate(self, directory: str | Path) -> PreTrainedModel:
+        """A checkpoint of the run, loaded as the original is."""
+        return load_model(self.source.at(Path(directory)))
+
+    @property
     def source_hash(self) -> str:
-        """SHA-256 of the original's directory, or of a hub id and its commit."""
-        if Path(self.source).is_dir():
-            return sha256_tree(Path(self.source))
-        return sha256_json([self.source, self.recipe.revision or self.original.config._commit_hash])
+        """SHA-256 of the original's files, or of a hub id and its commit."""
+        return self.source.sha256
 
     @cached_property
     def domains(self) -> dict[str, Domain]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.errors import GateFailed, UsageError
+from prune.model.loading import load_config
 from prune.runs.directory import RunDirectory
 from prune.runs.inputs import RunInputs
 from prune.runs.recipe import Recipe, dump_recipe
@@ -79,13 +80,11 @@ class Pipeline:
         Raises:
             PruneError, evals.errors.EvalError: the first thing that would fail.
         """
-        from transformers import AutoConfig
-
         from evals.power import power_messages
         from evals.suite_choice import check_tasks
 
         inputs, tests = self.inputs, self.recipe.eval
-        depth = int(AutoConfig.from_pretrained(inputs.source).get_text_config().num_hidden_layers)
+        depth = int(load_config(inputs.source).get_text_config().num_hidden_layers)
         self._check_depths(depth)
         check_healing(inputs)
         folders = [Path(p) for p in tests.include_path]
@@ -127,7 +126,7 @@ class Pipeline:
 
         inputs = self.inputs
         check_healing(inputs)
-        with RunDirectory(self.root, resume=inputs.resume) as run, _log_file(self.root / "log.txt"):
+        with self._directory() as run, _log_file(self.root / "log.txt"):
             self._record_recipe(run)
             analysis_hash = analyze_source(inputs, run)
             analysis = Analysis.load(self.root / "analysis")
@@ -146,6 +145,9 @@ class Pipeline:
         if choice.key is None:
             raise GateFailed(f"{choice.label}; see {self.root / 'report.html'}")
         return result
+
+    def _directory(self) -> RunDirectory:
+        return RunDirectory(self.root, resume=self.inputs.resume, guard=self.inputs.source.require_unchanged)
 
     def _record_recipe(self, run: RunDirectory) -> None:
         path = self.root / "recipe.yaml"

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from prune.analysis.settings import AnalyzeSettings
+from prune.checkpoint.source import EMBEDDED
 from prune.data.settings import DocumentSettings
 from prune.errors import UsageError, nearest
 from prune.healing.settings import GenerateSettings, HealSettings
-from prune.model.loading import EMBEDDED
 from prune.model.settings import ModelSettings
 from prune.settings import Seeded, Settings, Weights
 from prune.wording.settings import PageSettings

@@ -126,7 +126,7 @@ def _read(path: Path) -> Any:
 def _provenance(recipe: Recipe, analysis: Analysis, redone: list[str] | None) -> dict[str, Any]:
     return {
         "model": recipe.model,
-        "revision": recipe.revision,
+        "revision": analysis.info.get("revision"),
         "hashes": analysis.info.get("hashes"),
         "data": analysis.info.get("data"),
         "seed": recipe.seed,

@@ -13,13 +13,15 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prune.checkpoint.depth_fields import depth_of, model_kind, mtp_layers, text_part
-from prune.checkpoint.directory import CONFIG, CUT_RECORD, Checkpoint, read_checkpoint
+from prune.checkpoint.directory import CONFIG, CUT_RECORD, Checkpoint
 from prune.checkpoint.layer_lists import complement, parse_layers
+from prune.checkpoint.source import Source, resolve
 from prune.errors import PruneError, UsageError
 from prune.files import refuse_non_empty, staged_directory, write_text
+from prune.planning.plan import Plan
 from prune.surgery.adapters import Adapter, BaseCut, adapter_directories, plan_adapters, write_adapter
 from prune.surgery.config_fields import check_causal, edit_config
 from prune.surgery.families import KNOWN
@@ -29,12 +31,9 @@ from prune.surgery.record import CutResult, write_record
 from prune.surgery.replacements import replace_tensors, replacements_of
 from prune.surgery.writer import Shard, parse_size, plan_shards, write_shards
 
-if TYPE_CHECKING:
-    from prune.planning.plan import Plan
-
 
 def cut(
-    model: str,
+    model: str | Path | Source,
     output: str | Path,
     *,
     drop_layers: str | Sequence[int] | None = None,
@@ -49,7 +48,7 @@ def cut(
     """Write the checkpoint that remains when layers are removed.
 
     Args:
-        model: directory or hub id of the source; never modified.
+        model: the source, or its directory or hub id; never modified.
         output: directory to create.
         drop_layers: layers to remove, as indices or text such as `20,21,24-27` (both ends included).
         keep_layers: layers to keep, likewise. Exactly one of drop_layers, keep_layers and plan is given.
@@ -65,15 +64,19 @@ def cut(
         PruneError: an unsafe or inconsistent source, a field that cannot be expressed, or a failed proof.
     """
     target, limit = Path(output), parse_size(max_shard_size)
-    source = resolve_source(model)
-    _check_target(source, target)
-    checkpoint = read_checkpoint(source)
+    source = resolve(model)
+    _check_target(source.directory, target)
+    checkpoint = source.checkpoint
     check_causal(checkpoint.config)
     depth = depth_of(checkpoint.config)
+    if plan is not None:
+        check_revision(Plan.load(plan) if isinstance(plan, Path) else plan, source)
     keep, drop = choose_layers(depth, drop_layers=drop_layers, keep_layers=keep_layers, plan=plan)
     kind = model_kind(checkpoint.config)
     if kind not in KNOWN and not verify:
-        raise PruneError(f"{model}: model_type {kind!r} has no known rule, only the proof can tell: drop --no_verify")
+        raise PruneError(
+            f"{source.id}: model_type {kind!r} has no known rule, only the proof can tell: drop --no_verify"
+        )
     prefix = find_prefix(checkpoint.tensors, depth)
     new_index = {old: new for new, old in enumerate(keep)}
     renamed = rename_tensors(checkpoint.tensors, prefix, depth, new_index, mtp_layers(text_part(checkpoint.config)))
@@ -86,7 +89,7 @@ def cut(
     # A linked shard is the source's own file: nothing may be written into it.
     slices = plan_slices(checkpoint, depth, keep)
     shards = plan_shards(checkpoint, renamed, limit, link=link and not replaced, slices=slices)
-    result = CutResult(model, str(target), depth, keep, drop, sum(shard.bytes for shard in shards), [], False)
+    result = CutResult(source.id, str(target), depth, keep, drop, sum(shard.bytes for shard in shards), [], False)
     if dry_run:
         return result
     try:
@@ -99,6 +102,7 @@ def cut(
 
                 prove_in_child(source, staging, keep)
                 result.verified = True
+            source.require_unchanged()
             write_record(result, source, staging)
             result.files = sorted([*result.files, CUT_RECORD])
     except OSError as error:
@@ -106,7 +110,9 @@ def cut(
     return result
 
 
-def copy_checkpoint(model: str | Path, directory: Path, max_shard_size: str = "5GB", *, name: str) -> list[str]:
+def copy_checkpoint(
+    model: str | Path | Source, directory: Path, max_shard_size: str = "5GB", *, name: str
+) -> list[str]:
     """Copy a whole checkpoint, resharded, into an existing directory that the caller stages; returns the file names.
 
     Adapters below `adapters/`, which an earlier cut carried along, come too; `name` is what they call their base.
@@ -115,7 +121,7 @@ def copy_checkpoint(model: str | Path, directory: Path, max_shard_size: str = "5
         UsageError: no such checkpoint, or a bad size.
         PruneError: an unsafe or inconsistent source, an adapter that does not fit it, or a failed write.
     """
-    checkpoint = read_checkpoint(resolve_source(str(model)))
+    checkpoint = resolve(model).checkpoint
     same = {tensor: tensor for tensor in checkpoint.tensors}
     shards = plan_shards(checkpoint, same, parse_size(max_shard_size), link=False)
     carried: list[Adapter] = []
@@ -124,28 +130,6 @@ def copy_checkpoint(model: str | Path, directory: Path, max_shard_size: str = "5
         base = BaseCut(find_prefix(checkpoint.tensors, depth), depth, {i: i for i in range(depth)}, same, name)
         carried = plan_adapters(found, base)
     return _write(checkpoint, shards, checkpoint.config, directory, carried)
-
-
-def resolve_source(model: str) -> Path:
-    """The local directory of a model; hub ids are downloaded (safetensors and small files only).
-
-    Raises:
-        UsageError: no such directory.
-        PruneError: the download fails.
-    """
-    from prune.model.loading import check_local
-
-    check_local(model)
-    if Path(model).is_dir():
-        return Path(model)
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*"]
-        others = ["original/*", "consolidated*"]  # the same weights in other formats
-        return Path(snapshot_download(model, allow_patterns=patterns, ignore_patterns=others))
-    except Exception as error:  # hub errors are of many kinds
-        raise PruneError(f"{model}: cannot be downloaded: {str(error).splitlines()[0]}") from error
 
 
 def choose_layers(
@@ -166,8 +150,6 @@ def choose_layers(
         named = " and ".join(given) or "none"
         raise UsageError(f"give exactly one of --drop_layers, --keep_layers and --plan, not {named}")
     if plan is not None:
-        from prune.planning.plan import Plan
-
         chosen = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
         if chosen.num_layers != depth:
             raise UsageError(f"--plan: made for {chosen.num_layers} layers, the model has {depth}")
@@ -176,6 +158,19 @@ def choose_layers(
     indices = parse_layers(value) if isinstance(value, str) else sorted(value or [])
     rest = complement(indices, depth, given[0])
     return (rest, indices) if drop_layers is not None else (indices, rest)
+
+
+def check_revision(plan: Plan, source: Source) -> None:
+    """Refuse a plan that was made for another commit of a hub id.
+
+    Raises:
+        UsageError: it was.
+    """
+    if plan.revision and source.revision and plan.revision != source.revision:
+        raise UsageError(
+            f"--plan: made for {plan.source} at {plan.revision}, the model is {source.id} at {source.revision}: give"
+            f" --revision {plan.revision}, or make the plan again"
+        )
 
 
 def _check_target(source: Path, target: Path) -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from prune.checkpoint.directory import Checkpoint, read_checkpoint
+from prune.checkpoint.directory import Checkpoint
 from prune.checkpoint.headers import BITS, Entry
 from prune.errors import PruneError
 from prune.layer_runs import runs
@@ -78,7 +77,7 @@ def slices_of(entry: Entry, axis: int, depth: int, keep: Sequence[int]) -> Slice
     return Slices(shape, math.prod(entry.shape[:axis]), depth * size, spans)
 
 
-def check_packed(source: Path, result: Path, keep: Sequence[int], depth: int) -> None:
+def check_packed(before: Checkpoint, after: Checkpoint, keep: Sequence[int], depth: int) -> None:
     """Compare the packed tensors of a cut with the original's, as tensors: what the byte ranges should have given.
 
     Raises:
@@ -86,7 +85,6 @@ def check_packed(source: Path, result: Path, keep: Sequence[int], depth: int) ->
     """
     from safetensors import safe_open
 
-    before, after = read_checkpoint(source), read_checkpoint(result)
     for name in (name for name in before.tensors if _axis(name) is not None):
         if name not in after.tensors:
             raise PruneError(f"tensor {name!r} is missing from the result")

@@ -4,7 +4,8 @@ Three independent checks. Signature (`prune.surgery.signature`): what the two co
 Reload: the stock loader must find nothing missing, unexpected or mismatched, and all weights finite. Replay
 (`prune.surgery.replay`), for families that were never tried: the logits are those of the original with the removed
 layers passed through. Remote code is never run.
-`python -m prune.surgery.proof SOURCE RESULT 0,1,2` runs both and reports one JSON object on standard output.
+`python -m prune.surgery.proof SOURCE RESULT 0,1,2 [allow_links]` runs them and reports one JSON object on
+standard output.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from prune.checkpoint.depth_fields import depth_of, text_part
 from prune.checkpoint.directory import CONFIG, read_checkpoint, read_json
+from prune.checkpoint.source import Source, resolve
 from prune.errors import PruneError
-from prune.model.loading import unaccounted
+from prune.model.loading import require_finite, unaccounted
 from prune.surgery.config_fields import check_causal
 from prune.surgery.families import PROVEN
 from prune.surgery.names import find_prefix
@@ -28,33 +30,40 @@ from prune.surgery.replay import check_replay
 from prune.surgery.signature import check_directories, model_class
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel
 
 
-def prove_in_child(source: Path, result: Path, keep: Sequence[int]) -> None:
+def prove_in_child(source: Source, result: Path, keep: Sequence[int]) -> None:
     """Prove a cut in a fresh process.
 
     Raises:
         PruneError: the proof fails, or the process dies.
     """
-    arguments = [sys.executable, "-m", "prune.surgery.proof", str(source), str(result), ",".join(map(str, keep))]
+    arguments = [
+        sys.executable,
+        "-m",
+        "prune.surgery.proof",
+        str(source.directory),
+        str(result),
+        ",".join(map(str, keep)),
+    ]
+    arguments += ["allow_links"] if source.allow_links else []
     done = subprocess.run(arguments, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     lines = done.stdout.strip().splitlines()
     try:
         report = json.loads(lines[-1])
     except (IndexError, ValueError):
         tail = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise PruneError(f"{source}: the proof did not finish: {tail}") from None
+        raise PruneError(f"{source.id}: the proof did not finish: {tail}") from None
     if not report["ok"]:
-        raise PruneError(f"{source}: proof failed, nothing was written: {report['error']}")
+        raise PruneError(f"{source.id}: proof failed, nothing was written: {report['error']}")
 
 
-def verify_checkpoint(directory: Path, *, deep: bool = True) -> dict[str, Any]:
-    """Check a checkpoint directory.
+def verify_checkpoint(checkpoint: str | Path | Source, *, deep: bool = True) -> dict[str, Any]:
+    """Check a checkpoint.
 
     Args:
-        directory: of the checkpoint.
+        checkpoint: its source or directory.
         deep: also load it with the stock loader and require finite weights.
 
     Returns:
@@ -63,15 +72,16 @@ def verify_checkpoint(directory: Path, *, deep: bool = True) -> dict[str, Any]:
     Raises:
         PruneError: whatever is wrong, by file, field or tensor.
     """
-    checkpoint = read_checkpoint(directory)
-    check_causal(checkpoint.config)
-    depth = depth_of(checkpoint.config)
-    find_prefix(checkpoint.tensors, depth)
-    size = sum(tensor.entry.bytes for tensor in checkpoint.tensors.values())
-    report: dict[str, Any] = {"num_layers": depth, "tensors": len(checkpoint.tensors), "bytes": size}
+    source = resolve(checkpoint)
+    tensors, config = source.checkpoint.tensors, source.checkpoint.config
+    check_causal(config)
+    depth = depth_of(config)
+    find_prefix(tensors, depth)
+    size = sum(tensor.entry.bytes for tensor in tensors.values())
+    report: dict[str, Any] = {"num_layers": depth, "tensors": len(tensors), "bytes": size}
     if deep:
-        model = reload(directory)
-        _require_finite(model)
+        model = reload(source.directory)
+        require_finite(source.label, model.state_dict())
         report |= {"architecture": type(model).__name__, "parameters": sum(p.numel() for p in model.parameters())}
     return report
 
@@ -97,35 +107,29 @@ def reload(directory: Path) -> PreTrainedModel:
     return model
 
 
-def _require_finite(model: nn.Module) -> None:
-    import torch
-
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and tensor.element_size() > 1 and not bool(torch.isfinite(tensor).all()):
-            raise PruneError(f"tensor {name!r} holds NaN or infinite values")
-
-
-def prove(source: Path, result: Path, keep: Sequence[int]) -> dict[str, Any]:
+def prove(source: str | Path | Source, result: Path, keep: Sequence[int]) -> dict[str, Any]:
     """All checks, in this process; what `verify_checkpoint` reports.
 
     Raises:
         PruneError: the first thing that is wrong.
     """
-    config = read_json(source / CONFIG)
-    check_directories(source, result, keep)
-    check_packed(source, result, keep, depth_of(config))
+    original = resolve(source)
+    config = original.checkpoint.config
+    check_directories(original.directory, result, keep)
+    check_packed(original.checkpoint, read_checkpoint(result), keep, depth_of(config))
     report = verify_checkpoint(result)
     if str(text_part(config).get("model_type")) not in PROVEN:
-        check_replay(source, result, keep)
+        check_replay(original.directory, result, keep)
         report["replayed"] = True
     return report
 
 
 def main(arguments: list[str]) -> int:
     """Prove SOURCE -> RESULT for KEEP; one JSON object on standard output."""
-    source, result, keep = Path(arguments[0]), Path(arguments[1]), [int(i) for i in arguments[2].split(",")]
+    result, keep = Path(arguments[1]), [int(i) for i in arguments[2].split(",")]
     report: dict[str, Any] = {"ok": True}
     try:
+        source = resolve(arguments[0], allow_links="allow_links" in arguments[3:])
         report |= prove(source, result, keep)
     except PruneError as error:
         report = {"ok": False, "error": str(error)}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.checkpoint.directory import CONFIG, CUT_RECORD, inside, is_weight_file, read_json
+from prune.checkpoint.source import Source
 from prune.errors import PruneError
 from prune.files import sha256_file, write_text
 from prune.versions import library_versions
@@ -53,12 +54,12 @@ class CutResult:
         return asdict(self)
 
 
-def write_record(result: CutResult, source: Path, staging: Path) -> None:
+def write_record(result: CutResult, source: Source, staging: Path) -> None:
     """Describe a finished staging directory; `result.files` lists what is in it."""
-    model = source.resolve().name if Path(result.source).exists() else result.source
+    config = source.directory / CONFIG
     record = {
         "format": FORMAT,
-        "source": {"model": model, "config_sha256": sha256_file(inside(source, CONFIG))},
+        "source": {"model": source.label, "revision": source.revision, "config_sha256": sha256_file(config)},
         "num_layers_before": result.num_layers_before,
         "keep": result.keep,
         "drop": result.drop,
@@ -85,23 +86,23 @@ def read_record(directory: Path) -> dict[str, Any] | None:
     return record
 
 
-def verify_cut(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
+def verify_cut(source: Source, record: dict[str, Any]) -> dict[str, Any]:
     """Compare the files with the record, then load with the stock loader; returns what was checked.
 
     Raises:
         PruneError: files missing, added or changed, or what `verify_checkpoint` finds.
     """
-    _compare(directory, record["files"])
+    _compare(source.directory, record["files"])
     from prune.surgery.proof import verify_checkpoint
 
     hashed = [name for name, described in record["files"].items() if described["sha256"]]
     return {
-        "directory": str(directory),
+        "directory": str(source.directory),
         "files": len(record["files"]),
         "hashed": len(hashed),
         "proved_when_cut": bool(record.get("verified")),
         "keep": record.get("keep"),
-        **verify_checkpoint(directory),
+        **verify_checkpoint(source),
     }
 
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from prune.checkpoint.directory import Checkpoint, read_checkpoint
+from prune.checkpoint.directory import Checkpoint
 from prune.checkpoint.headers import read_header
+from prune.checkpoint.source import Source, resolve
 from prune.errors import PruneError, UsageError
 from prune.files import sha256_file
 
@@ -160,7 +161,7 @@ def _beside(plan: Path, record: Mapping[str, Any]) -> Path:
 
 def compensated_plan(
     plan: Plan,
-    source: Path,
+    source: str | Path | Source,
     model: nn.Module,
     domains: Mapping[str, Domain],
     target: Path,
@@ -173,7 +174,7 @@ def compensated_plan(
 
     Args:
         plan: which layers stay.
-        source: the checkpoint directory whose types the new weights take.
+        source: the checkpoint whose types the new weights take.
         model: loaded from it.
         domains, method, weights, pad_token_id: see `prune.surgery.compensation.compensate`.
         target: of the new plan.
@@ -186,7 +187,7 @@ def compensated_plan(
 
     from prune.surgery.compensation import compensate
 
-    checkpoint = read_checkpoint(source)
+    checkpoint = resolve(source).checkpoint
     done = compensate(
         model, plan.keep, domains, method=method, weights=weights, pad_token_id=pad_token_id,
         stored=lambda name: getattr(torch, stored_dtype(checkpoint, name)),

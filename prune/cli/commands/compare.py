@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from prune.cli.commands.eval import Alpha, Include, Limit, LocalData, Suites, Unsafe
-from prune.cli.flags import DATA_HELP, DryRun, Dtype, Json, Lang, Output, Quiet, Seed, split_names
+from prune.cli.flags import (
+    DATA_HELP,
+    AllowLinks,
+    DryRun,
+    Dtype,
+    Json,
+    Lang,
+    Output,
+    Quiet,
+    RemoteCode,
+    Revision,
+    Seed,
+    split_names,
+)
 from prune.cli.show import emit, number, table
 
 
@@ -45,6 +58,9 @@ def command(
     alpha: Alpha = 0.05,
     lang: Lang = "en",
     confirm_run_unsafe_code: Unsafe = False,
+    revision: Revision = None,
+    trust_remote_code: RemoteCode = False,
+    allow_links: AllowLinks = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -77,6 +93,9 @@ def command(
         lang=lang,
         confirm_run_unsafe_code=confirm_run_unsafe_code,
         progress=not quiet and sys.stderr.isatty(),
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        allow_links=allow_links,
         dry_run=dry_run,
     )
     if isinstance(result, dict):

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from prune.cli.flags import DataFlag, DryRun, Dtype, Json, Model, Quiet, Seed, Weights, parse_weights
+from prune.cli.flags import (
+    AllowLinks,
+    DataFlag,
+    DryRun,
+    Dtype,
+    Json,
+    Model,
+    Quiet,
+    RemoteCode,
+    Revision,
+    Seed,
+    Weights,
+    parse_weights,
+)
 from prune.cli.show import emit
 
 
@@ -25,6 +38,9 @@ def command(
     ] = None,
     seed: Seed = 0,
     dtype: Dtype = "float32",
+    revision: Revision = None,
+    trust_remote_code: RemoteCode = False,
+    allow_links: AllowLinks = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -43,6 +59,9 @@ def command(
         calib_num_samples=calib_num_samples,
         seed=seed,
         dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        allow_links=allow_links,
         dry_run=dry_run,
     )
     if isinstance(result, dict):

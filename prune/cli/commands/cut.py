@@ -6,13 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prune.cli.flags import (
-    DryRun,
-    Json,
-    Model,
-    Output,
-    Quiet,
-)
+from prune.cli.flags import AllowLinks, DryRun, Json, Model, Output, Quiet, RemoteCode, Revision
 from prune.cli.show import emit
 
 
@@ -32,6 +26,9 @@ def command(
         list[str] | None, typer.Option("--adapter", help="LoRA directory to cut along; may be repeated.")
     ] = None,
     no_verify: Annotated[bool, typer.Option("--no_verify", help="Skip the proof that the result loads.")] = False,
+    revision: Revision = None,
+    trust_remote_code: RemoteCode = False,
+    allow_links: AllowLinks = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -51,6 +48,9 @@ def command(
         link=link,
         adapters=adapter or (),
         verify=not no_verify,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        allow_links=allow_links,
         dry_run=dry_run,
     )
     state = "would write" if dry_run else "written and verified" if result.verified else "written, not verified"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prune.cli.flags import (
+    AllowLinks,
     DryRun,
     Dtype,
     Json,
@@ -15,6 +16,7 @@ from prune.cli.flags import (
     Output,
     Quiet,
     RemoteCode,
+    Revision,
     Seed,
     split_names,
 )
@@ -73,7 +75,9 @@ def command(
     seed: Seed = 0,
     dtype: Dtype = "float32",
     alpha: Alpha = 0.05,
+    revision: Revision = None,
     trust_remote_code: RemoteCode = False,
+    allow_links: AllowLinks = False,
     confirm_run_unsafe_code: Unsafe = False,
     backend: Backend = "hf",
     model_args: ModelArgs = "",
@@ -109,6 +113,8 @@ def command(
         backend=backend,
         model_args=_settings("--model_args", model_args),
         progress=not quiet and sys.stderr.isatty(),
+        revision=revision,
+        allow_links=allow_links,
         dry_run=dry_run,
     )
     if isinstance(result, dict):

@@ -6,14 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prune.cli.flags import (
-    DryRun,
-    Json,
-    Model,
-    Output,
-    Quiet,
-    Revision,
-)
+from prune.cli.flags import AllowLinks, DryRun, Json, Model, Output, Quiet, RemoteCode, Revision
 from prune.cli.show import emit
 
 
@@ -25,6 +18,8 @@ def command(
     override: Annotated[str | None, typer.Option("--override", help="Export without a PASS; the reason.")] = None,
     source: Annotated[str | None, typer.Option("--source", help="The original's id, for the card.")] = None,
     revision: Revision = None,
+    trust_remote_code: RemoteCode = False,
+    allow_links: AllowLinks = False,
     max_shard_size: Annotated[str, typer.Option("--max_shard_size", help="Largest weight file.")] = "5GB",
     quantize: Annotated[str | None, typer.Option("--quantize", help="nf4 or int8: a variant beside it.")] = None,
     push_to_hub: Annotated[bool, typer.Option("--push_to_hub", help="Upload the finished directory.")] = False,
@@ -54,6 +49,8 @@ def command(
         hub_model_id=hub_model_id,
         private=private,
         token=token,
+        trust_remote_code=trust_remote_code,
+        allow_links=allow_links,
         dry_run=dry_run,
     )
     state = "would be written" if dry_run else "written"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prune.cli.flags import DryRun, Dtype, Json, Model, Quiet, RemoteCode, Revision, with_settings
+from prune.cli.flags import AllowLinks, DryRun, Dtype, Json, Model, Quiet, RemoteCode, Revision, with_settings
 from prune.cli.show import emit
 from prune.healing.settings import GenerateSettings
 
@@ -24,6 +24,7 @@ def generate(
     dtype: Dtype = "float32",
     revision: Revision = None,
     trust_remote_code: RemoteCode = False,
+    allow_links: AllowLinks = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what a killed run left.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -42,6 +43,7 @@ def generate(
         trust_remote_code=trust_remote_code,
         resume=resume,
         progress=None if quiet or not sys.stderr.isatty() else _show,
+        allow_links=allow_links,
         dry_run=dry_run,
         **settings,
     )

@@ -9,12 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from prune.cli.flags import (
+    AllowLinks,
     DataFlag,
     DryRun,
     Json,
     Model,
     Output,
     Quiet,
+    RemoteCode,
+    Revision,
     Weights,
     parse_weights,
     split_names,
@@ -46,6 +49,9 @@ def heal(
     include_path: Annotated[
         list[str] | None, typer.Option("--include_path", help="Folder with lm-eval task files of your own.")
     ] = None,
+    revision: Revision = None,
+    trust_remote_code: RemoteCode = False,
+    allow_links: AllowLinks = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -67,6 +73,9 @@ def heal(
         local_data=local_data,
         include_path=include_path or (),
         progress=not quiet and sys.stderr.isatty(),
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        allow_links=allow_links,
         dry_run=dry_run,
         **settings,
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prune.cli.flags import Json, Quiet, Seed, Weights, parse_weights
+from prune.cli.flags import AllowLinks, Json, Quiet, RemoteCode, Seed, Weights, parse_weights
 from prune.cli.show import emit, listed, number, table
 from prune.planning.registry import criterion_names, strategy_names
 
@@ -51,6 +51,8 @@ def command(
         str | None, typer.Option("--score_cache", help="Keeps every score; scores.sqlite beside DIR if not given.")
     ] = None,
     seed: Seed = 0,
+    trust_remote_code: RemoteCode = False,
+    allow_links: AllowLinks = False,
     dry_run: Annotated[bool, typer.Option("--dry_run", help="Search and show the plan; keep only the scores.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -79,6 +81,8 @@ def command(
         score_cache=score_cache,
         sweep=sweep,
         seed=seed,
+        trust_remote_code=trust_remote_code,
+        allow_links=allow_links,
         dry_run=dry_run,
     )
     state = "would write" if dry_run else "written"

@@ -41,8 +41,7 @@ def analyze_source(inputs: RunInputs, run: RunDirectory) -> str:
             calib_num_samples=recipe.data.calib_num_samples,
             seed=recipe.seed,
             dtype=recipe.dtype,
-            revision=recipe.revision,
-            trust_remote_code=recipe.trust_remote_code,
+            revision=inputs.source.revision,
         )
         staging.rmdir()
         analysis.save(staging)
@@ -105,12 +104,11 @@ def _save_plan(inputs: RunInputs, plan: Plan, path: Path) -> None:
     if method == "none":
         plan.save(path)
         return
-    from prune.surgery.cut import resolve_source
     from prune.surgery.replacements import compensated_plan
 
     done = compensated_plan(
         plan,
-        resolve_source(inputs.source),
+        inputs.source,
         inputs.original,
         inputs.domains,
         path,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prune.files import write_json
-from prune.model.loading import load_model
 from prune.runs.outputs import COSTS
 
 if TYPE_CHECKING:
@@ -25,11 +24,11 @@ def measure_cost(inputs: RunInputs, run: RunDirectory, checkpoints: dict[Candida
         models = {"original": inputs.original}
         for key in checkpoints:
             if key.stage == "pruned":  # healing changes no shape, hence no speed
-                models[str(key.num_layers)] = load_model(str(inputs.root / key.path), dtype=inputs.recipe.dtype)
-        directories = {name: inputs.root / f"pruned/{name}" for name in models} | {"original": inputs.source}
+                models[str(key.num_layers)] = inputs.candidate(inputs.root / key.path)
+        directories = {name: inputs.root / f"pruned/{name}" for name in models}
         measured = measure_models(
             models,
-            directories,
+            directories | {"original": inputs.source.directory},
             batch_size=options.batch_size,
             prompt_tokens=options.prompt_tokens,
             new_tokens=options.new_tokens,

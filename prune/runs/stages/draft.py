@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from prune.errors import UsageError, nearest
 from prune.files import write_json
-from prune.model.loading import load_model
 from prune.runs.outputs import DRAFTS, read_drafts
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def try_drafts(
         from evals.speculative import try_as_draft
 
         tests = inputs.recipe.eval
-        draft = load_model(str(inputs.root / key.stage / str(key.num_layers)), dtype=inputs.recipe.dtype)
+        draft = inputs.candidate(inputs.root / key.path)
         context = getattr(inputs.original.config.get_text_config(), "max_position_embeddings", None)
         rows = {}
         for suite in inputs.suites:

@@ -39,7 +39,7 @@ def export(
     healing = inputs.root / key.path / HEALING
     facts = {
         "source": inputs.recipe.model,
-        "revision": inputs.recipe.revision,
+        "revision": inputs.source.revision,
         "source_sha256": inputs.source_hash,
         "label": choice.label,
         # What the scores took depends on what was cached, and is no fact about the checkpoint.

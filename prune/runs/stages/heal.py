@@ -17,7 +17,7 @@ from prune.data.domains import Domain, load_domain
 from prune.errors import UsageError
 from prune.files import sha256_json, write_json, write_text
 from prune.healing.settings import GenerateSettings, HealSettings
-from prune.model.loading import load_model
+from prune.model.loading import load_config
 from prune.packaging.saving import HEALING
 from prune.planning.plan import Plan
 from prune.runs.outputs import SCORES, round_path
@@ -127,7 +127,7 @@ class HealStages:
     def _rounds(self, depth: int, layers: int) -> tuple[Plan, str]:
         """All but the last healing: each round cuts on from the last one's healed model."""
         rounds, plan, digest = self.options.rounds, None, self.inputs.source_hash
-        directory, settings = self.inputs.source, self._shared_out()
+        directory, settings = self.inputs.source.directory, self._shared_out()
         for number, wanted in enumerate(round_depths(layers, depth, rounds), start=1):
             name, output = f"round-{depth}-{number}", round_path(depth, number)
             depends_on = {**self._depends_on(digest, settings), "depth": wanted, "plan": self.recipe.plan.model_dump()}
@@ -135,37 +135,38 @@ class HealStages:
             digest = self.run.stage(name, output, depends_on, work)
             self._tidy(name)
             plan = Plan.load(self.inputs.root / output / "plan.json")
-            directory = str(self.inputs.root / output / "model")
+            directory = self.inputs.root / output / "model"
         assert plan is not None
         return plan, digest
 
     def _round_work(
-        self, directory: str, before: Plan | None, wanted: int, scratch: Path, *, last: bool
+        self, directory: Path, before: Plan | None, wanted: int, scratch: Path, *, last: bool
     ) -> Callable[[Path], None]:
         def work(staging: Path) -> None:
             from prune.surgery.cut import cut
 
+            source = self.inputs.source if before is None else self.inputs.source.at(directory)
             step = self._choose(directory, before, wanted)
             plan = composed(before, step, self.recipe.model)
             plan.save(staging / "plan.json")
             if last:
-                cut(directory, staging / "model", drop_layers=step.drop)
+                cut(source, staging / "model", drop_layers=step.drop)
                 return
             if not (scratch / "cut").is_dir():
-                cut(directory, scratch / "cut", drop_layers=step.drop)
+                cut(source, scratch / "cut", drop_layers=step.drop)
             (staging / "model").mkdir()
             self._train(str(scratch / "cut"), plan, self._shared_out(), scratch, staging / "model")
 
         return work
 
-    def _choose(self, directory: str, before: Plan | None, wanted: int) -> Plan:
+    def _choose(self, directory: Path, before: Plan | None, wanted: int) -> Plan:
         """The next layers to go, chosen on the model as the last round left it; indices are that model's own."""
         from prune.analysis import analyze
         from prune.planning.planner import sweep
 
         options = self.recipe.plan
         original = before is None
-        model = self.inputs.original if original else load_model(directory, dtype=self.recipe.dtype)
+        model = self.inputs.original if original else self.inputs.candidate(directory)
         analysis = analyze(
             model,
             self.inputs.domains,
@@ -179,7 +180,7 @@ class HealStages:
         if before is not None:
             protect = [before.keep.index(layer % before.num_layers) for layer in protect]
         return sweep(
-            source=self.recipe.model if original else directory,
+            source=self.recipe.model if original else str(directory),
             analysis=analysis,
             model=model,
             domains=self.inputs.domains,
@@ -226,7 +227,7 @@ class HealStages:
 
         root = self.inputs.root
         result = heal(
-            load_model(str(root / pruned), dtype=self.recipe.dtype),
+            self.inputs.candidate(root / pruned),
             self.inputs.original if settings.needs_teacher else None,
             self.domains,
             settings,
@@ -257,7 +258,7 @@ def check_healing(inputs: RunInputs) -> None:
     Raises:
         PruneError, UsageError: the first thing that it would.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from prune.healing.checks import rehearse_uncut
     from prune.surgery.signature import skeleton
@@ -265,7 +266,7 @@ def check_healing(inputs: RunInputs) -> None:
     recipe = inputs.recipe
     if not recipe.heal.enabled or recipe.trust_remote_code:  # such code is run once, when the model is loaded
         return
-    config = AutoConfig.from_pretrained(inputs.source, revision=recipe.revision)
+    config = load_config(inputs.source)
     settings = HealSettings(**{k: getattr(recipe.heal, k) for k in HealSettings.model_fields})
     bones = skeleton(AutoModelForCausalLM, config)
     rehearse_uncut(bones, inputs.heal_domains, settings, min(recipe.plan.depths))
@@ -279,9 +280,7 @@ def read_self_generated(inputs: RunInputs) -> dict[str, list[Any]]:
     if options is None:
         return {}
     settings = GenerateSettings(**{k: getattr(options, k) for k in GenerateSettings.model_fields})
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(inputs.source).get_text_config()
+    config = load_config(inputs.source).get_text_config()
     context = getattr(config, "max_position_embeddings", None)
     return {
         name: read_prompts(name, path, inputs.tokenizer, settings, context)[0] for name, path in options.prompts.items()
@@ -304,4 +303,5 @@ def composed(before: Plan | None, step: Plan, source: str) -> Plan:
         scores={"earlier_rounds": before.scores, **step.scores},
         data=step.data,
         seed=step.seed,
+        revision=before.revision,
     )

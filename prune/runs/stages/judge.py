@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.files import sha256_tree
-from prune.model.loading import load_model
 from prune.packaging.manifest import weights_sha256
 from prune.runs.stages.testing import run_suites
 
@@ -48,9 +47,9 @@ def judge_candidates(
         "versions": inputs.versions,
     }
     source = {"model": inputs.source_hash, **tasks}
-    hashes = {"original": _evaluate(inputs, run, "original", inputs.source, source)}
+    hashes = {"original": _evaluate(inputs, run, "original", inputs.source.directory, source)}
     for key, digest in checkpoints.items():
-        directory = str(inputs.root / key.path)
+        directory = inputs.root / key.path
         hashes[str(key)] = _evaluate(inputs, run, str(key), directory, {"model": digest, **tasks})
 
     def work(staging: Path) -> None:
@@ -73,9 +72,9 @@ def judge_candidates(
     return {key: Evidence.load(inputs.root / "evidence" / "gate" / str(key)) for key in checkpoints}
 
 
-def _evaluate(inputs: RunInputs, run: RunDirectory, name: str, directory: str, depends_on: dict[str, Any]) -> str:
+def _evaluate(inputs: RunInputs, run: RunDirectory, name: str, directory: Path, depends_on: dict[str, Any]) -> str:
     def work(staging: Path) -> None:
-        model = inputs.original if name == "original" else load_model(directory, dtype=inputs.recipe.dtype)
+        model = inputs.original if name == "original" else inputs.candidate(directory)
         limit, unfinished = inputs.recipe.eval.limit, inputs.root / UNFINISHED_ANSWERS
         results = run_suites(inputs, model, inputs.suites, limit=limit, cache_dir=unfinished)
         for failed, reason in results.failures.items():

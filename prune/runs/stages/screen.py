@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.files import sha256_tree, write_json
-from prune.model.loading import load_model
 from prune.runs.outputs import SCREEN, read_confirmed
 from prune.runs.stages.testing import run_suites
 
@@ -86,7 +85,7 @@ def _row(evidence: Evidence) -> dict[str, Any]:
 def _scorer(inputs: RunInputs, depth: int | None, suites: list[Suite]) -> Any:
     """Results of the original (None) or of a cut depth on the first so many items; each look is scored once."""
     directory = str(inputs.root / f"pruned/{depth}")
-    model = inputs.original if depth is None else load_model(directory, dtype=inputs.recipe.dtype)
+    model = inputs.original if depth is None else inputs.candidate(directory)
 
     @cache
     def score(items: int) -> Results:

@@ -1,0 +1,262 @@
+"""The one door for models: a name as users write it, resolved once to a local directory that is then the model.
+
+Whoever reads a model takes its directory, its commit and what the user allows from the `Source`, never from the name
+again, so that what was measured, cut and recorded is one thing. Resolving reads configuration, index and headers as
+untrusted input (`directory`); tensor bytes are read later. Neither torch nor transformers is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from prune.checkpoint.directory import CONFIG, INDEX, Checkpoint, read_checkpoint
+from prune.errors import PruneError, UsageError
+from prune.files import sha256_file, sha256_json
+
+EMBEDDED = "embedded"
+"""The name that stands for the demo model."""
+WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "LICENSE*", "NOTICE*")
+"""What is fetched of a hub repository; with remote code its Python files, too."""
+OTHER_FORMATS = ("original/*", "consolidated*")
+"""The same weights once more."""
+
+Stamp = tuple[str, int, int, int]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that can be read.
+
+    Attributes:
+        id: directory or hub id as the user gave it, without its revision; or `embedded`.
+        directory: where its files are; of a hub id the snapshot in the local cache.
+        revision: commit hash of a hub id; None for a directory.
+        dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
+        trust_remote_code: the user lets the repository's own modelling code run.
+        allow_links: the user lets files of the checkpoint be links to somewhere else.
+    """
+
+    id: str
+    directory: Path
+    revision: str | None = None
+    dtype: str = "float32"
+    trust_remote_code: bool = False
+    allow_links: bool = False
+
+    @property
+    def label(self) -> str:
+        """What a record that travels calls it: of a directory the last part alone."""
+        return self.id if self.revision or self.id == EMBEDDED else self.directory.resolve().name
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Configuration, index and headers, cross-checked.
+
+        Raises:
+            UsageError, PruneError: see `read_checkpoint`.
+        """
+        return read_checkpoint(self.directory, allow_links=self.allow_links)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the weight files."""
+        return sum((self.directory / name).stat().st_size for name in self.checkpoint.headers)
+
+    @cached_property
+    def sha256(self) -> str:
+        """By which results know the model: a hub id with its commit, or the contents of the directory's files."""
+        digest = sha256_json([self.id, self.revision]) if self.revision else self._contents()
+        if self._touched():
+            raise PruneError(f"{self.id}: its files changed while they were being read: start again when they rest")
+        return digest
+
+    def at(self, directory: Path) -> Source:
+        """A checkpoint made from this one, read under the same permissions; checked like any other.
+
+        Raises:
+            UsageError, PruneError: see `read_checkpoint`.
+        """
+        made = replace(self, id=str(directory), directory=directory, revision=None)
+        return _opened(made)
+
+    def require_unchanged(self) -> None:
+        """Refuse to go on when files were replaced since the source was resolved.
+
+        Cheap while nothing was touched: only then, and where their contents are known, files are read.
+
+        Raises:
+            PruneError: names the files.
+        """
+        changed = self._touched()
+        if changed and (self.revision or self.__dict__.get("sha256") != self._contents()):
+            raise PruneError(
+                f"{self.id}: {', '.join(changed[:3])} changed while it was being used, so results would mix two models;"
+                " let the files rest and start again (a run goes on with --resume)"
+            )
+
+    @cached_property
+    def _stamped(self) -> dict[str, Stamp]:
+        own = [CONFIG, INDEX, *self.checkpoint.headers, *self.checkpoint.companions]
+        return _stamps(self.directory, dict.fromkeys(own))
+
+    def _touched(self) -> list[str]:
+        """Files that are not as they were, by place, size, time or number."""
+        now, then = _stamps(self.directory, self._stamped), self._stamped
+        return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+
+    def _contents(self) -> str:
+        present = [name for name in self._stamped if (self.directory / name).is_file()]
+        return sha256_json({name: sha256_file(self.directory / name) for name in present})
+
+
+def resolve(
+    model: str | Path | Source,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    allow_links: bool = False,
+) -> Source:
+    """The source behind a name: its local directory, fetched if need be, with its files checked.
+
+    Args:
+        model: directory, hub id, hub id with a revision (`org/name@revision`), or `embedded`; a source stays as it is.
+        revision: commit, branch or tag of a hub id.
+        dtype, trust_remote_code, allow_links: see `Source`.
+
+    Raises:
+        UsageError: no such directory, no checkpoint in it, or a revision of something that has none.
+        PruneError: the hub does not give it, or its files are unsafe or contradict each other.
+    """
+    if isinstance(model, Source):
+        return model
+    options = {"dtype": dtype, "trust_remote_code": trust_remote_code, "allow_links": allow_links}
+    return _opened(locate(model, revision=revision, **options))  # type: ignore[arg-type]
+
+
+def locate(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    allow_links: bool = False,
+    whole: bool = False,
+) -> Source:
+    """`resolve`, with the files left to be checked when they are first read.
+
+    Args:
+        whole: fetch every file of a hub repository, not only what loading needs.
+    """
+    name = str(model)
+    if name == EMBEDDED:
+        from prune.embedded import MODEL
+
+        directory: Path | None = MODEL
+    else:
+        if not Path(name).exists() and name.count("@") == 1:
+            name, asked = name.split("@")
+            if revision is not None and revision != asked:
+                raise UsageError(f"--revision {revision}: {model} names another revision; give one of them")
+            revision = asked
+        check_local(name)
+        directory = Path(name) if Path(name).is_dir() else None
+    if directory is not None:
+        if revision is not None:
+            raise UsageError(f"--revision {revision}: {name} is a directory; only a hub id has revisions")
+        return Source(name, directory, None, dtype, trust_remote_code, allow_links)
+    patterns = None if whole else [*WANTED, *(["*.py"] if trust_remote_code else [])]
+    snapshot = _fetch(name, revision, patterns)
+    return Source(name, snapshot, snapshot.name, dtype, trust_remote_code, allow_links)
+
+
+def resolve_all(
+    models: Mapping[str, str | Path | Source], *, revision: str | None, **options: bool | str
+) -> dict[str, Source]:
+    """Several sources under names of the caller's; `revision` is of every hub id that does not name its own.
+
+    Raises:
+        UsageError: a revision, but no hub id; and as for `resolve`.
+    """
+    found: dict[str, Source] = {}
+    takers = [name for name, model in models.items() if _takes_revision(model)]
+    if revision is not None and not takers:
+        raise UsageError(f"--revision {revision}: there is no hub id for it; directories have no revisions")
+    for name, model in models.items():
+        found[name] = resolve(model, revision=revision if name in takers else None, **options)  # type: ignore[arg-type]
+    return found
+
+
+def check_local(model: str) -> None:
+    """Refuse a local path that is no checkpoint, before anything slow is imported.
+
+    A name of the form `org/name` whose first part is no directory here is taken as a hub id.
+
+    Raises:
+        UsageError: a missing directory, or a directory without config.json.
+    """
+    path = Path(model)
+    if path.is_dir():
+        if not (path / CONFIG).is_file():
+            raise UsageError(f"{model}: no config.json there; give the directory of a transformers checkpoint")
+    elif path.exists():
+        raise UsageError(f"{model}: is a file; give the directory of a transformers checkpoint")
+    elif path.is_absolute() or model.startswith(".") or model.count("/") != 1 or path.parent.is_dir():
+        raise UsageError(f"{model}: no such model directory")
+
+
+def _takes_revision(model: str | Path | Source) -> bool:
+    return not isinstance(model, Source) and model != EMBEDDED and not Path(model).exists() and "@" not in str(model)
+
+
+def _opened(source: Source) -> Source:
+    """The source, checked now and stamped with the state of its files."""
+    source._stamped  # noqa: B018 (reads the checkpoint first)
+    return source
+
+
+def _stamps(directory: Path, names: Mapping[str, object]) -> dict[str, Stamp]:
+    """Real path, size, time and number of each file; and of weight files that came later, which loaders may prefer."""
+    found: dict[str, Stamp] = {}
+    for path in [*(directory / name for name in names), *directory.glob("*.safetensors")]:
+        try:
+            state = path.stat()
+        except OSError:
+            continue
+        found[path.name] = (os.path.realpath(path), state.st_size, state.st_mtime_ns, state.st_ino)
+    return found
+
+
+def _fetch(model: str, revision: str | None, patterns: list[str] | None) -> Path:
+    """The snapshot directory of a hub id, downloaded where the cache lacks it; its name is the commit hash.
+
+    Raises:
+        UsageError: no hub id, or no such revision.
+        PruneError: the hub does not have it, does not give it, or cannot be reached.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    asked = f"{model}@{revision}" if revision else model
+    try:
+        others = list(OTHER_FORMATS) if patterns else None
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=others))
+    except errors.HFValidationError:
+        raise UsageError(f"{model}: is neither a directory here nor a hub id (org/name)") from None
+    except errors.GatedRepoError:
+        reason = "its owners ask for consent: accept their terms on its page, then log in with `hf auth login`"
+    except errors.RepositoryNotFoundError:
+        reason = "the hub has no such model, or it is private: check the name, or log in with `hf auth login`"
+    except errors.RevisionNotFoundError:
+        raise UsageError(f"--revision {revision}: {model} has no such commit, branch or tag") from None
+    except errors.LocalEntryNotFoundError:
+        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+        why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
+        rev = f" --revision {revision}" if revision else ""
+        reason = f"it is not in the local cache and {why}; fetch it once with `hf download {model}{rev}`"
+    except Exception as error:  # of many kinds: disk, proxy, server
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+    raise PruneError(f"{asked}: cannot be downloaded: {reason}")
