@@ -124,7 +124,7 @@ def heal(
     split = check_run(student, teacher, domains, settings, domain_weights)
     teacher = teacher if settings.needs_teacher else None
     if teacher is not None:
-        kept_layers = _source_layers(student, teacher, kept_layers, needed=settings.residual_weight > 0)
+        kept_layers = _source_layers(student, teacher, kept_layers, needed=settings.needs_states)
     arguments = training_arguments(settings, output_dir / "checkpoints", progress)
     check_processes(arguments)
     device = student.device
@@ -194,7 +194,7 @@ def _trained(
     try:
         if shared is not None and teacher is not None and kept_layers is not None:
             prefix = find_prefix(model, teacher, kept_layers)
-        if teacher is not None and kept_layers is not None and settings.residual_weight > 0:
+        if teacher is not None and kept_layers is not None and settings.needs_states:
             task = replace(task, matches=matched_states(kept_layers, len(find_layer_list(teacher)[1])))
         task = replace(task, head=model.get_output_embeddings(), teacher=teacher, prefix=prefix)
         trainer = HealTrainer(model, task, arguments)

@@ -66,5 +66,5 @@ def _mean_loss(
         batch = collator([[d] for d in by_length[begin : begin + size]])
         count += int((batch["labels"] != IGNORED).sum())
         inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-        total += batch_losses(model, inputs, settings, head=head).next_token
+        total += batch_losses(model, inputs, settings, head=head).parts["next_token"]
     return total.item() / count

@@ -1,7 +1,7 @@
-"""The three objectives of healing as pure functions of tensors.
+"""Next token and distillation as one pure function of tensors, for `objectives.tokens`.
 
 Assumptions: logits come flattened to the positions whose next token counts (padding and prompts are already gone);
-every function returns a **sum** over positions, so that the caller divides by the number of counted tokens of the
+what is returned is a **sum** over positions, so that the caller divides by the number of counted tokens of the
 whole accumulated batch; the vocabulary is wide, so float32 copies exist for `CHUNK` elements at a time only.
 
 The gradient of the two softmax losses is closed-form, with z the student's logits, q the teacher's distribution at
@@ -55,13 +55,6 @@ def token_losses(
     return TokenLosses(
         *_TokenLosses.apply(student_logits, targets, teacher_logits, next_token_weight, weight, temperature)
     )
-
-
-def residual_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Sum over N tokens of ‖student - teacher‖² / ‖teacher‖², in float32. Shapes [N, d]."""
-    teacher = teacher.float()  # [N, d]
-    distance = (student.float() - teacher).square().sum(-1)  # [N]
-    return (distance / teacher.square().sum(-1).clamp_min(1e-12)).sum()
 
 
 class _TokenLosses(torch.autograd.Function):

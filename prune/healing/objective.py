@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from prune.healing.data import IGNORED
-from prune.healing.losses import residual_loss, token_losses
+from prune.healing.objectives import OBJECTIVES, PARTS, Seen
 from prune.healing.prefix import SharedPrefix
 from prune.healing.settings import HealSettings
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Sums over the counted tokens of a batch; `total` carries the gradient, the rest is for the record."""
+    """Sums over the counted tokens of a batch.
+
+    Attributes:
+        total: the weighted sum of all objectives, with its gradient.
+        parts: the unweighted sum of each, by name, for the record; 0 for one that did not run.
+    """
 
     total: torch.Tensor
-    next_token: torch.Tensor
-    distill: torch.Tensor
-    residual: torch.Tensor
+    parts: dict[str, torch.Tensor]
 
 
 def matched_states(kept_layers: Sequence[int], teacher_layers: int) -> list[tuple[int, int]]:
@@ -67,7 +70,7 @@ def batch_losses(
     counted = torch.zeros_like(labels, dtype=torch.bool)  # [B, T], True where the *next* token is predicted
     counted[:, :-1] = labels[:, 1:] != IGNORED
     targets = labels[:, 1:][counted[:, :-1]]  # [N]
-    matching = settings.residual_weight > 0 and bool(matches)
+    matching = settings.needs_states and bool(matches)
 
     theirs = None
     recording, replaying = (prefix.recording(), prefix.replaying()) if prefix else (contextlib.nullcontext(),) * 2
@@ -77,20 +80,16 @@ def batch_losses(
             theirs = _run(teacher, teacher.get_output_embeddings(), inputs, counted, matching)  # type: ignore[operator]
     with replaying:
         ours = _run(model, head, inputs, counted, matching)
-    token = token_losses(
-        ours.logits,
-        targets,
-        theirs.logits if theirs is not None and settings.distill_weight else None,
-        next_token_weight=settings.next_token_weight,
-        distill_weight=settings.distill_weight,
-        temperature=settings.temperature,
-    )
-    total, residual = token.total, token.total.new_zeros(())
-    if matching and theirs is not None:
-        for i, j in matches:
-            residual = residual + residual_loss(ours.states[i][counted], theirs.states[j][counted]) / len(matches)
-        total = total + settings.residual_weight * residual
-    return Losses(total, token.next_token, token.distill, residual.detach())
+    seen = Seen(targets, ours.logits, theirs.logits if theirs else None, counted)
+    if theirs is not None and matching:
+        seen = replace(seen, states=ours.states, teacher_states=theirs.states, matches=matches)
+    total = ours.logits.new_zeros((), dtype=torch.float32)
+    parts = dict.fromkeys(PARTS, total)
+    for objective in OBJECTIVES:
+        if objective.recorded or (objective.active(settings) and (seen.matches or not objective.needs_states)):
+            loss, sums = objective.loss(seen, settings)
+            total, parts = total + loss, {**parts, **sums}
+    return Losses(total, parts)
 
 
 @dataclass(frozen=True)

@@ -10,30 +10,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from prune.healing.objectives import OBJECTIVES, WEIGHTS, ObjectiveSettings
+
 Method = Literal["lora", "dora", "qlora", "full"]
 
 
-class HealSettings(BaseModel):
-    """How a pruned model is trained back towards the original."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class HealSettings(ObjectiveSettings):
+    """How a pruned model is trained back towards the original; what it is trained for stands in `objectives`."""
 
     method: Method = Field(
         "lora",
         description="lora; dora (LoRA with separate magnitudes); qlora (LoRA over a frozen NF4 copy, merged into the "
         "unquantised weights); full (the layers of train_layers and the output head).",
-    )
-    distill_weight: float = Field(
-        1.0, ge=0, description="Weight of KL(original || pruned) over the next-token distributions; needs a teacher."
-    )
-    next_token_weight: float = Field(0.5, ge=0, description="Weight of the cross-entropy of the actual next token.")
-    residual_weight: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of the relative squared distance between the two residual streams after each kept layer.",
-    )
-    temperature: float = Field(
-        1.0, gt=0, description="Softmax temperature of the distillation; the term is multiplied by its square."
     )
 
     lora_r: int = Field(16, ge=1, description="Rank of the adapters.")
@@ -105,10 +93,8 @@ class HealSettings(BaseModel):
 
     @model_validator(mode="after")
     def _some_objective(self) -> HealSettings:
-        if self.distill_weight == self.next_token_weight == self.residual_weight == 0:
-            raise ValueError(
-                "nothing to train for: give distill_weight, next_token_weight or residual_weight a value above 0"
-            )
+        if not any(objective.active(self) for objective in OBJECTIVES):
+            raise ValueError(f"nothing to train for: give {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]} a value above 0")
         if self.train_layers is not None and self.method != "full":
             raise ValueError(f"train_layers is for method full, not {self.method}: remove it, or set method: full")
         return self
@@ -116,7 +102,12 @@ class HealSettings(BaseModel):
     @property
     def needs_teacher(self) -> bool:
         """Whether some objective compares with the original model."""
-        return self.distill_weight > 0 or self.residual_weight > 0
+        return any(objective.needs_teacher(self) for objective in OBJECTIVES)
+
+    @property
+    def needs_states(self) -> bool:
+        """Whether some objective compares residual streams."""
+        return any(objective.needs_states and objective.active(self) for objective in OBJECTIVES)
 
 
 class GenerateSettings(BaseModel):

@@ -29,6 +29,7 @@ from prune.healing.data import Collator, Split, TrainingSet
 from prune.healing.held_out import held_out_loss
 from prune.healing.methods import trained_parameters, whole
 from prune.healing.objective import batch_losses
+from prune.healing.objectives import PARTS
 from prune.healing.prefix import SharedPrefix
 from prune.healing.settings import HealSettings
 
@@ -83,7 +84,7 @@ class HealTrainer(Trainer):
         self.best_weights: dict[str, torch.Tensor] = {}
         self.session_start = time.monotonic()
         self._step_losses: list[torch.Tensor] = []  # of the batches of the step under way, never read before its end
-        self._since_log: list[torch.Tensor] = []  # [next-token, distill, residual] per counted token, one per batch
+        self._since_log: list[torch.Tensor] = []  # `PARTS` per counted token, one a batch
         super().__init__(
             model=model,
             args=arguments,
@@ -127,9 +128,7 @@ class HealTrainer(Trainer):
         scale = self.accelerator.num_processes / num_items_in_batch
         loss = losses.total * scale
         self._step_losses.append(loss.detach())
-        self._since_log.append(
-            torch.stack([losses.next_token, losses.distill, losses.residual]).detach() * scale
-        )  # [3]
+        self._since_log.append(torch.stack([losses.parts[name] for name in PARTS]).detach() * scale)  # [parts]
         return (loss, None) if return_outputs else loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -204,7 +203,7 @@ class HealTrainer(Trainer):
         if "loss" in logs and self._since_log:
             steps = len(self._since_log) / self.args.gradient_accumulation_steps
             parts = (torch.stack(self._since_log).sum(0) / steps).tolist()
-            logs |= dict(zip(("next_token_loss", "distill_loss", "residual_loss"), parts, strict=True))
+            logs |= {f"{name}_loss": value for name, value in zip(PARTS, parts, strict=True)}
             self._since_log.clear()
         logs["seconds"] = round(self.seconds(), 3)
         super().log(logs, start_time)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prune.healing.losses import residual_loss, token_losses
+from prune.healing.losses import token_losses
+from prune.healing.objectives.residual import residual_loss
 
 N, V = 13, 29
 

@@ -41,7 +41,7 @@ def test_losses_and_gradients_are_the_same_to_the_bit(changes):
         losses.total.backward()
         gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
         assert len(gradients) == sum(p.requires_grad for p in model.parameters())
-        seen.append([losses.total, losses.next_token, losses.distill, losses.residual, *gradients])
+        seen.append([losses.total, *losses.parts.values(), *gradients])
         model.zero_grad()
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
     assert calls == ["teacher"] * prefix.depth * 2 + ["student"] * prefix.depth
