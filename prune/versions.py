@@ -5,7 +5,18 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-LIBRARIES = ("torch", "transformers", "peft", "lm_eval", "safetensors", "bitsandbytes", "datasets", "numpy", "scipy")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "lm_eval",
+    "safetensors",
+    "bitsandbytes",
+    "datasets",
+    "numpy",
+    "scipy",
+    "gguf",
+)
 
 
 def prune_version() -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prune.api._export import export
     from prune.api._generate import generate
     from prune.api._heal import heal
+    from prune.api._import_gguf import import_gguf
     from prune.api._inputs import DryRun
     from prune.api._plan import plan
     from prune.api._report import report
@@ -35,6 +36,7 @@ __all__ = [
     "export",
     "generate",
     "heal",
+    "import_gguf",
     "plan",
     "report",
     "run",

@@ -197,12 +197,16 @@ def check_local(model: str) -> None:
     A name of the form `org/name` whose first part is no directory here is taken as a hub id.
 
     Raises:
-        UsageError: a missing directory, or a directory without config.json.
+        UsageError: a missing directory, a directory without config.json, or a file: of a GGUF file it names `prune import`.
     """
     path = Path(model)
     if path.is_dir():
         if not (path / CONFIG).is_file():
             raise UsageError(f"{model}: no config.json there; give the directory of a transformers checkpoint")
+    elif path.suffix == ".gguf":
+        if not path.exists():
+            raise UsageError(f"{model}: no such file")
+        raise UsageError(f"{model}: is a GGUF file; `prune import {model} -o DIR` makes a checkpoint of it")
     elif path.exists():
         raise UsageError(f"{model}: is a file; give the directory of a transformers checkpoint")
     elif path.is_absolute() or model.startswith(".") or model.count("/") != 1 or path.parent.is_dir():

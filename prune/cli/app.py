@@ -19,6 +19,7 @@ COMMANDS = {
     "analyze": "Measure how a model uses its depth.",
     "plan": "Decide which layers go.",
     "compensate": "Repair the gaps of a plan without training: the layer before each is rewritten.",
+    "import": "Turn a GGUF file into a transformers checkpoint.",
     "cut": "Remove layers from a checkpoint, exactly.",
     "generate": "Let the original model answer prompts: training data for heal.",
     "heal": "Train a cut model back towards its original, and merge.",
@@ -31,6 +32,9 @@ COMMANDS = {
     "demo": "`run` on the embedded model: trained to add, to follow chains and to answer about stories.",
 }
 """Name -> help line, in the order of the help; `prune.cli.commands.NAME.command` does the work."""
+
+MODULES = {"import": "import_gguf"}
+"""Commands whose name is no name in Python: their module's and function's."""
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
@@ -57,7 +61,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
 
 
 def _command(name: str) -> Callable[..., Any]:
-    command: Callable[..., Any] = importlib.import_module(f"prune.cli.commands.{name}").command
+    command: Callable[..., Any] = importlib.import_module(f"prune.cli.commands.{MODULES.get(name, name)}").command
     return command
 
 

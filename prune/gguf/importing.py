@@ -1,0 +1,244 @@
+"""`prune import`: a GGUF file becomes a stock transformers checkpoint, proved against transformers' own reading of it.
+
+transformers dequantises the weights; what it then refuses to save, because the model still calls itself quantised, is
+mended here, and what was saved is loaded again with the stock loader: nothing missing, every tensor and the logits
+equal to the bit, tokenizer and template alike. Assumption: the header was checked before transformers sees the file.
+One model is in memory at a time; of the other only hashes are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune.errors import PruneError, UsageError
+from prune.files import refuse_non_empty, sha256_file, staged_directory, write_json
+from prune.gguf.header import Array, Header, read_header
+from prune.gguf.readable import LONG_CONTEXT, check_package, check_readable, unread_keys, unread_tensors
+from prune.versions import library_versions
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+RECORD = "prune_import.json"
+FORMAT = 1
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass
+class ImportResult:
+    """What an import did, or would do.
+
+    Attributes:
+        source: name of the file.
+        output: target directory.
+        architecture: as the file says.
+        num_layers: depth.
+        quantization: tensor type -> number of tensors in the file.
+        dtype: of the weights written.
+        not_read: keys and tensors of the file that transformers has no place for.
+        files: names in the output directory.
+        verified: whether the proof ran and held.
+    """
+
+    source: str
+    output: str
+    architecture: str
+    num_layers: int
+    quantization: dict[str, int]
+    dtype: str
+    not_read: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    verified: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def import_file(
+    file: str | Path,
+    output: str | Path,
+    *,
+    dtype: str = "bfloat16",
+    max_shard_size: str = "5GB",
+    dry_run: bool = False,
+) -> ImportResult:
+    """Write the transformers checkpoint that a GGUF file holds.
+
+    Args:
+        file: of a model, quantised or not.
+        output: directory to create.
+        dtype: of the weights written: `float32`, `bfloat16` or `float16`.
+        max_shard_size: largest weight file, such as `5GB`.
+        dry_run: check the file and say what would be done, write nothing.
+
+    Raises:
+        UsageError: no such file, target not empty, unknown dtype, or the `gguf` package is missing.
+        PruneError: a damaged file, an architecture, tensor type or tensor that transformers does not read, or a result
+            that is not what was read.
+    """
+    path, target = Path(file), Path(output)
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype {dtype!r}: use one of {', '.join(DTYPES)}")
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; give a .gguf file")
+    refuse_non_empty(target)
+    header = read_header(path)
+    check_package()
+    check_readable(header)
+    result = ImportResult(
+        source=path.name,
+        output=str(target),
+        architecture=str(header.get("general.architecture")),
+        num_layers=_depth(header),
+        quantization=dict(Counter(tensor.type_name for tensor in header.tensors).most_common()),
+        dtype=dtype,
+        not_read=unread_keys(header),
+    )
+    if dry_run:
+        return result
+    with staged_directory(target) as staging:
+        _write(header, staging, result, max_shard_size)
+        record = {"format": FORMAT, **result.as_dict(), "sha256": sha256_file(path), "versions": library_versions()}
+        write_json(staging / RECORD, {key: value for key, value in record.items() if key not in ("output", "files")})
+        _grant(staging)
+        result.files = sorted(found.name for found in staging.iterdir())
+    return result
+
+
+def _depth(header: Header) -> int:
+    name = f"{header.get('general.architecture')}.block_count"
+    depth = header.get(name)
+    if type(depth) is not int or not 0 < depth <= len(header.tensors):
+        raise PruneError(f"{header.path}: {name} is {str(depth)[:40]}; a model has at least one layer and its tensors")
+    return depth
+
+
+def _write(header: Header, staging: Path, result: ImportResult, max_shard_size: str) -> None:
+    """Read, save, and prove what was saved."""
+    from prune.gguf.tokenizers import save_tokenizer
+
+    model = _read(header, result.dtype)
+    unread = unread_tensors(header, model)
+    if lost := [name for name in unread if name not in LONG_CONTEXT]:
+        raise PruneError(f"{header.path}: {model.config.model_type} in transformers has no place for {lost[0]!r}")
+    result.not_read = sorted([*result.not_read, *unread])
+    ids = _probe(model)
+    expected, logits = _hashes(model), _logits(model, ids)
+    _mark_unquantized(model)
+    model.save_pretrained(staging, max_shard_size=max_shard_size)
+    del model
+    save_tokenizer(header.path, staging)
+    _prove(staging, expected, ids, logits)
+    result.verified = True
+
+
+def _read(header: Header, dtype: str) -> PreTrainedModel:
+    """transformers' own reading, in which nothing may be missing."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    bars = io.StringIO()
+    place = {"pretrained_model_name_or_path": str(header.path.parent), "gguf_file": header.path.name}
+    try:
+        config = AutoConfig.from_pretrained(**place, local_files_only=True)
+        _state_pattern(config, header)
+        with contextlib.redirect_stderr(bars):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                **place, config=config, dtype=getattr(torch, dtype), output_loading_info=True, local_files_only=True
+            )
+    except Exception as error:  # of many kinds, all from the file's content
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise PruneError(f"{header.path}: transformers cannot read it: {type(error).__name__}: {reason}") from error
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if names := sorted(map(str, info.get(problem) or ())):
+            raise PruneError(f"{header.path}: {problem.replace('_', ' ')}: {', '.join(names[:3])}")
+    return model.eval()
+
+
+def _state_pattern(config: Any, header: Header) -> None:
+    """Where the file says which layers slide, the config says it too; transformers' reading derives it anew."""
+    found = header.get(f"{header.get('general.architecture')}.attention.sliding_window_pattern")
+    types = getattr(config, "layer_types", None)
+    if not isinstance(found, Array) or found.values is None or not types:
+        return
+    if found.count != len(types):
+        raise PruneError(f"{header.path}: sliding_window_pattern has {found.count} entries for {len(types)} layers")
+    config.layer_types = ["sliding_attention" if slides else "full_attention" for slides in found.values]
+
+
+def _mark_unquantized(model: PreTrainedModel) -> None:
+    """Take away by what transformers would refuse to save a model that it has just dequantised."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for name in ("quantization_method", "is_quantized", "hf_quantizer"):
+        model.__dict__.pop(name, None)
+
+
+def _probe(model: PreTrainedModel) -> torch.Tensor:
+    """[2, 24] token ids, the same for every model of one vocabulary."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, model.config.get_text_config().vocab_size, (2, 24), generator=generator)
+
+
+def _logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    """[2, 24, V], of the model's own dtype."""
+    import torch
+
+    with torch.inference_mode():
+        return model(ids, use_cache=False).logits
+
+
+def _hashes(model: PreTrainedModel) -> dict[str, str]:
+    """SHA-256 of every tensor's dtype, shape and bytes.
+
+    Raises:
+        PruneError: a tensor holds NaN or infinite values.
+    """
+    import torch
+
+    found = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise PruneError(f"tensor {name!r} holds NaN or infinite values")
+        digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        found[name] = digest.hexdigest()
+    return found
+
+
+def _prove(directory: Path, expected: dict[str, str], ids: torch.Tensor, logits: torch.Tensor) -> None:
+    """Load what was saved; it must be what was read.
+
+    Raises:
+        PruneError: tensors or logits differ.
+    """
+    import torch
+
+    from prune.surgery.proof import reload
+
+    model = reload(directory).eval()
+    found = _hashes(model)
+    different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if different:
+        raise PruneError(f"{directory.name}: tensor {different[0]!r} is not what the file holds; nothing was written")
+    if not torch.equal(_logits(model, ids), logits):
+        raise PruneError(f"{directory.name}: its logits are not those of the file; nothing was written")
+
+
+def _grant(directory: Path) -> None:
+    """The modes that new files have here; safetensors makes its own readable by the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in directory.iterdir():
+        path.chmod(0o666 & ~mask)

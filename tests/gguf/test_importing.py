@@ -1,0 +1,194 @@
+"""`prune import`: what is written is transformers' own reading of the file, in a checkpoint that anything loads."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import gguf
+import numpy
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import prune
+from prune.errors import PruneError, UsageError
+from prune.gguf.importing import RECORD
+from tests.gguf.files import (
+    SPECIAL,
+    TEMPLATE,
+    add_tensors,
+    finish,
+    save_llama,
+    sentencepiece,
+    tensors,
+    writer,
+)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_llama(tmp_path_factory.mktemp("gguf") / "small.gguf")
+
+
+@pytest.fixture(scope="module")
+def imported(file: Path) -> Path:
+    before = os.umask(0o027)
+    try:
+        result = prune.import_gguf(file, file.parent / "out")
+    finally:
+        os.umask(before)
+    assert result.verified
+    return file.parent / "out"
+
+
+def test_every_tensor_and_logit_is_transformers_own(file: Path, imported: Path) -> None:
+    with contextlib.redirect_stderr(io.StringIO()):
+        theirs = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16).eval()
+    ours, info = AutoModelForCausalLM.from_pretrained(imported, output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    expected, found = theirs.state_dict(), ours.eval().state_dict()
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert tensor.dtype == found[name].dtype
+        assert torch.equal(tensor, found[name]), name
+    ids = torch.arange(20)[None]
+    assert torch.equal(theirs(ids).logits, ours(ids).logits)
+
+
+def test_weights_are_those_that_were_written(file: Path, tmp_path: Path) -> None:
+    prune.import_gguf(file, tmp_path / "out", dtype="float32")
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    source = tensors(4)
+    numpy.testing.assert_array_equal(found["model.embed_tokens.weight"], source["token_embd.weight"])
+    numpy.testing.assert_array_equal(found["model.layers.3.self_attn.v_proj.weight"], source["blk.3.attn_v.weight"])
+    step = numpy.abs(source["blk.2.ffn_up.weight"]).reshape(64, 1, 32).max(-1) / 127  # of Q8_0, a block of 32
+    error = numpy.abs(found["model.layers.2.mlp.up_proj.weight"].numpy() - source["blk.2.ffn_up.weight"])
+    assert (error <= 0.6 * step).all()  # half a step, and the half-precision scale
+    assert error.max() > 0
+
+
+def test_config_tokenizer_template_and_record_are_complete(file: Path, imported: Path) -> None:
+    config = json.loads((imported / "config.json").read_text())
+    assert "quantization_config" not in config
+    assert (config["num_hidden_layers"], config["dtype"]) == (4, "bfloat16")
+    assert {"generation_config.json", "tokenizer.json", "chat_template.jinja", RECORD} <= set(os.listdir(imported))
+    theirs = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    ours = AutoTokenizer.from_pretrained(imported)
+    for text in ("an and  and\n", f"{SPECIAL[1]}and{SPECIAL[0]}", "りんご 3"):
+        assert ours(text).input_ids == theirs(text).input_ids
+    assert len(ours(SPECIAL[0]).input_ids) == 1
+    assert ours.chat_template == TEMPLATE
+    settings = json.loads((imported / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] in ("PreTrainedTokenizerFast", "GPT2Tokenizer")
+    record = json.loads((imported / RECORD).read_text())
+    assert record["quantization"] == {"F32": 26, "Q8_0": 12}
+    assert record["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert record["versions"]["gguf"] == importlib.metadata.version("gguf")
+    assert str(file.parent) not in "".join(p.read_text() for p in imported.glob("*.json"))
+
+
+def test_files_have_the_modes_that_the_umask_gives(imported: Path) -> None:
+    assert {path.stat().st_mode & 0o777 for path in imported.iterdir()} == {0o640}
+
+
+def test_a_checkpoint_that_was_imported_is_cut_like_any_other(imported: Path, tmp_path: Path) -> None:
+    assert prune.cut(str(imported), tmp_path / "cut", drop_layers="1").verified
+
+
+def test_the_files_own_sliding_layers_reach_the_config(tmp_path: Path) -> None:
+    path = tmp_path / "g.gguf"
+    file = writer(path, 3, "gemma3", vocabulary=sentencepiece)
+    file.add_key_length(16)
+    file.add_value_length(16)
+    file.add_sliding_window(8)
+    file.add_sliding_window_pattern([True, False, True])
+    found = tensors(3, vocabulary=sentencepiece)
+    for layer in range(3):
+        for name, width in (
+            ("attn_q_norm", 16),
+            ("attn_k_norm", 16),
+            ("post_attention_norm", 32),
+            ("post_ffw_norm", 32),
+        ):
+            found[f"blk.{layer}.{name}.weight"] = numpy.full(width, 1.25, dtype=numpy.float32)
+    add_tensors(file, found)
+    finish(file)
+    prune.import_gguf(path, tmp_path / "out")
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["layer_types"] == ["sliding_attention", "full_attention", "sliding_attention"]
+
+
+def test_a_key_that_transformers_does_not_take_is_said(tmp_path: Path) -> None:
+    file = writer(tmp_path / "a.gguf", 1)
+    file.add_float32("llama.rope.scaling.factor", 8.0)
+    add_tensors(file, {**tensors(1), "rope_freqs.weight": numpy.ones(8, dtype=numpy.float32)})
+    finish(file)
+    result = prune.import_gguf(tmp_path / "a.gguf", tmp_path / "out")
+    assert result.not_read == ["rope.scaling.factor", "rope_freqs.weight"]
+
+
+def refused(path: Path, target: Path, error: type[PruneError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        prune.import_gguf(path, target)
+    assert sorted(p.name for p in target.parent.iterdir() if p.name.startswith((".out", "out"))) == []
+
+
+def test_what_transformers_cannot_read_is_refused_by_name(tmp_path: Path) -> None:
+    save_llama(tmp_path / "arch.gguf", 1, architecture="mpt")
+    refused(tmp_path / "arch.gguf", tmp_path / "out", PruneError, "architecture 'mpt'; it reads .*llama")
+    file = writer(tmp_path / "type.gguf", 1)
+    kind = gguf.GGMLQuantizationType.Q8_1
+    file.add_tensor("odd", numpy.zeros((1, 40), dtype=numpy.uint8), raw_dtype=kind)
+    finish(file)
+    refused(tmp_path / "type.gguf", tmp_path / "out", PruneError, "'odd' is Q8_1, .* it reads .*Q4_K")
+
+
+def test_a_tensor_without_a_place_and_a_missing_one_are_refused(tmp_path: Path) -> None:
+    for name, change in (("more", {"blk.0.attn_q.bias": numpy.zeros(32, dtype=numpy.float32)}), ("less", {})):
+        file = writer(tmp_path / f"{name}.gguf", 1)
+        found = {**tensors(1), **change}
+        if name == "less":
+            del found["blk.0.ffn_up.weight"]
+        add_tensors(file, found)
+        finish(file)
+    refused(tmp_path / "more.gguf", tmp_path / "out", PruneError, "no place for 'blk.0.attn_q.bias'")
+    refused(tmp_path / "less.gguf", tmp_path / "out", PruneError, "missing keys: model.layers.0.mlp.up_proj")
+
+
+def test_a_mistake_is_one_line(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(tmp_path / "none.gguf", tmp_path / "out", UsageError, "no such file")
+    with pytest.raises(UsageError, match="--dtype 'int8'"):
+        prune.import_gguf(file, tmp_path / "out", dtype="int8")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/x").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        prune.import_gguf(file, tmp_path / "full")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    refused(file, tmp_path / "out", UsageError, "pip install 'depth-prune\\[gguf\\]'")
+
+
+def test_a_dry_run_writes_nothing(file: Path, tmp_path: Path) -> None:
+    result = prune.import_gguf(file, tmp_path / "out", dry_run=True)
+    assert (result.num_layers, result.verified, list(tmp_path.iterdir())) == (4, False, [])
+
+
+CALLS = {
+    "analyze": lambda file, out: prune.analyze(file, out, data={"a": __file__}),
+    "compare": lambda file, out: prune.compare([file, "embedded"], out),
+    "export": lambda file, out: prune.export(file, out),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_gguf_given_as_model_names_the_command(file: Path, tmp_path: Path, call: str) -> None:
+    with pytest.raises(UsageError, match=r"prune import .*small\.gguf -o"):
+        CALLS[call](str(file), tmp_path / "out")
