@@ -197,7 +197,7 @@ def check_local(model: str) -> None:
     A name of the form `org/name` whose first part is no directory here is taken as a hub id.
 
     Raises:
-        UsageError: a missing directory, a directory without config.json, or a file: of a GGUF file it names `prune import`.
+        UsageError: a missing directory, a directory without config.json, or a file; a GGUF file names `prune import`.
     """
     path = Path(model)
     if path.is_dir():
