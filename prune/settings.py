@@ -57,7 +57,7 @@ def _weights(value: Any) -> Any:
     try:
         return {name.strip(): float(number) for name, _, number in pairs}
     except ValueError:
-        raise ValueError(f"{value!r}: write NAME=NUMBER,NAME=NUMBER") from None
+        raise ValueError("write NAME=NUMBER,NAME=NUMBER") from None
 
 
 Names = Annotated[list[str], BeforeValidator(_split)]

@@ -34,7 +34,7 @@ from prune.model.loading import load_model, load_tokenizer
 from prune.planning.evaluator import Evaluator
 from prune.planning.plan import Plan
 from prune.planning.planner import make_plan, with_scores
-from prune.planning.registry import Tuning
+from prune.planning.tuning import Tuning
 from prune.surgery.compensation import compensate
 from prune.surgery.folding import applied
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from pydantic import Field
 
 from prune.api._inputs import load_domains
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
+from prune.model.settings import TrustSettings
+from prune.planning.settings import BudgetSettings, PlanSettings
+from prune.settings import ADVANCED, Seeded, fields_of, takes, validated
 
 if TYPE_CHECKING:
     from prune.analysis.result import Analysis
@@ -21,95 +25,79 @@ if TYPE_CHECKING:
 SCORES = "scores.sqlite"
 
 
+class PlanArguments(Seeded, TrustSettings, BudgetSettings, PlanSettings):
+    """Everything that `prune plan` can be told beside the analysis and the output."""
+
+    sweep: bool = Field(False, description="The frontier down to half of the layers (or the budget), into a directory.")
+    score_cache: Path | None = Field(
+        None,
+        description="SQLite file that keeps every score made; scores.sqlite beside the analysis if not given.",
+        json_schema_extra=ADVANCED,
+    )
+
+
+@overload
 def plan(
-    analysis: str | Path,
-    output: str | Path,
-    *,
-    criterion: str = "dnll",
-    strategy: str = "greedy",
-    num_layers: int | None = None,
-    drop_fraction: float | None = None,
-    target_params: int | None = None,
-    target_bytes: int | None = None,
-    target_speedup: float | None = None,
-    drop_layers: str | Sequence[int] | None = None,
-    keep_layers: str | Sequence[int] | None = None,
-    protect: str | Sequence[int] = (),
-    domain_weights: Mapping[str, float] | None = None,
-    beam_width: int = 4,
-    block_size: int = 2,
-    max_subsets: int = 600,
-    score_cache: str | Path | None = None,
-    sweep: bool = False,
-    seed: int = 0,
-    trust_remote_code: bool = False,
-    allow_links: bool = False,
-    dry_run: bool = False,
-) -> Plan | Frontier:
+    analysis: str | Path, output: str | Path, *, sweep: Literal[False] = False, dry_run: bool = False, **settings: Any
+) -> Plan: ...
+
+
+@overload
+def plan(
+    analysis: str | Path, output: str | Path, *, sweep: Literal[True], dry_run: bool = False, **settings: Any
+) -> Frontier: ...
+
+
+@takes(PlanArguments)
+def plan(analysis: str | Path, output: str | Path, *, dry_run: bool = False, **settings: Any) -> Plan | Frontier:
     """Decide which layers go, and write `plan.json`; or, with `sweep`, the whole frontier.
 
-    The model and the calibration data are read again from where the analysis found them, only when the criterion
-    or the strategy needs them.
+    Exactly one budget says how far: `num_layers`, `drop_fraction`, `target_params`, `target_bytes`, `target_speedup`,
+    or the layers themselves. With `sweep` num_layers or drop_fraction says where the frontier ends; half of the layers
+    if neither is given. The model and the calibration data are read again from where the analysis found them, only
+    when the criterion or the strategy needs them; the model, and its revision, are those of the analysis.
 
     Args:
         analysis: directory that `prune analyze` wrote.
         output: new plan file; with `sweep` a new directory for frontier.json, frontier.html and plans/.
-        num_layers, drop_fraction, target_params, target_bytes, target_speedup, drop_layers, keep_layers: exactly one;
-            layers that remain, share of the layers that goes, parameters or checkpoint bytes that remain at most,
-            predicted speed-up of decoding, or the layers themselves. With `sweep` num_layers or drop_fraction says
-            where the frontier ends; half of the layers if neither is given.
-        protect: layers that always stay.
-        domain_weights: weight of each domain; equal if None.
-        beam_width, block_size, max_subsets: see `prune.planning.registry.Tuning`.
-        score_cache: SQLite file that keeps every score made; `scores.sqlite` beside the analysis if None, which is
-            also where a run directory keeps its own.
-        seed: of the strategies and criteria that draw.
-        trust_remote_code, allow_links: see `prune.checkpoint.source.Source`; the model, and its revision, are those of
-            the analysis.
         dry_run: check the request and search, write nothing but scores.
 
     Raises:
         UsageError: unknown names, no budget or several, a budget that cannot be met.
     """
     from prune.analysis.result import Analysis
-    from prune.checkpoint.layer_lists import parse_layers
     from prune.planning import frontier, planner
     from prune.planning.budget import check_protected
-    from prune.planning.registry import Tuning
 
+    asked = validated(PlanArguments, settings)
     target, directory = Path(output), Path(analysis)
-    if sweep:
+    if asked.sweep:
         refuse_non_empty(target)
     elif target.exists():
         raise UsageError(f"{target} exists: give -o a new file, or remove it first")
     found = Analysis.load(directory)
-    protected = parse_layers(protect) if isinstance(protect, str) else protect
-    cache = Path(score_cache) if score_cache is not None else directory.resolve().parent / SCORES
     request: dict[str, Any] = {
         "source": found.info["model"],
-        "criterion": criterion,
-        "strategy": strategy,
-        "protect": protected,
-        "domain_weights": domain_weights,
-        "tuning": Tuning(beam_width, block_size, max_subsets, seed),
-        "seed": seed,
-        **_inputs(found, directory, cache, trust_remote_code=trust_remote_code, allow_links=allow_links),
+        "criterion": asked.criterion,
+        "strategy": asked.strategy,
+        "protect": asked.protect,
+        "domain_weights": asked.domain_weights or None,
+        "tuning": asked.tuning(asked.seed),
+        "seed": asked.seed,
+        **_inputs(
+            found,
+            directory,
+            asked.score_cache or directory.resolve().parent / SCORES,
+            **fields_of(TrustSettings, asked),
+        ),
     }
-    budgets: dict[str, Any] = {
-        "num_layers": num_layers,
-        "drop_fraction": drop_fraction,
-        "target_params": target_params,
-        "target_bytes": target_bytes,
-        "target_speedup": target_speedup,
-        "drop_layers": parse_layers(drop_layers) if isinstance(drop_layers, str) else drop_layers,
-        "keep_layers": parse_layers(keep_layers) if isinstance(keep_layers, str) else keep_layers,
-    }
-    if not sweep:
+    budgets = fields_of(BudgetSettings, asked)
+    if not asked.sweep:
         result = planner.make_plan(**request, **budgets)
         if not dry_run:
             result.save(target)
         return result
-    must_stay = check_protected(protected, found.num_layers)
+    must_stay = check_protected(asked.protect, found.num_layers)
     depths = frontier.depths(found.num_layers, len(must_stay), budgets)
     swept = frontier.Frontier.of(planner.sweep(depths=depths, **request))
     if not dry_run:

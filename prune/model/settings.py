@@ -7,7 +7,20 @@ from pydantic import Field
 from prune.settings import ADVANCED, Settings
 
 
-class ModelSettings(Settings):
+class TrustSettings(Settings):
+    """What a checkpoint may do."""
+
+    trust_remote_code: bool = Field(
+        False, description="Run the repository's own modelling code.", json_schema_extra=ADVANCED
+    )
+    allow_links: bool = Field(
+        False,
+        description="A checkpoint's files may be links to outside its directory.",
+        json_schema_extra=ADVANCED,
+    )
+
+
+class ModelSettings(TrustSettings):
     """Which version of a model, in which numbers."""
 
     dtype: str = Field(
@@ -17,12 +30,4 @@ class ModelSettings(Settings):
     )
     revision: str | None = Field(
         None, description="Commit, branch or tag of a hub id; or write org/name@revision.", json_schema_extra=ADVANCED
-    )
-    trust_remote_code: bool = Field(
-        False, description="Run the repository's own modelling code.", json_schema_extra=ADVANCED
-    )
-    allow_links: bool = Field(
-        False,
-        description="A checkpoint's files may be links to outside its directory.",
-        json_schema_extra=ADVANCED,
     )

@@ -10,17 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prune.errors import UsageError
+from prune.planning.settings import BudgetSettings
 from prune.planning.sizes import Sizes
 
-BUDGET_FLAGS = (
-    "num_layers",
-    "drop_fraction",
-    "target_params",
-    "target_bytes",
-    "target_speedup",
-    "drop_layers",
-    "keep_layers",
-)
+BUDGET_FLAGS = tuple(BudgetSettings.model_fields)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError, UsageError, nearest
+from prune.planning.tuning import Tuning
 
 if TYPE_CHECKING:
     from prune.planning.context import Context
@@ -52,31 +53,6 @@ class Criterion:
     layer_scores: Callable[[Context, int], Sequence[float]]
     subset_costs: Callable[[Context, Sequence[Keep]], list[float]] | None = None
     measured: bool = False
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """What searches may be told; each reads what concerns it.
-
-    Attributes:
-        beam_width: subsets that a beam search keeps.
-        block_size: consecutive layers that a search in blocks removes at a time.
-        max_subsets: subsets that an evolutionary or swapping search scores at most for one number of removed layers.
-        seed: of every random choice.
-
-    Raises:
-        UsageError: a number below one.
-    """
-
-    beam_width: int = 4
-    block_size: int = 2
-    max_subsets: int = 600
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("beam_width", "block_size", "max_subsets"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} {getattr(self, name)}: give 1 or more")
 
 
 @dataclass

@@ -11,7 +11,8 @@ from prune.errors import PruneError
 from prune.planning.budget import Budget
 from prune.planning.context import Context
 from prune.planning.plan import Plan
-from prune.planning.registry import Criterion, Keep, Problem, Step, Tuning, get_criterion, get_strategy
+from prune.planning.registry import Criterion, Keep, Problem, Step, get_criterion, get_strategy
+from prune.planning.tuning import Tuning
 
 EXPLICIT = "explicit"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -19,11 +19,9 @@ from prune.data.settings import DocumentSettings
 from prune.errors import UsageError, nearest
 from prune.healing.settings import GenerateSettings, HealSettings
 from prune.model.settings import ModelSettings
+from prune.planning.settings import PlanSettings
 from prune.settings import Seeded, Settings, Weights
 from prune.wording.settings import PageSettings
-
-if TYPE_CHECKING:
-    from prune.planning.registry import Tuning
 
 
 class DataRecipe(DocumentSettings):
@@ -36,28 +34,15 @@ class AnalyzeRecipe(AnalyzeSettings):
     """What is measured; the keys are those of `prune analyze`."""
 
 
-class PlanRecipe(Settings):
-    """Which layers go."""
+class PlanRecipe(PlanSettings):
+    """Which layers go; the keys are those of `prune plan`."""
 
-    criterion: str = Field("dnll", description="what a layer's worth is")
-    strategy: str = Field("greedy", description="how the set of layers is chosen")
     depths: list[Annotated[int, Field(ge=1)]] = Field(
         min_length=1, description="layers that remain; one candidate each"
     )
-    protect: list[int] = Field([], description="layers that always stay")
-    domain_weights: Weights = Field({}, description="weight of each domain; equal if absent")
     compensate: Literal["none", "linear", "scale"] = Field(
         "none", description="repair of the gaps without training, kept where it lowers held-out NLL; first round only"
     )
-    beam_width: int = Field(4, ge=1, description="subsets that a beam search keeps")
-    block_size: int = Field(2, ge=1, description="layers in a block of the strategy `blocks`")
-    max_subsets: int = Field(600, ge=1, description="subsets scored at most per depth by evolutionary and greedy_swap")
-
-    def tuning(self, seed: int) -> Tuning:
-        """For the planner."""
-        from prune.planning.registry import Tuning
-
-        return Tuning(self.beam_width, self.block_size, self.max_subsets, seed)
 
 
 class SelfGeneratedRecipe(GenerateSettings):

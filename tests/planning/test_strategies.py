@@ -8,7 +8,9 @@ import random
 import pytest
 
 from prune.errors import UsageError
-from prune.planning.registry import STRATEGIES, Problem, Tuning, get_strategy
+from prune.planning.registry import STRATEGIES, Problem, get_strategy
+from prune.planning.tuning import Tuning
+from prune.settings import validated
 
 DEPTH = 9
 
@@ -140,4 +142,4 @@ def test_evolution_depends_on_its_seed_alone():
 @pytest.mark.parametrize("name", ["beam_width", "block_size", "max_subsets"])
 def test_a_search_told_to_look_at_nothing_is_refused(name):
     with pytest.raises(UsageError, match=f"--{name} 0"):
-        Tuning(**{name: 0})
+        validated(Tuning, {name: 0})

@@ -1,0 +1,54 @@
+"""Every option of planning: its default, its unit, its meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from prune.checkpoint.layer_lists import parse_layers
+from prune.planning.registry import criterion_names, strategy_names
+from prune.planning.tuning import SearchSettings, Tuning
+from prune.settings import DATA, Settings, Weights, fields_of
+
+
+def _layers(value: Any) -> Any:
+    return (parse_layers(value) if value else []) if isinstance(value, str) else value
+
+
+LayerList = Annotated[list[int], BeforeValidator(_layers)]
+"""`[20, 21, 24]` or `20,21,24-27`, both ends of a range included."""
+
+
+class PlanSettings(SearchSettings):
+    """Which layers go, at whatever depth."""
+
+    criterion: str = Field(
+        "dnll",
+        description=f"What a layer's worth is: {', '.join(criterion_names())}; see prune/planning/README.md.",
+    )
+    strategy: str = Field("greedy", description=f"How the set of layers is chosen: {', '.join(strategy_names())}.")
+    protect: LayerList = Field([], description="Layers that always stay: 0,1,30-31 (both ends).")
+    domain_weights: Weights = Field(
+        {},
+        description="Weight of each domain, as general=0.5,math=0.5; all weigh the same if absent.",
+        json_schema_extra=DATA,
+    )
+
+    def tuning(self, seed: int) -> Tuning:
+        """For the search."""
+        return Tuning(**fields_of(SearchSettings, self), seed=seed)
+
+
+class BudgetSettings(Settings):
+    """How far the model is cut: one of these."""
+
+    num_layers: int | None = Field(None, description="Layers that remain.")
+    drop_fraction: float | None = Field(None, description="Share of the layers that goes.")
+    target_params: int | None = Field(None, description="Parameters that remain at most.")
+    target_bytes: int | None = Field(None, description="Bytes of the checkpoint that remain at most.")
+    target_speedup: float | None = Field(
+        None, description="1.5: decoding so many times as fast, predicted by bytes read a token."
+    )
+    drop_layers: LayerList | None = Field(None, description="Explicit: 20,21,24-27 (both ends).")
+    keep_layers: LayerList | None = Field(None, description="The layers that stay, same form.")
