@@ -6,7 +6,8 @@ two models' answers to one item are as correlated as the scenario says, and so a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,11 @@ import numpy as np
 from evals.paired import Pairs
 
 Kind = Literal["right or wrong", "graded", "bits per byte"]
+
+GIANT = 20
+"""Times the items of an ordinary cluster that a giant one has."""
+SHORTEST, LONGEST = 50, 5000
+"""Bytes of a document."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,11 @@ class Scenario:
         within: intraclass correlation of what happens to two items of a cluster, 1 = one and the same.
         unequal: clusters have 1, 2, 3 ... items (geometric); else all have the same number.
         declared: the gate is told which items form a cluster.
+        giant: share of clusters with `GIANT` times the items; where it is not 0, they alone hold what is lost.
+        heavy: share of texts (bits per byte) on which the candidate loses `times` as much as the original; the others
+            bear the rest of the loss, or gain.
+        longest: the heavy texts are the longest ones, else any.
+        tail: index of the Pareto distribution of texts' lengths, above 1; 0: 50-5000 bytes, log-uniform.
     """
 
     kind: Kind
@@ -46,6 +57,11 @@ class Scenario:
     within: float = 0.0
     unequal: bool = False
     declared: bool = True
+    giant: float = 0.0
+    heavy: float = 0.0
+    times: float = 1.0
+    longest: bool = False
+    tail: float = 0.0
 
     def draw(self, rng: np.random.Generator) -> list[Pairs]:
         """One experiment: the paired answers to every task."""
@@ -57,8 +73,9 @@ class Scenario:
         """Expected score of the candidate."""
         return self.chance + self.retention * (self.original - self.chance)
 
-    def _cell_shares(self) -> list[float]:
-        p, q = self.original, self.candidate
+    def _cell_shares(self, candidate: float | None = None) -> list[float]:
+        """Shares of both right, lost, gained, both wrong."""
+        p, q = self.original, self.candidate if candidate is None else candidate
         both = p * q + self.correlation * (min(p, q) - p * q)
         return [both, p - both, q - both, 1 - p - q + both]
 
@@ -66,6 +83,8 @@ class Scenario:
         """[n] number of each item's cluster; n varies where the clusters are unequal."""
         count = self.n // self.cluster
         sizes = rng.geometric(1 / self.cluster, count) if self.unequal else np.full(count, self.cluster)
+        if self.giant:
+            sizes = np.where(rng.random(count) < self.giant, GIANT * sizes, sizes)
         return np.repeat(np.arange(count), sizes)
 
     def _within(self, draw: Callable[[int], np.ndarray], unit: np.ndarray | None, rng: np.random.Generator) -> Any:
@@ -81,8 +100,24 @@ class Scenario:
         cells = np.array([(1, 1), (1, 0), (0, 1), (0, 0)], dtype=float)
         unit = self._clusters(rng) if self.cluster > 1 else None
         outcome = self._within(lambda size: rng.choice(4, size=size, p=self._cell_shares()), unit, rng)
+        if self.giant:
+            outcome = self._lost_in_giants(unit, rng)
         drawn = cells[outcome]  # [n, 2]
         return self._pairs(drawn[:, 0], drawn[:, 1], np.ones(len(drawn)), unit)
+
+    def _lost_in_giants(self, unit: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+        """[n] outcomes: clusters of ordinary size lose nothing that they do not gain."""
+        if unit is None or self.unequal:
+            raise ValueError("giant clusters stand among equal ones of two items or more")
+        held = GIANT * self.giant / (GIANT * self.giant + 1 - self.giant)  # share of the items in giants
+        there = self.original - (self.original - self.candidate) / held
+        large = np.bincount(unit)[unit] > self.cluster
+
+        def outcomes(candidate: float) -> np.ndarray:
+            return self._within(lambda size: rng.choice(4, size=size, p=self._cell_shares(candidate)), unit, rng)
+
+        lost, spared = outcomes(there), outcomes(self.original)
+        return np.where(large, lost, spared)
 
     def against(self, original: np.ndarray, rng: np.random.Generator) -> Pairs:
         """0/1 scores of a candidate, given what the original [n] got right: several candidates, one original."""
@@ -104,20 +139,44 @@ class Scenario:
         return self._pairs(beta.ppf(first, p, 1 - p), beta.ppf(second, q, 1 - q), np.ones(len(first)), unit)
 
     def _likelihoods(self, rng: np.random.Generator) -> Pairs:
-        """Log-likelihoods of documents of 50-5000 bytes; difficulty varies by document and is shared."""
+        """Log-likelihoods of documents; difficulty varies by document and is shared."""
         unit = self._clusters(rng) if self.cluster > 1 else None
         count = self.n if unit is None else len(unit)
-        size = np.exp(rng.uniform(np.log(50), np.log(5000), count)).round()
+        length = self._lengths(rng, count)
+        longest = length >= self._length_above(self.heavy)
+        struck = longest if self.longest else rng.random(count) < self.heavy
+        share = self._bytes_above(self.heavy) if self.longest else self.heavy
+        ordinary = (1 / self.retention - share * self.times) / (1 - share) if share else 1 / self.retention
+        assert ordinary > 0, "heavy texts hold more than the loss"
+        worse = np.where(struck, self.times, ordinary)
 
         def draw(size: int) -> np.ndarray:
             shared = rng.lognormal(-0.045, 0.3, size)  # mean 1
             noise = rng.lognormal(-0.00125, 0.05, (2, size))  # mean 1
             alone = rng.lognormal(-0.045, 0.3, size)
             other = np.where(rng.random(size) < self.correlation, shared, alone)
-            return np.stack([self.original * shared, self.original / self.retention * other]) * noise
+            return np.stack([self.original * shared, self.original * other]) * noise
 
-        first, second = self._within(draw, unit, rng)
-        return self._pairs(-size * first, -size * second, size, unit)
+        first, second = self._within(draw, unit, rng) if unit is not None else draw(count)
+        return self._pairs(-length * first, -length * second * worse, length, unit)
+
+    def _lengths(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """[count] bytes of documents."""
+        if self.tail:
+            return (SHORTEST * rng.random(count) ** (-1 / self.tail)).round()
+        return np.exp(rng.uniform(np.log(SHORTEST), np.log(LONGEST), count)).round()
+
+    def _length_above(self, share: float) -> float:
+        """Bytes that this share of the documents reaches."""
+        if not share:
+            return np.inf
+        return float(SHORTEST * share ** (-1 / self.tail) if self.tail else LONGEST * (SHORTEST / LONGEST) ** share)
+
+    def _bytes_above(self, share: float) -> float:
+        """Share of all bytes in this share of the documents, the longest."""
+        if self.tail:
+            return float(share ** (1 - 1 / self.tail))
+        return float((LONGEST - self._length_above(share)) / (LONGEST - SHORTEST)) if share else 0.0
 
     def _pairs(
         self, original: np.ndarray, candidate: np.ndarray, weight: np.ndarray, unit: np.ndarray | None = None
@@ -126,3 +185,49 @@ class Scenario:
         aggregation: Literal["bits_per_byte", "mean"] = "bits_per_byte" if bits else "mean"
         known = unit if self.declared else None
         return Pairs("simulated", original, candidate, weight, aggregation, not bits, self.chance, known)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A suite whose tasks differ: in size, ability, and in what the candidate loses there.
+
+    Attributes:
+        members: one scenario a task (their own floors do not count).
+    """
+
+    members: tuple[Scenario, ...]
+    floor: float = 0.95
+
+    def draw(self, rng: np.random.Generator) -> list[Pairs]:
+        """One experiment: the paired answers to every task."""
+        return [pairs for member in self.members for pairs in member.draw(rng)]
+
+    @property
+    def retention(self) -> float:
+        """True share that the candidate keeps over the suite; tasks count alike."""
+        if self.members[0].kind == "bits per byte":
+            return len(self.members) / sum(1 / member.retention for member in self.members)  # originals alike
+        kept = sum(member.candidate - member.chance for member in self.members)
+        return kept / sum(member.original - member.chance for member in self.members)
+
+
+def losing(sizes: Sequence[int], losses: Sequence[float], *, floor: float = 0.95, **common: Any) -> Mixed:
+    """A suite exactly at its floor, the loss spread over its tasks in proportion to `losses`.
+
+    Args:
+        sizes: items of each task.
+        losses: [tasks] shares of what the suite loses; negative where the candidate gains.
+        common: fields of every task's `Scenario`, `retention` excepted.
+
+    Raises:
+        ValueError: a task would have to lose more than all of its answers, or gain more than there are.
+    """
+    chance, original = common["chance"], common["original"]
+    total = (1 - floor) * (original - chance) * len(sizes)
+    members = []
+    for size, share in zip(sizes, losses, strict=True):
+        lost = total * share / math.fsum(losses)
+        if not 0 <= original - lost <= 1:
+            raise ValueError(f"a task of {size} items cannot lose {lost:.3f} of {original:.3f}")
+        members.append(Scenario(n=size, retention=1 - lost / (original - chance), floor=floor, **common))
+    return Mixed(tuple(members), floor)

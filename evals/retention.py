@@ -151,13 +151,18 @@ def unit_mass(pairs: Pairs, alpha: float) -> float:
     (Kish 1965) and t of m - 1 degrees of freedom. Scores per item need it only where no pseudo-unit does that work.
     """
     weight = pairs.sums()[2]
-    if len(weight) < 2:
+    return document_mass(float(weight.sum() ** 2 / (weight**2).sum()), len(weight), alpha)
+
+
+def document_mass(effective: float, units: int, alpha: float) -> float:
+    """`unit_mass` of so many documents that count as `effective` ones of equal weight."""
+    if units < 2:
         return 1.0
     from scipy.stats import norm, t
 
-    effective = max(2.0, float(weight.sum() ** 2 / (weight**2).sum()))
+    effective = max(2.0, effective)
     widening = (t.ppf(1 - alpha / 2, effective - 1) / norm.ppf(1 - alpha / 2)) ** 2 * effective / (effective - 1)
-    return float(max(1 / widening - 1 / len(weight), SMALLEST_MASS))
+    return float(max(1 / widening - 1 / units, SMALLEST_MASS))
 
 
 def _sharing(tasks: Sequence[Pairs]) -> list[list[int]]:
@@ -256,6 +261,18 @@ def retention_interval(tasks: list[Pairs], *, seed: int, bootstrap: int, alpha: 
     return Interval(estimate, lower, upper)
 
 
+def masses(units: int, worst: bool) -> tuple[float, float]:
+    """Dirichlet mass of the pseudo-unit and of every real one, in tasks of so many units.
+
+    Args:
+        worst: the pseudo-unit hurts more here than in the suite's other tasks.
+    """
+    if worst:
+        return 1.0, 1.0
+    # The variance of a Dirichlet mean is s^2 / (units + 1); of the mean itself, s^2 / (units - 1).
+    return min(1.0, FEW / units), max(1 - 2 / units, 0.5)
+
+
 def _suite_draws(
     groups: Sequence[tuple[list[int], _Group]], rng: np.random.Generator, count: int, end: End, alpha: float
 ) -> np.ndarray:
@@ -267,12 +284,9 @@ def _suite_draws(
     values = np.empty((sum(len(numbers) for numbers, _ in groups), 2, count))
     worst = int(np.argmax([group.harm(end) for _, group in groups]))
     for place, (numbers, group) in enumerate(groups):
-        pseudo, mass = 1.0, min(1.0 if p.aggregation == "mean" else unit_mass(p, alpha) for p in group.tasks)
-        if place != worst:
-            pseudo = min(1.0, FEW / group.units)
-            # The variance of a Dirichlet mean is s^2 / (units + 1); of the mean itself, s^2 / (units - 1).
-            mass = min(mass, max(1 - 2 / group.units, 0.5))
-        values[numbers] = group.draw(rng, count, end=end, pseudo=pseudo, unit=mass)
+        mass = min(1.0 if p.aggregation == "mean" else unit_mass(p, alpha) for p in group.tasks)
+        pseudo, unit = masses(group.units, place == worst)
+        values[numbers] = group.draw(rng, count, end=end, pseudo=pseudo, unit=min(mass, unit))
     return values
 
 

@@ -88,7 +88,7 @@ def eval(
         UsageError, PruneError, evals.errors.EvalError: bad input.
     """
     from evals.backend import check_backend, is_first_process
-    from evals.power import power_messages
+    from evals.power import power_checks
     from evals.suite_choice import check_tasks, choose_suites
     from prune.checkpoint.source import resolve_all
     from prune.packaging.manifest import weights_sha256
@@ -107,11 +107,11 @@ def eval(
     data = Path(local_data) if local_data else None
     suites = choose_suites(named, tasks, folders, num_fewshot)
     notes = check_tasks(suites, folders, data, confirm_run_unsafe_code)
-    power = power_messages(suites, limit)
+    power = power_checks(suites, limit)
     if dry_run:
         planned = {s.name: [t.key for t in s.tasks] for s in suites}
-        return {"suites": planned, "notes": notes, "gate_power": power}
-    for note in [*notes, *(message for message in power if "cannot pass" in message)]:
+        return {"suites": planned, "notes": notes, "gate_power": [check.message for check in power]}
+    for note in [*notes, *(check.message for check in power if not check.decides)]:
         log.warning("%s", note)
     unfinished = target.with_name(f".{target.name}.unfinished")
     options = {

@@ -80,7 +80,7 @@ class Pipeline:
         Raises:
             PruneError, evals.errors.EvalError: the first thing that would fail.
         """
-        from evals.power import power_messages
+        from evals.power import power_checks
         from evals.suite_choice import check_tasks
 
         inputs, tests = self.inputs, self.recipe.eval
@@ -100,7 +100,7 @@ class Pipeline:
             "prompts": {name: len(p) for name, p in read_self_generated(inputs).items()},
             "suites": {s.name: [t.key for t in s.tasks] for s in inputs.suites},
             "notes": notes,
-            "gate_power": power_messages(inputs.suites, tests.limit),
+            "gate_power": [check.message for check in power_checks(inputs.suites, tests.limit)],
         }
 
     def _check_depths(self, depth: int) -> None:
@@ -122,12 +122,15 @@ class Pipeline:
         Raises:
             GateFailed: nothing may ship; the report is written first.
         """
+        from evals.power import power_checks
         from prune.analysis.result import Analysis
 
         inputs = self.inputs
         check_healing(inputs)
         with self._directory() as run, _log_file(self.root / "log.txt"):
             self._record_recipe(run)
+            for undecided in (c for c in power_checks(inputs.suites, inputs.recipe.eval.limit) if not c.decides):
+                log.warning("%s", undecided.message)
             analysis_hash = analyze_source(inputs, run)
             analysis = Analysis.load(self.root / "analysis")
             self._check_depths(analysis.num_layers)

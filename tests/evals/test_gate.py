@@ -169,43 +169,14 @@ def test_a_limit_of_200_cannot_decide_a_two_point_margin() -> None:
     suite = suite_of("t", floor=0.97)
     small = power_check(suite, 200)
     assert not small.can_pass
-    assert "can only fail" in small.message
+    assert small.can_fail
+    assert "mostly be INCONCLUSIVE" in small.message
     assert f"{small.items_needed} items" in small.message
     assert power_check(suite, small.items_needed).can_pass
-    # 'half-width of 1.4 points at n = 1319 with 10 % discordant answers'; the pseudo-item adds one item in 1320.
-    wide = power_check(suite_of("t"), 1319, original=1.0)
-    assert wide.half_width == pytest.approx(1.96 * np.sqrt(0.1 / 1319) + 1 / 1320, rel=1e-3)
-
-
-def test_the_power_checks_promise_is_kept_by_the_gate() -> None:
-    """An equal candidate, 10 % discordant: at the stated number of items it passes four times in five."""
-    suite = suite_of("t", floor=0.95)
-    n = power_check(suite, 100).items_needed
-    rng = np.random.default_rng(0)
-    passed = 0
-    for _ in range(60):
-        cells = rng.choice(4, size=n, p=[0.65, 0.05, 0.05, 0.25])
-        original, candidate = np.isin(cells, (0, 1)), np.isin(cells, (0, 2))
-        evidence = judge({"t": answers("t", original)}, {"t": answers("t", candidate)}, [suite], bootstrap=400)
-        passed += evidence.overall == "PASS"
-    assert 0.65 <= passed / 60 <= 0.95
-
-
-@pytest.mark.parametrize(
-    ("n", "settings", "message"),
-    [(0, {}, "at least one item"), (None, {}, "at least one item"), (10, {"original": 0.2}, "not above chance")],
-)
-def test_power_of_nothing_is_a_usage_error(n: int | None, settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(EvalUsageError, match=message):
-        power_check(suite_of("t", chance=0.25), n, **settings)
-
-
-def test_power_of_bits_per_byte_needs_no_accuracy() -> None:
-    suite = Suite(name="s", tasks=[TaskSpec(task="t", metric="bits_per_byte")])
-    check = power_check(suite, 100, original=0.0)
-    assert check.half_width == pytest.approx(1.96 * 0.1 / 10, rel=1e-3)
-    assert check.can_pass
-    assert not power_check(suite, 10).can_pass
+    # 1.4 points at n = 1319 with 10 % discordant answers, of an ability of 0.7; the pseudo-item adds one
+    # item in 1320.
+    wide = power_check(suite_of("t"), 1319)
+    assert wide.half_width == pytest.approx((1.96 * np.sqrt(0.1 / 1319) + 1 / 1320) / 0.7, rel=0.03)
 
 
 def test_a_sequence_is_confirmed_up_to_the_first_that_does_not_pass() -> None:
