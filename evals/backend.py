@@ -1,12 +1,12 @@
-"""From a model to something lm-eval can ask: one in memory, in one process or several, or a directory served by vLLM.
+"""From a model to something lm-eval can ask: in memory, in one process or several, or served by another runtime.
 
 Several processes (`accelerate launch`) each hold the whole model and answer their share of every task's items;
-process 0 gets all the records. vLLM is driven by lm-eval's own adapter, from the checkpoint's directory.
+process 0 gets all the records. vLLM and llama.cpp run in environments of their own (`scripts/runtime`): what they need
+contradicts what this project needs.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import Any
 from evals.answers import RecordedModel
 from evals.errors import EvalUsageError
 
-BACKENDS = ("hf", "vllm")
+BACKENDS = ("hf", "vllm", "llama.cpp")
+SERVED_BATCH = 32
+"""Requests sent to another runtime at a time where the batch size is "auto"; it makes its own batches of them."""
 
 
 def check_backend(name: str) -> None:
@@ -26,8 +28,10 @@ def check_backend(name: str) -> None:
     """
     if name not in BACKENDS:
         raise EvalUsageError(f"backend {name!r}: use one of {', '.join(BACKENDS)}")
-    if name == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise EvalUsageError("backend vllm: vLLM is not installed here; pip install vllm, or use the backend hf")
+    if name != "hf":
+        from evals.worker import check_runtime
+
+        check_runtime(name)
 
 
 def processes() -> int:
@@ -58,21 +62,30 @@ def in_memory(model: Any, tokenizer: Any, batch_size: int | str, max_length: int
     return RecordedModel(lm)
 
 
-def from_directory(
+def served(
     backend: str,
-    directory: Path,
+    model: Path,
+    tokenizer: Any,
     batch_size: int | str,
     max_length: int | None,
     options: Mapping[str, Any] | None = None,
 ) -> RecordedModel:
-    """A checkpoint served by one of lm-eval's own adapters.
+    """A checkpoint that another runtime serves, from that runtime's own environment.
 
     Args:
-        options: passed on to the adapter, as lm-eval's `--model_args`.
-    """
-    from lm_eval.api.registry import get_model
+        model: a directory; for llama.cpp a GGUF file.
+        options: of the worker, such as `dtype`, `max_model_len`, `tensor_parallel_size`; see `evals/workers`.
 
-    arguments: dict[str, Any] = {"pretrained": str(directory), **(options or {})}
+    Raises:
+        EvalUsageError: the runtime is not installed.
+        EvalError: it cannot load the model.
+    """
+    from evals.served import ServedModel
+    from evals.worker import Worker
+
+    settings = {"vocabulary": len(tokenizer), **(options or {})}
     if max_length is not None:
-        arguments["max_length"] = max_length
-    return RecordedModel(get_model(backend).create_from_arg_obj(arguments, {"batch_size": batch_size}))
+        settings.setdefault("max_model_len", max_length)
+    size = batch_size if isinstance(batch_size, int) else SERVED_BATCH
+    worker = Worker(backend, model, {"batch_size": size, **settings})
+    return RecordedModel(ServedModel(worker, tokenizer, size, max_length))

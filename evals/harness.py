@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.answers import RecordedModel
-from evals.backend import check_backend, from_directory, in_memory, is_first_process
+from evals.backend import check_backend, in_memory, is_first_process, served
 from evals.clusters import cluster_field
 from evals.errors import EvalError, EvalUsageError
 from evals.fingerprint import directory_fingerprint, fingerprint, tokenizer_fingerprint
@@ -69,7 +69,7 @@ def run_tasks(
     """Score a model on tasks, keeping every item.
 
     Args:
-        model: causal `transformers` model (a PeftModel too), on its device; a checkpoint's directory for vLLM.
+        model: causal `transformers` model (a PeftModel too), on its device; a path for another runtime.
         tokenizer: the model's; special tokens are added as it adds them.
         tasks: what to run; specs that read one task with the same settings share one run, equal ones one result.
         include_path: directories of lm-eval task YAML files; their names win over built-in ones.
@@ -87,8 +87,8 @@ def run_tasks(
         gen_kwargs: generation settings that win over the task's and the suite's.
         log_samples: keep each item's document and prompts too, not only their hashes.
         confirm_run_unsafe_code: allow tasks that run generated code; refused without it.
-        backend: `hf`, or `vllm` where that is installed.
-        model_args: options of the vLLM adapter, as lm-eval's `--model_args`.
+        backend: `hf`, or `vllm` (a directory) or `llama.cpp` (a GGUF file) where `scripts/runtime` installed it.
+        model_args: options of another runtime: dtype, max_model_len, tensor_parallel_size, threads.
 
     Returns:
         One `TaskResult` a spec, under `spec.key`; tasks that failed are in `.failures`. With several processes
@@ -112,7 +112,7 @@ def run_tasks(
         lm = (
             in_memory(model, tokenizer, batch_size, max_length)
             if backend == "hf"
-            else from_directory(backend, Path(model), batch_size, max_length, model_args)
+            else served(backend, Path(model), tokenizer, batch_size, max_length, model_args)
         )
     settings = {
         "limit": limit,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from evals.backend import check_backend, from_directory
+from evals.backend import check_backend
 from evals.errors import EvalError, EvalUsageError
 from evals.fingerprint import directory_fingerprint
 from evals.harness import run_tasks
@@ -77,28 +77,6 @@ def test_two_processes_give_every_item_once_with_the_scores_of_one(
     assert json.loads((tmp_path / "results.json").read_text())["tiny_choice"]["n"] == 23
 
 
-def test_an_adapter_of_lm_eval_on_the_directory_gives_the_same_answers(
-    directory: Path, model: Any, tokenizer: Any, task_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The way that vLLM goes, with lm-eval's transformers adapter in its place."""
-    import evals.harness
-
-    asked = []
-
-    def other(backend: str, *rest: Any) -> Any:
-        asked.append(backend)
-        return from_directory("hf", *rest)
-
-    monkeypatch.setattr(evals.harness, "from_directory", other)
-    monkeypatch.setattr(evals.harness, "check_backend", lambda _: None)
-    settings: dict[str, Any] = {"include_path": [task_dir], "batch_size": 4, "limit": 6}
-    options = {"backend": "vllm", "model_args": {"dtype": "float32", "device": "cpu"}}
-    served = run_tasks(directory, tokenizer, SPECS, **settings, **options)
-    own = run_tasks(model, tokenizer, SPECS, **settings)
-    assert asked == ["vllm"]
-    assert {key: result.records for key, result in served.items()} == {k: r.records for k, r in own.items()}
-
-
 def test_a_changed_file_of_a_served_directory_changes_its_fingerprint(directory: Path) -> None:
     before = directory_fingerprint(directory, {})
     assert directory_fingerprint(directory, {"dtype": "auto"}) != before
@@ -109,11 +87,11 @@ def test_a_changed_file_of_a_served_directory_changes_its_fingerprint(directory:
     (directory / "extra.json").unlink()
 
 
-def test_a_backend_that_is_unknown_or_absent_is_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(EvalUsageError, match="pip install vllm, or use the backend hf"):
+def test_a_backend_that_is_unknown_or_absent_is_refused_with_the_cure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DEPTH_PRUNE_RUNTIMES", str(tmp_path))
+    with pytest.raises(EvalUsageError, match="vllm is not installed here: run scripts/runtime vllm"):
         check_backend("vllm")
     with pytest.raises(EvalUsageError, match="'gguf': use one of hf, vllm"):
         check_backend("gguf")

@@ -1,0 +1,96 @@
+"""A model in another runtime's process gives the answers of the same model in this one; then the real runtimes do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evals.worker
+from evals.errors import EvalError, EvalUsageError
+from evals.harness import run_tasks
+from evals.runtimes import installed
+from evals.tasks import TaskSpec
+from evals.worker import Worker
+
+SPECS = [
+    TaskSpec(task="tiny_choice", metric="acc_norm", chance=0.25),
+    TaskSpec(task="tiny_loglikelihood", metric="acc"),
+    TaskSpec(task="tiny_rolling", metric="bits_per_byte"),
+    TaskSpec(task="tiny_generate", metric="exact_match", filter="any-letter"),
+]
+
+
+@pytest.fixture
+def own_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker for transformers, run by the Python of these tests under the name of vLLM."""
+    monkeypatch.setattr(evals.worker, "installed", lambda name: True)
+    monkeypatch.setattr(evals.worker, "python_of", lambda name: Path(sys.executable))
+    monkeypatch.setitem(evals.worker.RUNTIMES, "vllm", "transformers")
+
+
+@pytest.fixture
+def directory(model: Any, tokenizer: Any, tmp_path: Path) -> Path:
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def agree(served: Any, own: Any, tolerance: float) -> None:
+    assert served.keys() == own.keys()
+    for name, result in own.items():
+        theirs = served[name].records
+        assert [r.key for r in theirs] == [
+            r.key for r in result.records
+        ]  # the same items, by the hash of their prompts
+        assert [r.score for r in theirs] == pytest.approx([r.score for r in result.records], rel=tolerance)
+
+
+def test_a_served_model_scores_as_the_same_model_in_this_process(
+    own_python: None, directory: Path, model: Any, tokenizer: Any, task_dir: Path
+) -> None:
+    settings: dict[str, Any] = {"include_path": [task_dir], "batch_size": 4, "limit": 6}
+    served = run_tasks(directory, tokenizer, SPECS, backend="vllm", **settings)
+    own = run_tasks(model, tokenizer, SPECS, **settings)
+    assert not served.failures
+    agree(served, own, 1e-4)
+    assert served["tiny_generate"].stats["truncation_rate"] == own["tiny_generate"].stats["truncation_rate"]
+
+
+def test_sampling_is_refused(own_python: None, directory: Path, tokenizer: Any, task_dir: Path) -> None:
+    with pytest.raises(EvalUsageError, match="do_sample"):
+        run_tasks(
+            directory, tokenizer, SPECS[-1:], include_path=[task_dir], limit=1, backend="vllm",
+            gen_kwargs={"do_sample": True, "temperature": 1.0},
+        )  # fmt: skip
+
+
+def test_a_worker_that_cannot_load_says_why(own_python: None, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "no_such_family"}')
+    with pytest.raises(EvalError, match=r"vllm: .*no_such_family"):
+        Worker("vllm", tmp_path)
+
+
+def test_a_worker_that_dies_is_named(own_python: None, directory: Path) -> None:
+    worker = Worker("vllm", directory, {"max_model_len": 64})
+    worker._process.kill()
+    with pytest.raises(EvalError, match="vllm: it ended without an answer"):
+        worker.generate([[3, 4]], 2)
+    worker.close()
+
+
+@pytest.mark.runtime
+def test_vllm_scores_as_transformers(demo_model: Path, task_dir: Path) -> None:
+    """The demo model: vLLM has no attention on CPU for heads of the tiny model's size."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not installed("vllm"):
+        pytest.skip("vllm: not installed; scripts/runtime vllm")
+    tokenizer = AutoTokenizer.from_pretrained(demo_model)
+    own = AutoModelForCausalLM.from_pretrained(demo_model, dtype="float32")
+    settings: dict[str, Any] = {"include_path": [task_dir], "batch_size": 4, "limit": 6}
+    served = run_tasks(demo_model, tokenizer, SPECS, backend="vllm", **settings)
+    assert not served.failures
+    agree(served, run_tasks(own, tokenizer, SPECS, **settings), 1e-3)

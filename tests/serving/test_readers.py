@@ -1,0 +1,110 @@
+"""What each runtime derives from a cut's config, and that the truth it is held against is transformers' own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import CONFIG_MAPPING
+
+from prune.serving.dialects import in_both_dialects
+from prune.serving.layers import true_layers, true_rope
+from prune.serving.readers import RUNTIMES, readings
+from prune.surgery.config_fields import edit_config
+
+DEPTH = 12
+
+
+def config_of(family: str, **more: Any) -> dict[str, Any]:
+    """A small config of a family as transformers 5 writes it."""
+    values = {"num_hidden_layers": DEPTH, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    if family in ("gemma2", "gemma3_text"):
+        values["query_pre_attn_scalar"] = 16  # what the released models have: the size of a head
+    config = CONFIG_MAPPING[family](**{**values, "head_dim": 16, **more}).to_dict()
+    return {k: v for k, v in config.items() if v is not None} | {"model_type": family}
+
+
+def cut(config: dict[str, Any], *drop: int) -> dict[str, Any]:
+    return edit_config(config, [i for i in range(DEPTH) if i not in drop])
+
+
+def status(config: dict[str, Any]) -> dict[tuple[str, str], str]:
+    return {(r.runtime, r.version): r.status for r in readings(config)}
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen3", "gemma2", "gemma3_text", "cohere2", "gpt_oss", "olmo3", "smollm3"]
+)
+def test_the_truth_is_what_the_config_class_says(family: str) -> None:
+    config = config_of(family)
+    built = CONFIG_MAPPING[family](**config)
+    types = getattr(built, "layer_types", None) or ["full_attention"] * DEPTH
+    rope = getattr(built, "no_rope_layers", None) or [1] * DEPTH
+    assert [f.windowed for f in true_layers(config)] == [t == "sliding_attention" for t in types]
+    assert [f.rotary for f in true_layers(config)] == [bool(r) for r in rope]
+
+
+@pytest.mark.parametrize(("family", "period"), [("gemma2", 2), ("gemma3_text", 6), ("gpt_oss", 2), ("cohere2", 4)])
+def test_a_runtime_that_recomputes_a_period_reads_whole_periods_only(family: str, period: int) -> None:
+    in_step = status(cut(config_of(family), *range(1, 1 + period)))
+    out_of_step = status(cut(config_of(family), 1))
+    name = ("llama.cpp", RUNTIMES["llama.cpp"][0].version)
+    assert in_step[name] == "right"
+    assert out_of_step[name] == "wrong"
+    assert out_of_step["vllm", RUNTIMES["vllm"][0].version] == "right"  # it takes the list
+
+
+def test_a_runtime_that_takes_the_list_reads_any_cut() -> None:
+    found = status(in_both_dialects(cut(config_of("smollm3"), 1))[0])
+    assert found["mlx", "mlx-lm 0.32.2"] == "right"
+    assert found["llama.cpp", RUNTIMES["llama.cpp"][0].version] == "wrong"  # every fourth layer without rotary
+
+
+def test_old_transformers_recomputes_gemma_2_and_new_takes_its_list() -> None:
+    found = status(in_both_dialects(cut(config_of("gemma2"), 0))[0])
+    assert (found["transformers4", "4.57.6"], found["transformers4", "4.51.3"]) == ("right", "wrong")
+
+
+def test_a_depth_that_llama_cpp_takes_for_another_model_is_told() -> None:
+    """A Gemma 2 cut to 46 layers is taken for the 27B, whose attention is scaled by width over heads."""
+    config = config_of("gemma2", num_hidden_layers=48, query_pre_attn_scalar=16, hidden_size=128)
+    found = {r.runtime: r for r in readings(edit_config(config, range(46)), ["llama.cpp"])}
+    assert found["llama.cpp"].status == "wrong"
+    assert "query_pre_attn_scalar is 16" in found["llama.cpp"].reason
+    assert readings(edit_config(config, range(44)), ["llama.cpp"])[0].status == "right"
+
+
+def test_rope_that_only_the_new_dialect_states_is_told_and_mended() -> None:
+    config = config_of("llama", rope_parameters={"rope_type": "default", "rope_theta": 500_000.0})
+    before = {r.runtime: r for r in readings(config)}
+    assert before["transformers4"].status == "wrong"
+    assert "rope_theta 10000" in before["transformers4"].reason
+    both, added = in_both_dialects(config)
+    assert "rope_theta" in added
+    assert {r.status for r in readings(both)} == {"right"}
+    assert {k: v for k, v in both.items() if k in config} == config  # nothing that stood there changed
+
+
+def test_scaled_rope_is_written_in_both_dialects() -> None:
+    rope = {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # fmt: skip
+    both, _ = in_both_dialects(config_of("llama", rope_parameters=rope))
+    assert both["rope_scaling"] == {k: v for k, v in rope.items() if k != "rope_theta"}
+    assert {r.status for r in readings(both)} == {"right"}
+
+
+def test_gemma_3_states_both_of_its_bases() -> None:
+    rope = {
+        "full_attention": {"rope_type": "default", "rope_theta": 2e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 5e3},
+    }
+    config = config_of("gemma3_text", rope_parameters=rope)
+    assert {k: f.theta for k, f in true_rope(config).items()} == {"full_attention": 2e6, "sliding_attention": 5e3}
+    assert status(config)["mlx", "mlx-lm 0.32.2"] == "wrong"
+    both, _ = in_both_dialects(config)
+    assert (both["rope_theta"], both["rope_local_base_freq"]) == (2e6, 5e3)
+    assert {r.status for r in readings(both)} == {"right"}
+
+
+def test_a_family_without_a_rule_is_unknown_not_right() -> None:
+    assert status(config_of("granite_swa"))["mlx", "mlx-lm 0.32.2"] == "unknown"
