@@ -7,6 +7,7 @@ refused here would otherwise be a traceback, or a model of 10^30 layers that tak
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,10 +23,10 @@ from prune.checkpoint.depth_fields import (
     depth_of,
     text_part,
 )
-from prune.checkpoint.headers import NUMBER
 from prune.errors import PruneError
 
 MOST = 1 << 31
+LAYER = re.compile(r"[0-9]{1,6}")  # transformers pads these: "05"
 SIZES = ("hidden_size", "n_embd", "d_model", "vocab_size", "num_attention_heads", "n_head", "num_key_value_heads")
 INTERVALS = (
     "decoder_sparse_step", "full_attention_interval", "no_rope_layer_interval", "attn_layer_period",
@@ -60,7 +61,7 @@ def _scalars(value: Any) -> bool:
 
 def _layer_table(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        NUMBER.fullmatch(key) and isinstance(item, dict) for key, item in value.items()
+        LAYER.fullmatch(key) and isinstance(item, dict) for key, item in value.items()
     )
 
 

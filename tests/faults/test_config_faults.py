@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prune.checkpoint.config_types import RULES
+from prune.checkpoint.config_types import RULES, check_types
 from prune.checkpoint.directory import INDEX, SINGLE
 from prune.errors import PruneError
 from prune.planning.planner import make_plan
@@ -69,6 +69,10 @@ def source(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 def test_a_sound_checkpoint_passes_every_door(source: Path, tmp_path: Path, door: Door) -> None:
     door(source, tmp_path)
+
+
+def test_padded_layer_numbers_as_transformers_writes_them_pass() -> None:
+    check_types({**CONFIG, "per_layer_config": {"05": {"head_dim": 512}, "11": {}}})
 
 
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
