@@ -7,36 +7,37 @@ A checkpoint is on the Pareto front when no other is at least as good and as che
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from evals.cost import Footprint
+from evals.evidence import Evidence, SuiteEvidence
+from evals.score import Score, Side
+from evals.throughput import Throughput
+from prune.data.domains import Domain, pad_token
+from prune.errors import UsageError
 from prune.files import write_json
 from prune.wording import Message, Text
+from prune.wording.message import measured_setting
 
 if TYPE_CHECKING:
-    from evals.evidence import Evidence
+    from evals.suite import Suite
+    from prune.analysis.depth_map import DepthMap
     from prune.analysis.result import Analysis
-
-
-class SuiteFigure(BaseModel):
-    """One suite on one checkpoint; retention and verdict are against the reference and absent for it."""
-
-    score: float
-    retention: float | None = None
-    retention_lo: float | None = None
-    retention_hi: float | None = None
-    verdict: str | None = None
 
 
 class Compared(BaseModel):
     """One checkpoint.
 
     Attributes:
-        suites: name -> figures; absent where nothing was tested.
+        footprint, throughput: what it costs.
+        evidence: of every suite, against the reference; of the reference any other checkpoint's.
+        is_reference: the first of the comparison.
         depth_score: mean layer weighted by relative contribution, as a share of the depth; 0.5 is even use.
         block_influence: [L] per layer.
         relative_contribution: [L] per layer.
@@ -47,13 +48,10 @@ class Compared(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    num_layers: int
-    parameters: int
-    bytes: int
-    kv_bytes_per_token: int
-    prefill_tokens_per_s: float | None = None
-    decode_tokens_per_s: float | None = None
-    suites: dict[str, SuiteFigure] = {}
+    footprint: Footprint
+    throughput: Throughput
+    evidence: list[SuiteEvidence] = []
+    is_reference: bool = False
     depth_score: float | None = None
     block_influence: list[float] | None = None
     relative_contribution: list[float] | None = None
@@ -61,11 +59,17 @@ class Compared(BaseModel):
     pareto: bool | None = None
 
     @property
+    def suites(self) -> dict[str, Score]:
+        """Suite -> what it scored."""
+        side: Side = "original" if self.is_reference else "candidate"
+        return {suite.name: Score(suite, side) for suite in self.evidence}
+
+    @property
     def quality(self) -> float | None:
         """Mean retention over suites (1 for the reference); None where one is undefined or nothing was tested."""
-        if not self.suites:
+        if not self.evidence:
             return None
-        kept = [1.0 if s.verdict is None else s.retention for s in self.suites.values()]
+        kept = [1.0 if self.is_reference else suite.retention for suite in self.evidence]
         return None if any(k is None for k in kept) else float(np.mean([k for k in kept if k is not None]))
 
 
@@ -83,22 +87,135 @@ class Comparison(BaseModel):
         write_json(path, Text(lang).spelled(self.model_dump(mode="json")))
 
 
-def suite_figures(evidence: Evidence | None, reference: Evidence | None) -> dict[str, SuiteFigure]:
-    """A checkpoint's suites from its evidence against the reference; the reference's own from any such evidence."""
-    if evidence is not None:
-        return {
-            s.name: SuiteFigure(
-                score=s.candidate,
-                retention=s.retention,
-                retention_lo=s.retention_lo,
-                retention_hi=s.retention_hi,
-                verdict=s.verdict,
+def compare_models(
+    models: Mapping[str, Any],
+    tokenizers: Mapping[str, Any],
+    domains: Mapping[str, Mapping[str, Domain]],
+    directories: Mapping[str, Path],
+    *,
+    suites: Sequence[Suite],
+    tests: Mapping[str, Any],
+    speed: Mapping[str, int],
+    mapped: bool,
+    batch_size: int,
+    bootstrap: int,
+    alpha: float,
+    seed: int,
+) -> tuple[Comparison, dict[str, Evidence], DepthMap | None]:
+    """Measure loaded models, the reference first.
+
+    Args:
+        models, tokenizers, domains, directories: by name, in one order; no documents, no depth use.
+        suites: none, no quality.
+        tests: options of `evals.harness.run_tasks`.
+        speed: options of `evals.measured.measure_models`.
+        mapped: fit the depth map from the first model to the second.
+        batch_size: documents at a time.
+        bootstrap: resamples behind the intervals of the depth use.
+        alpha: error rate of the gate over all suites.
+        seed: of every random choice.
+
+    Returns:
+        The comparison, the evidence of every model but the reference, and the map.
+
+    Raises:
+        EvalError: a tokenizer that makes the tests different.
+        PruneError: documents that cannot be measured.
+    """
+    from evals.measured import measure_models
+
+    evidence = _quality(models, tokenizers, suites, alpha, {**tests, "seed": seed})
+    costs = measure_models(models, directories, **speed)
+    passes: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
+    rows = []
+    for number, (name, model) in enumerate(models.items()):
+        own = evidence[name] if name in evidence else next(iter(evidence.values()), None)
+        passes["pad_token_id"] = pad_token(tokenizers[name])
+        use = _depth_use(model, domains[name], bootstrap, passes) if domains[name] else {}
+        rows.append(
+            Compared(
+                name=name,
+                footprint=costs[name].footprint,
+                throughput=costs[name].throughput,
+                evidence=own.suites if own else [],
+                is_reference=number == 0,
+                **use,
             )
-            for s in evidence.suites
-            if s.candidate is not None
-        }
-    rows = reference.suites if reference is not None else []
-    return {s.name: SuiteFigure(score=s.original) for s in rows if s.original is not None}
+        )
+    mark_pareto(rows)
+    fitted = _depth_map(models, tokenizers, domains, batch_size, seed) if mapped else None
+    setting = measured_setting(rows[0].throughput.to_dict())
+    return Comparison(models=rows, setting=setting, depth_map=fitted.as_dict() if fitted else None), evidence, fitted
+
+
+def _quality(
+    models: Mapping[str, Any],
+    tokenizers: Mapping[str, Any],
+    suites: Sequence[Suite],
+    alpha: float,
+    tests: Mapping[str, Any],
+) -> dict[str, Evidence]:
+    """Evidence of every model but the first, against the first; empty without suites."""
+    if not suites:
+        return {}
+    from evals.gate import judge
+    from evals.harness import run_tasks
+    from evals.suite_choice import with_measured_chance
+
+    tasks = [task for suite in suites for task in suite.tasks]
+    results = {name: run_tasks(model, tokenizers[name], tasks, **tests) for name, model in models.items()}
+    reference, *others = models
+    measured = with_measured_chance(suites, results[reference])
+    found = {}
+    for name in others:
+        evidence = judge(results[reference], results[name], measured, alpha=alpha, seed=tests["seed"])
+        evidence.original_model, evidence.candidate_model = reference, name
+        found[name] = evidence
+    return found
+
+
+def _depth_use(model: Any, domains: Mapping[str, Domain], bootstrap: int, passes: Mapping[str, Any]) -> dict[str, Any]:
+    from prune.analysis import analyze
+
+    analysis = analyze(model, domains, measure=("contributions", "width"), bootstrap=bootstrap, **passes)
+    return depth_use(analysis, int(model.get_input_embeddings().weight.shape[1]))
+
+
+def _depth_map(
+    models: Mapping[str, Any],
+    tokenizers: Mapping[str, Any],
+    domains: Mapping[str, Mapping[str, Domain]],
+    batch_size: int,
+    seed: int,
+) -> DepthMap:
+    from prune.analysis.depth_map import depth_map
+
+    first, second = models
+    pad = pad_token(tokenizers[first])
+    return depth_map(
+        models[first], models[second], domains[first], batch_size=batch_size, pad_token_id=pad, seed=seed
+    )  # fmt: skip
+
+
+def check_depth_map(first: Mapping[str, Domain], second: Mapping[str, Domain]) -> None:
+    """What makes a depth map impossible should not be found out after hours of tests.
+
+    Args:
+        first, second: the same domains, read by each model's tokenizer.
+
+    Raises:
+        UsageError: the tokenizers split them differently.
+        PruneError: too few documents.
+    """
+    from prune.analysis.depth_map import check_count
+
+    check_count(sum(len(domain.documents) for domain in first.values()))
+    for (name, a), b in zip(first.items(), second.values(), strict=True):
+        pairs = itertools.zip_longest(a.documents, b.documents)
+        if any(x is None or y is None or x.input_ids != y.input_ids for x, y in pairs):
+            raise UsageError(
+                f"depth_map: the two models' tokenizers split {name} differently, so their positions do not match"
+            )
 
 
 def depth_use(analysis: Analysis, width: int) -> dict[str, Any]:
@@ -123,7 +240,7 @@ def depth_use(analysis: Analysis, width: int) -> dict[str, Any]:
 
 def mark_pareto(models: Sequence[Compared]) -> None:
     """Set `pareto` on every checkpoint of known quality and speed."""
-    known = [(m, m.quality, m.decode_tokens_per_s) for m in models]
+    known = [(m, m.quality, m.throughput.decode_tokens_per_s) for m in models]
     points = [(m, quality, 1 / speed) for m, quality, speed in known if quality is not None and speed]
     for model, quality, cost in points:
         model.pareto = not any(

@@ -10,19 +10,28 @@ import pytest
 import yaml
 
 import prune
+from evals.cost import Footprint
+from evals.evidence import Evidence, SuiteEvidence
+from evals.throughput import Throughput
 from prune.analysis.result import Analysis
-from prune.comparison import Compared, Comparison, SuiteFigure, depth_use, mark_pareto
+from prune.comparison import Compared, Comparison, depth_use, mark_pareto
 from prune.embedded import HERE
 from prune.errors import PruneError, UsageError
 
 STORIES = str(HERE / "data/calibration/stories.jsonl")
 
 
-def row(name: str, retention: float | None, speed: float | None, verdict: str | None = "PASS") -> Compared:
-    suites = {"math": SuiteFigure(score=0.5, retention=retention, verdict=verdict)}
+def row(name: str, retention: float | None, speed: float, verdict: str | None = "PASS") -> Compared:
+    """A checkpoint on one suite; the reference where there is no verdict."""
+    suite = SuiteEvidence(
+        name="math", title="Math", tasks=[], n=100, original=0.5, candidate=0.5, chance=0.0, retention=retention,
+        floor=0.95, verdict=verdict or "PASS", alpha=0.05,
+    )  # fmt: skip
+    throughput = Throughput("cpu", 1, "float32", 1, 8, 4, 100.0, speed, (0.1,), (0.1,))
     return Compared(
-        name=name, num_layers=4, parameters=10, bytes=20, kv_bytes_per_token=2, decode_tokens_per_s=speed, suites=suites
-    )
+        name=name, footprint=Footprint(parameters=10, bytes=20, kv_bytes_per_token=2, layers=4), throughput=throughput,
+        evidence=[suite], is_reference=verdict is None,
+    )  # fmt: skip
 
 
 def test_the_pareto_front_keeps_what_nothing_beats():
@@ -72,8 +81,12 @@ def compared(tmp_path_factory):
 def test_compare_measures_quality_cost_depth_and_width(compared):
     root, found = compared
     original, cut = found.models
-    assert (original.num_layers, cut.num_layers) == (16, 13)
-    assert cut.parameters < original.parameters
+    assert (original.footprint.layers, cut.footprint.layers) == (16, 13)
+    assert cut.footprint.parameters < original.footprint.parameters
+    assert cut.footprint.bytes == sum(path.stat().st_size for path in (root / "cut").glob("*.safetensors"))
+    judged = Evidence.load(root / "out/evidence/cut").suite("math")
+    assert (original.suites["math"].value, cut.suites["math"].value) == (judged.original, judged.candidate)
+    assert cut.suites["math"].retained == (judged.retention, judged.retention_lo, judged.retention_hi)
     assert original.suites["math"].verdict is None
     assert cut.suites["math"].verdict in ("PASS", "FAIL", "INCONCLUSIVE")
     assert 0 < original.depth_score < 1
@@ -98,8 +111,8 @@ def test_the_pages_name_the_models(compared):
         (["embedded"], {}, "two or more"),
         (["embedded", "embedded"], {}, "named twice"),
         (["embedded", "no_such_dir"], {}, "no_such_dir"),
-        (["embedded", "cut"], {"depth_map": True}, "--depth_map takes exactly two"),
-        (["embedded", "cut"], {"size": "huge"}, "--size 'huge'"),
+        (["embedded", "cut"], {"depth_map": True}, "depth_map takes exactly two"),
+        (["embedded", "cut"], {"size": "huge"}, "size 'huge'"),
     ],
 )
 def test_mistakes_are_named(tmp_path, compared, models, options, message):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from prune.analysis.settings import AnalyzeSettings, StreamSettings
-from prune.api._inputs import Data, DryRun, check_files, load_domains, pad_token
+from prune.api._inputs import Data, DryRun, check_files, load_domains
+from prune.data.domains import pad_token
 from prune.data.settings import DocumentSettings
 from prune.errors import UsageError
 from prune.files import refuse_non_empty

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.api._inputs import Data, check_files, pad_token
+from prune.api._inputs import Data, check_files
+from prune.data.domains import pad_token
 from prune.data.rows import Source, origin
 from prune.errors import UsageError
 from prune.files import sha256_json, write_json, write_text

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.api._inputs import Data, check_files, load_domains, pad_token
+from prune.api._inputs import Data, check_files, load_domains
+from prune.data.domains import pad_token
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
 from prune.settings import validated

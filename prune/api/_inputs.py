@@ -78,9 +78,3 @@ def load_suites(names: str | Sequence[str], size: str) -> list[Suite]:
     if size not in {"quick", "full"}:
         raise UsageError(f"size {size!r}: use quick or full")
     return [load_suite(name).sized(size) for name in named(names)]  # type: ignore[arg-type]
-
-
-def pad_token(tokenizer: Any) -> int:
-    """The token that pads: the tokenizer's own, else its end of text, else 0."""
-    token = tokenizer.pad_token_id
-    return int(token if token is not None else tokenizer.eos_token_id or 0)

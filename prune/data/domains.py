@@ -241,3 +241,9 @@ def batches(documents: Sequence[Document], batch_size: int, pad_token_id: int = 
             attention_mask[row, :size] = 1
             loss_mask[row, document.answer_start : size] = True
         yield Batch(input_ids, attention_mask, loss_mask, index)
+
+
+def pad_token(tokenizer: Any) -> int:
+    """The token that pads: the tokenizer's own, else its end of text, else 0."""
+    token = tokenizer.pad_token_id
+    return int(token if token is not None else tokenizer.eos_token_id or 0)

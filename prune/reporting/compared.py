@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prune.files import write_text
+from prune.files import staged_directory, write_json, write_text
 from prune.reporting import figures, tables
-from prune.reporting.page import fill_page
+from prune.reporting.page import fill_page, render_depth_map_html
 from prune.reporting.panels import Panel
 from prune.wording.numbers import UNKNOWN, quantity, size
 from prune.wording.text import Text
 
 if TYPE_CHECKING:
+    from evals.evidence import Evidence
+    from prune.analysis.depth_map import DepthMap
     from prune.comparison import Compared, Comparison
 
 
@@ -44,16 +47,35 @@ def render_comparison_html(found: Comparison, path: Path, lang: str = "en") -> N
     write_text(path, fill_page("analysis.html.jinja", context))
 
 
+def save_comparison(
+    found: Comparison, evidence: Mapping[str, Evidence], fitted: DepthMap | None, directory: Path, lang: str = "en"
+) -> None:
+    """Write compare.json, compare.html, `evidence/NAME/` and the depth map; the directory appears only when complete.
+
+    Raises:
+        UsageError: the directory is not empty, or `lang` is neither `en` nor `ja`.
+    """
+    first, second = (model.name for model in found.models[:2])
+    with staged_directory(directory) as staging:
+        found.save(staging / "compare.json", lang)
+        render_comparison_html(found, staging / "compare.html", lang)
+        for name, judged in evidence.items():
+            judged.save(staging / "evidence" / name)
+        if fitted is not None:
+            write_json(staging / "depth_map.json", fitted.as_dict())
+            render_depth_map_html(fitted, (first, second), staging / "depth_map.html", lang)
+
+
 def comparison_table(found: Comparison, text: Text) -> tables.Table:
     """One row a checkpoint; those on the Pareto front are stressed."""
     suites = list(found.models[0].suites)
     heads = ["model", "layers", "parameters", "bytes", "kv", "decode", "depth_score", "width_used"]
     table = tables.Table([*(text(f"compare_{head}") for head in heads), *suites])
     for index, model in enumerate(found.models):
-        speed = model.decode_tokens_per_s
+        cost = model.footprint
         table.rows.append([
-            model.name, str(model.num_layers), text.count(model.parameters), size(model.bytes),
-            size(model.kv_bytes_per_token), quantity(speed) if speed else UNKNOWN,
+            model.name, str(cost.layers), text.count(cost.parameters), size(cost.bytes), size(cost.kv_bytes_per_token),
+            quantity(model.throughput.decode_tokens_per_s),
             text.percent(model.depth_score), text.percent(model.width_used),
             *(_score(model, suite, text) for suite in suites),
         ])  # fmt: skip
@@ -63,11 +85,10 @@ def comparison_table(found: Comparison, text: Text) -> tables.Table:
 
 
 def _score(model: Compared, suite: str, text: Text) -> str:
-    figure = model.suites.get(suite)
-    if figure is None:
+    score = model.suites.get(suite)
+    if score is None or score.value is None:
         return UNKNOWN
-    if figure.verdict is None:
-        return quantity(figure.score)
-    kept = text.with_interval(figure.retention, figure.retention_lo, figure.retention_hi)
-    verdict = text(f"verdict_{figure.verdict}")
-    return text("compare_score", score=figure.score, kept=kept, verdict=verdict)
+    if score.verdict is None:
+        return quantity(score.value)
+    verdict = text(f"verdict_{score.verdict}")
+    return text("compare_score", score=score.value, kept=text.with_interval(*score.retained), verdict=verdict)

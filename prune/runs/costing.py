@@ -9,7 +9,6 @@ break-even traffic depends on no price, and is given without one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from prune.reporting.data import Candidate, Cost
 from prune.runs.outputs import read_costs
 from prune.runs.recipe import Recipe
 from prune.wording import Message, message
+from prune.wording.message import measured_setting
 
 FACTOR = 2.0
 """The sensitivity plot divides and multiplies each assumption by this."""
@@ -65,15 +65,6 @@ class Speeds:
         pairs = zip(*(self.rows[n]["throughput"]["decode_seconds"] for n in ("original", name)), strict=True)
         ratios = [original / candidate for original, candidate in pairs]
         return (min(ratios), max(ratios)) if len(ratios) > 1 else None
-
-
-def measured_setting(speed: Mapping[str, Any]) -> Message:
-    """How a speed was measured, from the fields of `evals.throughput.Throughput`."""
-    keys = ("batch_size", "prompt_tokens", "new_tokens", "device", "dtype")
-    values = {key: speed[key] for key in keys}
-    if threads := speed.get("threads"):
-        return message("setting_measured_threads", **values, threads=threads)
-    return message("setting_measured", **values)
 
 
 def read_speeds(root: Path, recipe: Recipe) -> Speeds:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.checkpoint.source import resolve
-from prune.data.domains import Domain, load_domain
+from prune.data.domains import Domain, load_domain, pad_token
 from prune.model.loading import load_model, load_tokenizer
 from prune.model.settings import ModelSettings
 from prune.planning.registry import get_criterion, get_strategy
@@ -101,8 +101,7 @@ class RunInputs:
     @property
     def pad(self) -> int:
         """The token that pads."""
-        token = self.tokenizer.pad_token_id
-        return int(token if token is not None else self.tokenizer.eos_token_id or 0)
+        return pad_token(self.tokenizer)
 
     @cached_property
     def suites(self) -> list[Suite]:

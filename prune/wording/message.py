@@ -6,6 +6,7 @@ command line writes it down with `Text`. Assumption: values are plain data, so t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -50,3 +51,12 @@ def ends(lo: float | None, hi: float | None) -> Message:
     """An interval of shares; a missing end is one that the data do not bound."""
     known = ("low" if lo is not None else "") + ("high" if hi is not None else "")
     return message(f"ends_{known or 'none'}", lo=lo, hi=hi)
+
+
+def measured_setting(speed: Mapping[str, Any]) -> Message:
+    """How a speed was measured, from the fields of `evals.throughput.Throughput`."""
+    keys = ("batch_size", "prompt_tokens", "new_tokens", "device", "dtype")
+    values = {key: speed[key] for key in keys}
+    if threads := speed.get("threads"):
+        return message("setting_measured_threads", **values, threads=threads)
+    return message("setting_measured", **values)

@@ -108,11 +108,11 @@ def command(
     columns = ["model", "layers", *suites, "parameters", "decode tokens/s", "depth score", "width used", "Pareto"]
     rows = []
     for m in result.models:
-        scores = [f"{m.suites[s].score:.3f} {m.suites[s].verdict or ''}".strip() for s in suites]
+        scores = [f"{number(m.suites[s].value)} {m.suites[s].verdict or ''}".strip() for s in suites]
         pareto = {True: "yes", False: "no", None: "-"}[m.pareto]
-        speed = f"{m.decode_tokens_per_s:.0f}" if m.decode_tokens_per_s else "-"
+        speed = f"{m.throughput.decode_tokens_per_s:.0f}"
         use = [number(m.depth_score), number(m.width_used)]
-        rows.append([m.name, m.num_layers, *scores, f"{m.parameters:,}", speed, *use, pareto])
+        rows.append([m.name, m.footprint.layers, *scores, f"{m.footprint.parameters:,}", speed, *use, pareto])
     table("Comparison", columns, rows, quiet=quiet)
     lines = [f"speed: {english(result.setting)}", f"written: {output} (open compare.html)"]
     if result.depth_map:

@@ -17,10 +17,10 @@ def quality_by_cost(found: Comparison, text: Text) -> go.Figure | None:
     """Mean retention against decode milliseconds per token; the Pareto front filled and joined."""
     import plotly.graph_objects as go
 
-    known = [m for m in found.models if m.quality is not None and m.decode_tokens_per_s]
+    known = [m for m in found.models if m.quality is not None]
     if len(known) < 2:
         return None
-    points = sorted((1000 / (m.decode_tokens_per_s or 1), m.quality, m) for m in known)
+    points = sorted((1000 / m.throughput.decode_tokens_per_s, m.quality, m) for m in known)
     figure = go.Figure()
     front = [(x, y) for x, y, m in points if m.pareto]
     figure.add_scatter(
