@@ -87,6 +87,26 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 """Field -> (what is allowed besides null, and how it is called)."""
 
 
+OTHER_HEADS = ("MaskedLM", "Classification", "QuestionAnswering", "PreTraining", "Seq2SeqLM", "CTC", "Embedding")
+"""Parts of the names of classes that are no causal language models."""
+
+
+def check_decoder(config: dict[str, Any]) -> None:
+    """Refuse a config.json that is not a causal, decoder-only language model's.
+
+    Raises:
+        PruneError: no model_type, an encoder-decoder, or a head that is not causal.
+    """
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        raise PruneError("config.json: model_type is missing; give a transformers checkpoint")
+    if config.get("is_encoder_decoder"):
+        raise PruneError(f"config.json: is_encoder_decoder: {kind} is an encoder-decoder; give a decoder-only model")
+    for head in config.get("architectures") or []:
+        if any(mark in str(head) for mark in OTHER_HEADS):
+            raise PruneError(f"config.json: architectures: {head} is no causal language model")
+
+
 def check_types(config: dict[str, Any]) -> None:
     """Refuse a parsed config.json whose fields have a wrong type or are out of range.
 

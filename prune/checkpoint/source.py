@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from prune.checkpoint.config_types import check_decoder
 from prune.checkpoint.directory import CONFIG, INDEX, Checkpoint, read_checkpoint
 from prune.errors import PruneError, UsageError
 from prune.files import sha256_file, sha256_json
@@ -219,7 +220,8 @@ def _takes_revision(model: str | Path | Source) -> bool:
 
 def _opened(source: Source) -> Source:
     """The source, checked now and stamped with the state of its files."""
-    source._stamped  # noqa: B018 (reads the checkpoint first)
+    check_decoder(source.checkpoint.config)
+    source._stamped  # noqa: B018 (noted now, compared later)
     return source
 
 

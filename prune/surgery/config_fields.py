@@ -11,6 +11,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from prune.checkpoint.config_types import check_decoder
 from prune.checkpoint.depth_fields import (
     DEPTH,
     INDEX_LISTS,
@@ -40,17 +41,9 @@ def check_causal(config: dict[str, Any]) -> None:
     Raises:
         PruneError: encoder-decoder, no model_type, a head that is not causal, or a family without stock depth.
     """
-    kind, heads = config.get("model_type"), config.get("architectures") or []
-    if not isinstance(kind, str) or not isinstance(heads, list):
-        raise PruneError("config.json: model_type is missing; only transformers checkpoints can be cut")
-    if config.get("is_encoder_decoder"):
-        raise PruneError(f"config.json: is_encoder_decoder: {kind} is an encoder-decoder; only decoders can be cut")
+    check_decoder(config)
     if reason := family_of(name := model_kind(config)).never:
         raise PruneError(f"config.json: {name} cannot be cut: {reason}")
-    wrong = ("MaskedLM", "Classification", "QuestionAnswering", "PreTraining", "Seq2SeqLM", "CTC", "Embedding")
-    for head in heads:
-        if any(mark in str(head) for mark in wrong):
-            raise PruneError(f"config.json: architectures: {head} is no causal language model")
 
 
 def edit_config(config: dict[str, Any], keep: Sequence[int], *, resolve: Resolver | None = None) -> dict[str, Any]:
