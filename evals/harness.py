@@ -42,6 +42,11 @@ class Results(dict[str, TaskResult]):
         self.failures: dict[str, str] = {}
         self.notes: dict[str, str] = {}
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """Each task's metric."""
+        return {name: result.value for name, result in self.items()}
+
 
 @random_state_kept()
 def run_tasks(

@@ -160,15 +160,13 @@ def _quality(
         return {}
     from evals.gate import judge
     from evals.harness import run_tasks
-    from evals.suite_choice import with_measured_chance
 
     tasks = [task for suite in suites for task in suite.tasks]
     results = {name: run_tasks(model, tokenizers[name], tasks, **tests) for name, model in models.items()}
     reference, *others = models
-    measured = with_measured_chance(suites, results[reference])
     found = {}
     for name in others:
-        evidence = judge(results[reference], results[name], measured, alpha=alpha, seed=tests["seed"])
+        evidence = judge(results[reference], results[name], suites, alpha=alpha, seed=tests["seed"])
         evidence.original_model, evidence.candidate_model = reference, name
         found[name] = evidence
     return found

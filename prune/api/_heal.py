@@ -13,7 +13,6 @@ from prune.files import refuse_non_empty
 from prune.settings import validated
 
 if TYPE_CHECKING:
-    from prune.checkpoint.source import Source
     from prune.healing.heal import HealResult
     from prune.healing.trainer import Track
 
@@ -78,12 +77,12 @@ def heal(
     check_files(data)
     from accelerate import PartialState
 
-    from prune.files import staged_directory, write_json
+    from prune.files import staged_directory
     from prune.healing.checks import check_tokenizers, rehearse
     from prune.healing.heal import heal as train
     from prune.healing.trainer import remove_checkpoints
     from prune.model.loading import has_tokenizer, load_model, load_tokenizer
-    from prune.packaging.saving import HEALING, save_like
+    from prune.packaging.saving import save_healed
 
     tokenizer = load_tokenizer(student)
     if original is not None and has_tokenizer(original):
@@ -110,18 +109,10 @@ def heal(
     )
     if PartialState().is_main_process:  # under `accelerate launch` every process has the same result
         with staged_directory(target) as staging:
-            save_like(result.model, student.directory, staging)
-            write_json(staging / HEALING, result.as_dict() | {"teacher": _name(original)})
+            save_healed(result.model, result.as_dict(), original, student.directory, staging)
         remove_checkpoints(training / "checkpoints")
     PartialState().wait_for_everyone()
     return result
-
-
-def _name(teacher: Source | None) -> str | None:
-    """Of a directory the last part alone, because the record travels with the checkpoint."""
-    if teacher is None:
-        return None
-    return f"{teacher.label}@{teacher.revision}" if teacher.revision else teacher.label
 
 
 def _tracker(suites: Sequence[str], tokenizer: Any, limit: int, seed: int, where: Mapping[str, Any]) -> Track:
@@ -135,7 +126,6 @@ def _tracker(suites: Sequence[str], tokenizer: Any, limit: int, seed: int, where
     def track(model: Any) -> dict[str, float]:
         from evals.harness import run_tasks
 
-        results = run_tasks(model, tokenizer, tasks, limit=limit, seed=seed, **where)
-        return {name: result.value for name, result in results.items()}
+        return run_tasks(model, tokenizer, tasks, limit=limit, seed=seed, **where).scores
 
     return track

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prune.checkpoint.directory import CUT_RECORD, is_weight_file
 from prune.errors import PruneError
+from prune.files import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from prune.checkpoint.source import Source
 
 HEALING = "healing.json"
 """The record of healing beside a healed checkpoint; its content goes into the manifest on export."""
@@ -47,3 +51,21 @@ def save_like(model: PreTrainedModel, template: Path, directory: Path, max_shard
             shutil.copyfile(path, directory / path.name)
     for path in directory.iterdir():
         path.chmod(0o644)
+
+
+def save_healed(
+    model: PreTrainedModel, record: Mapping[str, Any], teacher: Source | None, template: Path, directory: Path
+) -> None:
+    """Write a healed model like the checkpoint it was cut to, with the record of its healing.
+
+    Args:
+        model, template, directory: see `save_like`.
+        record: what `HealResult.as_dict` gives.
+        teacher: named in the record, which travels: of a directory the last part alone.
+
+    Raises:
+        PruneError: see `save_like`.
+    """
+    save_like(model, template, directory)
+    name = teacher and (f"{teacher.label}@{teacher.revision}" if teacher.revision else teacher.label)
+    write_json(directory / HEALING, {**record, "teacher": name})

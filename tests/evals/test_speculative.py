@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import evals.speculative
 from evals.errors import EvalUsageError
 from evals.speculative import _Tally, expected_speedup, try_as_draft
 
@@ -44,16 +45,55 @@ def test_a_model_as_its_own_draft_has_every_token_kept():
     assert found.tokens_per_pass == pytest.approx(21 / math.ceil(21 / 5))
 
 
-def test_another_draft_leaves_the_outputs_as_they_are():
+def greedy_by_hand(model: LlamaForCausalLM, prompt: list[int], length: int) -> list[int]:
+    """Token by token, each from a whole forward pass without a cache."""
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(length):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids
+
+
+def test_another_draft_leaves_the_outputs_as_they_are(monkeypatch):
+    outputs = []
+    both = evals.speculative._plain_and_assisted
+
+    def seen(original, draft, ids, length, *rest, **options):
+        found = both(original, draft, ids, length, *rest, **options)
+        if length == 16:  # not the warm-up
+            outputs.append([tokens for tokens, _ in found])
+        return found
+
+    monkeypatch.setattr(evals.speculative, "_plain_and_assisted", seen)
     model = tiny(4)
     stranger = try_as_draft(model, tiny(2, seed=9), PROMPTS, max_new_tokens=16, num_assistant_tokens=3)
     assert stranger.lossless
     assert stranger.acceptance_rate < 0.5
-    plain = [
-        model.generate(torch.tensor([p]), do_sample=False, max_new_tokens=16, pad_token_id=0)[0].tolist()
-        for p in PROMPTS
-    ]
-    assert all(len(row) == len(p) + 16 for row, p in zip(plain, PROMPTS, strict=True))
+    expected = [greedy_by_hand(model, prompt, 16) for prompt in PROMPTS]
+    assert [plain for plain, _ in outputs] == expected
+    assert [assisted for _, assisted in outputs] == expected
+
+
+def test_an_output_that_differs_is_counted_and_placed(monkeypatch):
+    """transformers gives what the original gives, so a wrong token is put in by hand: the third new one of prompt 1."""
+    model, both = tiny(3), evals.speculative._plain_and_assisted
+
+    def spoilt(original, draft, ids, *rest, **options):
+        (plain, seconds), (helped, other) = both(original, draft, ids, *rest, **options)
+        if ids[0].tolist() == PROMPTS[1] and len(helped) > len(PROMPTS[1]) + 2:
+            helped = list(helped)
+            helped[len(PROMPTS[1]) + 2] = (helped[len(PROMPTS[1]) + 2] + 1) % 50
+        return (plain, seconds), (helped, other)
+
+    monkeypatch.setattr(evals.speculative, "_plain_and_assisted", spoilt)
+    found = try_as_draft(model, tiny(3), PROMPTS, max_new_tokens=8)
+    assert not found.lossless
+    assert found.identical == len(PROMPTS) - 1
+    (mismatch,) = found.mismatches
+    assert (mismatch.prompt, mismatch.position) == (1, 2)
+    with torch.no_grad():
+        best = model(torch.tensor([greedy_by_hand(model, PROMPTS[1], 2)])).logits[0, -1].topk(2).values
+    assert mismatch.gap == pytest.approx(float(best[0] - best[1]), rel=1e-4)
 
 
 def test_kept_tokens_are_those_a_by_hand_loop_keeps():

@@ -18,7 +18,6 @@ from prune.errors import UsageError
 from prune.files import sha256_json, write_json, write_text
 from prune.healing.settings import GenerateSettings, HealSettings
 from prune.model.loading import load_config
-from prune.packaging.saving import HEALING
 from prune.planning.plan import Plan
 from prune.runs.outputs import SCORES, round_path
 from prune.runs.stages.testing import run_suites
@@ -223,7 +222,7 @@ class HealStages:
 
     def _train(self, pruned: str, plan: Plan, settings: HealSettings, scratch: Path, staging: Path) -> None:
         from prune.healing.heal import heal
-        from prune.packaging.saving import save_like
+        from prune.packaging.saving import save_healed
 
         root = self.inputs.root
         result = heal(
@@ -239,15 +238,14 @@ class HealStages:
             progress=self.inputs.progress,
             track=self._tracker() if self.options.track else None,
         )
-        save_like(result.model, root / pruned, staging)
-        write_json(staging / HEALING, result.as_dict())
+        teacher = self.inputs.source if settings.needs_teacher else None
+        save_healed(result.model, result.as_dict(), teacher, root / pruned, staging)
 
     def _tracker(self) -> Callable[[PreTrainedModel], dict[str, float]]:
         """Scores the first items of the gate's own tasks on the model in training."""
 
         def track(model: Any) -> dict[str, float]:
-            results = run_suites(self.inputs, model, self.inputs.suites, limit=self.options.track)
-            return {name: result.value for name, result in results.items()}
+            return run_suites(self.inputs, model, self.inputs.suites, limit=self.options.track).scores
 
         return track
 
