@@ -141,7 +141,7 @@ def staged_directory(target: Path) -> Iterator[Path]:
         if target.is_dir():
             target.rmdir()
         staging.rename(target)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -197,10 +197,11 @@ def _sync(directory: Path) -> None:
             descriptor = os.open(path, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
-    _sync_directory(directory)
+    sync_directory(directory)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Have the names in a directory reach the disk, where the file system can."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

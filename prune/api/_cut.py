@@ -72,8 +72,9 @@ def cut(
     """Remove layers, exactly: on disk (see `prune.surgery.cut.cut`), or in place from a loaded model.
 
     Args:
-        model: directory or hub id; or a loaded model, which is changed and returned.
-        output: directory to create; not given for a loaded model.
+        model: directory or hub id; a .gguf file, which is cut into another (see `prune.gguf.cut.cut_file`); or a loaded
+            model, which is changed and returned.
+        output: directory to create, or .gguf file; not given for a loaded model.
         plan: a Plan, or the path of a plan.json; its compensation, which lies beside that file, is applied too.
         drop_layers: layers to remove, as indices or text such as `20,21,24-27` (both ends included).
         keep_layers: layers to keep, likewise.
@@ -101,6 +102,12 @@ def cut(
         return _in_memory(model, drop_layers=drop_layers, keep_layers=keep_layers, plan=plan, attn=attn, mlp=mlp)
     if output is None:
         raise UsageError("-o/--output: name the directory to create")
+    from prune.gguf.cut import cut_file, is_gguf
+
+    if is_gguf(model):
+        _refuse_for_gguf(revision=revision, drop_attn=attn, drop_mlp=mlp, link=link, adapter=list(adapters))
+        layers = {"drop_layers": drop_layers, "keep_layers": keep_layers}
+        return cut_file(model, output, **layers, plan=plan, verify=verify, dry_run=dry_run)  # type: ignore[arg-type]
     from prune.checkpoint.source import resolve
     from prune.surgery import cut as surgery
 
@@ -124,6 +131,17 @@ def cut(
         verify=verify,
         dry_run=dry_run,
     )
+
+
+def _refuse_for_gguf(**flags: object) -> None:
+    """Refuse flags that a GGUF file has no use for.
+
+    Raises:
+        UsageError: one was given.
+    """
+    for name, value in flags.items():
+        if value:
+            raise UsageError(f"--{name}: not for a GGUF file; `prune import` makes a checkpoint of it, which takes it")
 
 
 def _indices(layers: Layers | None) -> list[int]:

@@ -52,7 +52,7 @@ def export(
     import json
 
     from evals.evidence import Evidence
-    from prune.checkpoint.source import resolve
+    from prune.checkpoint.source import check_local, resolve
     from prune.packaging.export import check_gate, export_checkpoint
     from prune.packaging.hub import check_repo_id, push
     from prune.packaging.manifest import weights_sha256
@@ -66,6 +66,7 @@ def export(
     refuse_non_empty(target)
     if quantize is not None:
         variant_directory(target, quantize)
+    check_local(model)
     if not Path(model).is_dir():
         raise UsageError(f"{model}: no such directory; give what `prune cut` or `prune heal` wrote")
     checkpoint = resolve(model, trust_remote_code=trust_remote_code, allow_links=allow_links)

@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError, UsageError
 from prune.files import refuse_non_empty, sha256_file, staged_directory, write_json
+from prune.gguf.architectures import RECURRENT_KEY, WINDOW_KEY
+from prune.gguf.cut import join_parts
 from prune.gguf.header import Array, Header, read_header
+from prune.gguf.parts import Model, read_model
 from prune.gguf.readable import LONG_CONTEXT, check_package, check_readable, unread_keys, unread_tensors
 from prune.versions import library_versions
 
@@ -28,8 +31,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 RECORD = "prune_import.json"
+JOINED = "joined.gguf"
+"""A split model as one file, for as long as transformers reads it."""
 FORMAT = 1
 DTYPES = ("float32", "bfloat16", "float16")
+
+
+KINDS = {WINDOW_KEY: "sliding_attention", RECURRENT_KEY: "linear_attention"}
+"""Arrays of a file -> what transformers calls the layers that they mark."""
 
 
 @dataclass
@@ -74,7 +83,7 @@ def import_file(
     """Write the transformers checkpoint that a GGUF file holds.
 
     Args:
-        file: of a model, quantised or not.
+        file: of a model, quantised or not; of a split model, the first part.
         output: directory to create.
         dtype: of the weights written: `float32`, `bfloat16` or `float16`.
         max_shard_size: largest weight file, such as `5GB`.
@@ -88,37 +97,41 @@ def import_file(
     path, target = Path(file), Path(output)
     if dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype!r}: use one of {', '.join(DTYPES)}")
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; give a .gguf file")
+    model = read_model(path)
     refuse_non_empty(target)
-    header = read_header(path)
+    header = model.first
     check_package()
-    check_readable(header)
+    check_readable(model)
     result = ImportResult(
         source=path.name,
         output=str(target),
         architecture=str(header.get("general.architecture")),
-        num_layers=_depth(header),
-        quantization=dict(Counter(tensor.type_name for tensor in header.tensors).most_common()),
+        num_layers=_depth(model),
+        quantization=dict(Counter(tensor.type_name for _, tensor in model.tensors).most_common()),
         dtype=dtype,
         not_read=unread_keys(header),
     )
     if dry_run:
         return result
     with staged_directory(target) as staging:
+        if len(model.parts) > 1:
+            join_parts(model, staging / JOINED)
+            header = read_header(staging / JOINED)
         _write(header, staging, result, max_shard_size)
-        record = {"format": FORMAT, **result.as_dict(), "sha256": sha256_file(path), "versions": library_versions()}
+        (staging / JOINED).unlink(missing_ok=True)
+        hashes = {part.path.name: sha256_file(part.path) for part in model.parts}
+        record = {"format": FORMAT, **result.as_dict(), "sha256": hashes, "versions": library_versions()}
         write_json(staging / RECORD, {key: value for key, value in record.items() if key not in ("output", "files")})
         _grant(staging)
         result.files = sorted(found.name for found in staging.iterdir())
     return result
 
 
-def _depth(header: Header) -> int:
-    name = f"{header.get('general.architecture')}.block_count"
-    depth = header.get(name)
-    if type(depth) is not int or not 0 < depth <= len(header.tensors):
-        raise PruneError(f"{header.path}: {name} is {str(depth)[:40]}; a model has at least one layer and its tensors")
+def _depth(model: Model) -> int:
+    name = f"{model.architecture}.block_count"
+    depth = model.first.get(name)
+    if type(depth) is not int or not 0 < depth <= len(model.tensors):
+        raise PruneError(f"{model.path}: {name} is {str(depth)[:40]}; a model has at least one layer and its tensors")
     return depth
 
 
@@ -165,14 +178,15 @@ def _read(header: Header, dtype: str) -> PreTrainedModel:
 
 
 def _state_pattern(config: Any, header: Header) -> None:
-    """Where the file says which layers slide, the config says it too; transformers' reading derives it anew."""
-    found = header.get(f"{header.get('general.architecture')}.attention.sliding_window_pattern")
+    """Where the file says which layers slide or recur, the config says it too; transformers derives it anew."""
     types = getattr(config, "layer_types", None)
-    if not isinstance(found, Array) or found.values is None or not types:
-        return
-    if found.count != len(types):
-        raise PruneError(f"{header.path}: sliding_window_pattern has {found.count} entries for {len(types)} layers")
-    config.layer_types = ["sliding_attention" if slides else "full_attention" for slides in found.values]
+    for key, kind in KINDS.items():
+        found = header.get(f"{header.get('general.architecture')}.{key}")
+        if not isinstance(found, Array) or found.values is None or not types:
+            continue
+        if found.count != len(types):
+            raise PruneError(f"{header.path}: {key} has {found.count} entries for {len(types)} layers")
+        config.layer_types = [kind if value else "full_attention" for value in found.values]
 
 
 def _mark_unquantized(model: PreTrainedModel) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError, UsageError
 from prune.gguf.header import Header
+from prune.gguf.parts import Model
 from prune.gguf.types import BLOCKS
 
 if TYPE_CHECKING:
@@ -48,24 +49,24 @@ def architectures() -> list[str]:
     return sorted(legacy | set(GGUF_CONFIG_ARCHS))
 
 
-def check_readable(header: Header) -> None:
+def check_readable(model: Model) -> None:
     """Refuse a file that transformers cannot read.
 
     Raises:
         PruneError: its architecture or a tensor type is not supported; names it and what is.
     """
-    found, known = header.get("general.architecture"), architectures()
+    found, known = model.architecture, architectures()
     if found not in known:
         name = str(found)[:40]
         raise PruneError(
-            f"{header.path}: transformers reads no GGUF of architecture {name!r}; it reads {', '.join(known)}"
+            f"{model.path}: transformers reads no GGUF of architecture {name!r}; it reads {', '.join(known)}"
         )
     readable = _tensor_types(found)
-    for tensor in header.tensors:
+    for path, tensor in model.tensors:
         if tensor.kind not in readable:
             names = ", ".join(BLOCKS[kind][0] for kind in sorted(readable))
             raise PruneError(
-                f"{header.path}: tensor {tensor.name!r} is {tensor.type_name}, which transformers does not read for"
+                f"{path}: tensor {tensor.name!r} is {tensor.type_name}, which transformers does not read for"
                 f" {found}; it reads {names}; take another quantisation of the model"
             )
 

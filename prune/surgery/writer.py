@@ -9,7 +9,6 @@ checkpoint.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import itertools
 import json
@@ -23,15 +22,13 @@ from pathlib import Path
 from prune.checkpoint.directory import INDEX, SINGLE, Checkpoint
 from prune.checkpoint.headers import BITS, Entry
 from prune.errors import PruneError, UsageError
+from prune.surgery.byte_copies import copy_range, read_all, reserve, write_all, write_failure
 from prune.surgery.packed import Slices
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-CHUNK = 64 << 20
-FALLBACK_CHUNK = 1 << 20
 ROWS_BUFFER = 1 << 22
 MOST_ROWS = 1 << 12  # at a time, so that short rows do not become too many views
 FICLONE = 0x40049409  # linux/fs.h: share all blocks of another file, copied only when one of them is written
-NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @dataclass
@@ -138,7 +135,7 @@ def write_shards(shards: list[Shard], checkpoint: Checkpoint, target: Path) -> l
             if shard.linked is None or not _link(shard.linked, path):
                 write_shard(shard, metadata, path)
         except OSError as error:
-            raise PruneError(f"{path}: {_reason(error)}") from error
+            raise PruneError(f"{path}: {write_failure(error)}") from error
     if count > 1:
         weight_map = {piece.name: name for name, shard in zip(names, shards, strict=True) for piece in shard.pieces}
         total = sum(shard.bytes for shard in shards)
@@ -153,12 +150,6 @@ def write_shards(shards: list[Shard], checkpoint: Checkpoint, target: Path) -> l
 
 def _elements(piece: Piece) -> int:
     return piece.bytes * 8 // BITS[piece.entry.dtype]
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return "the disk is full; free space or choose another -o"
-    return f"cannot be written: {error.strerror}"
 
 
 def _link(source: Path, path: Path) -> bool:
@@ -196,8 +187,8 @@ def write_shard(shard: Shard, metadata: dict[str, str], path: Path) -> None:
     raw += b" " * (-len(raw) % 8)
     with ExitStack() as stack:
         output = stack.enter_context(path.open("xb", buffering=0))
-        _reserve(output.fileno(), 8 + len(raw) + at)
-        _write_all(output.fileno(), len(raw).to_bytes(8, "little") + raw)
+        reserve(output.fileno(), 8 + len(raw) + at)
+        write_all(output.fileno(), len(raw).to_bytes(8, "little") + raw)
         inputs: dict[Path, int] = {}
         for piece in pieces:
             if piece.source not in inputs:
@@ -208,7 +199,7 @@ def write_shard(shard: Shard, metadata: dict[str, str], path: Path) -> None:
                     _copy_rows(inputs[piece.source], output.fileno(), piece)
                 continue
             for source, begin, end in _ranges(group):
-                _copy(inputs[source], output.fileno(), begin, end - begin, source)
+                copy_range(inputs[source], output.fileno(), begin, end - begin, source)
 
 
 def _ranges(pieces: Iterable[Piece]) -> Iterator[tuple[Path, int, int]]:
@@ -245,78 +236,7 @@ def _copy_rows(source: int, output: int, piece: Piece) -> None:
     offset = piece.entry.begin
     while offset < piece.entry.end:
         count = min(block, piece.entry.end - offset)
-        rows = memoryview(_read_all(source, offset, count, piece.source))
+        rows = memoryview(read_all(source, offset, count, piece.source))
         starts = range(0, count, size)
-        _write_all(output, b"".join([rows[at + begin : at + end] for at in starts for begin, end in spans]))
+        write_all(output, b"".join([rows[at + begin : at + end] for at in starts for begin, end in spans]))
         offset += count
-
-
-def _read_all(source: int, offset: int, count: int, path: Path) -> bytes:
-    parts = []
-    while count:
-        data = os.pread(source, count, offset)
-        if not data:
-            raise PruneError(f"{path}: shrank while it was read; nothing was written")
-        parts.append(data)
-        offset += len(data)
-        count -= len(data)
-    return b"".join(parts)
-
-
-def _reserve(output: int, size: int) -> None:
-    """Allocate the file's blocks now; file systems without that only get the disk-full error later."""
-    try:
-        os.posix_fallocate(output, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise
-
-
-def _write_all(output: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(output, view) :]
-
-
-def _copy(source: int, output: int, offset: int, count: int, path: Path) -> None:
-    """Copy `count` bytes from `offset` of the source to the output's position."""
-    ways = [_copy_file_range, _sendfile, _read_write]
-    while count:
-        try:
-            copied = ways[0](source, output, offset, min(count, CHUNK))
-        except OSError as error:
-            if len(ways) > 1 and error.errno in NOT_HERE:
-                ways.pop(0)
-                continue
-            raise
-        if copied == 0:
-            raise PruneError(f"{path}: shrank while it was read; nothing was written")
-        _write_back(output, copied)
-        offset += copied
-        count -= copied
-
-
-def _write_back(output: int, count: int) -> None:
-    """Let the disk begin with the last `count` bytes, which the sync at the end would otherwise wait for.
-
-    Linux starts writing dirty pages that are said to be needed no more; they stay in memory until they are written.
-    """
-    if hasattr(os, "posix_fadvise"):
-        end = os.lseek(output, 0, os.SEEK_CUR)
-        os.posix_fadvise(output, end - count, count, os.POSIX_FADV_DONTNEED)
-
-
-def _copy_file_range(source: int, output: int, offset: int, count: int) -> int:
-    if not hasattr(os, "copy_file_range"):
-        raise OSError(errno.ENOSYS, "no copy_file_range here")
-    return os.copy_file_range(source, output, count, offset_src=offset)
-
-
-def _sendfile(source: int, output: int, offset: int, count: int) -> int:
-    return os.sendfile(output, source, offset, count)
-
-
-def _read_write(source: int, output: int, offset: int, count: int) -> int:
-    data = os.pread(source, min(count, FALLBACK_CHUNK), offset)
-    _write_all(output, data)
-    return len(data)

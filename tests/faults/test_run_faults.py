@@ -83,9 +83,9 @@ def test_f22_stage_killed_at_any_write_is_done_again_with_the_same_bytes(tmp_pat
 
 
 SLOW_COPY = (
-    LINE + "import time, prune.surgery.writer as w; copy = w._copy\n"
+    LINE + "import time, prune.surgery.writer as w; copy = w.copy_range\n"
     "def slow(*args):\n    print('copying', flush=True); time.sleep(60); copy(*args)\n"
-    "w._copy = slow; main()"
+    "w.copy_range = slow; main()"
 )
 
 

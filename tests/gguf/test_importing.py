@@ -90,7 +90,7 @@ def test_config_tokenizer_template_and_record_are_complete(file: Path, imported:
     assert settings["tokenizer_class"] in ("PreTrainedTokenizerFast", "GPT2Tokenizer")
     record = json.loads((imported / RECORD).read_text())
     assert record["quantization"] == {"F32": 26, "Q8_0": 12}
-    assert record["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert record["sha256"]["small.gguf"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert record["versions"]["gguf"] == importlib.metadata.version("gguf")
     assert str(file.parent) not in "".join(p.read_text() for p in imported.glob("*.json"))
 

@@ -57,4 +57,5 @@ def command(
     lines = [
         f"{state}: {output}, {len(result.keep)} of {result.num_layers_before} layers, {result.bytes_written:,} bytes"
     ]
+    lines += getattr(result, "notes", [])
     emit(result.as_dict(), lines, as_json=as_json, quiet=quiet)
