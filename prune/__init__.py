@@ -1,8 +1,10 @@
 """Depth pruning for language models: measure, plan, cut, heal, prove, export.
 
-The functions of the command line under the same names and arguments, loaded when first used:
+The functions of the command line under the same names and arguments, loaded when first used. A model is a directory, a
+hub id or a loaded object everywhere, data may be files or documents in memory, and nothing is written without `output`:
 
     import prune
+    analysis = prune.analyze("embedded", {"chat": ["A dog ran.", "A cat sat."]})
     prune.run("recipe.yaml", output="run")
 """
 
@@ -16,6 +18,7 @@ settle()  # before any library looks for a home
 
 if TYPE_CHECKING:
     from prune.api import (
+        Analysis,
         analyze,
         compare,
         compensate,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Analysis",
     "analyze",
     "compare",
     "compensate",

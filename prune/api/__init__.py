@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prune.api._analysis import Analysis
     from prune.api._analyze import analyze
     from prune.api._compare import compare
     from prune.api._compensate import compensate
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from prune.api._verify import verify
 
 __all__ = [
+    "Analysis",
     "DryRun",
     "analyze",
     "compare",
@@ -43,7 +45,7 @@ __all__ = [
     "verify",
 ]
 
-SHARED = {"demo": "_run", "DryRun": "_inputs"}
+SHARED = {"Analysis": "_analysis", "demo": "_run", "DryRun": "_inputs"}
 """What lives in another's module; every other one is in `_NAME.py`."""
 
 

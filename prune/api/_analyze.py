@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from prune.analysis.result import Analysis as Measurements
 from prune.analysis.settings import AnalyzeSettings, StreamSettings
+from prune.api._analysis import Analysis, Origin
+from prune.api._given import Given, Model, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files, load_domains
-from prune.data.domains import pad_token
 from prune.data.settings import DocumentSettings
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
@@ -18,7 +21,6 @@ from prune.wording.settings import PageSettings
 
 if TYPE_CHECKING:
     from prune.analysis.processes import Processes
-    from prune.analysis.result import Analysis
     from prune.analysis.streamed import Streaming
     from prune.checkpoint.source import Source
 
@@ -29,95 +31,127 @@ class AnalyzeArguments(PageSettings, StreamSettings, ModelSettings, Seeded, Docu
 
 @overload
 def analyze(
-    model: str, output: str | Path, *, data: Data, dry_run: Literal[False] = False, **settings: Any
+    model: Model,
+    data: Data,
+    *,
+    tokenizer: Any = None,
+    output: str | Path | None = None,
+    dry_run: Literal[False] = False,
+    **settings: Any,
 ) -> Analysis: ...
 
 
 @overload
-def analyze(model: str, output: str | Path, *, data: Data, dry_run: Literal[True], **settings: Any) -> DryRun: ...
+def analyze(
+    model: Model,
+    data: Data,
+    *,
+    tokenizer: Any = None,
+    output: str | Path | None = None,
+    dry_run: Literal[True],
+    **settings: Any,
+) -> DryRun: ...
 
 
 @takes(AnalyzeArguments)
-def analyze(model: str, output: str | Path, *, data: Data, dry_run: bool = False, **settings: Any) -> Analysis | DryRun:
-    """Measure how a model uses its depth, and write the result into a new directory.
+def analyze(
+    model: Model,
+    data: Data,
+    *,
+    tokenizer: Any = None,
+    output: str | Path | None = None,
+    dry_run: bool = False,
+    **settings: Any,
+) -> Analysis | DryRun:
+    """Measure how a model uses its depth.
 
     Started by `torchrun` or `accelerate launch`, the processes share the batches and only the first writes.
 
+        prune.analyze("embedded", {"chat": ["A dog ran.", "A cat sat."]}, measure=["contributions", "dnll"])
+
     Args:
-        model: directory, hub id, or `embedded`.
-        output: new directory for analysis.json, measurements.safetensors and analysis.html.
-        data: domains; see `prune.data.domains.load_domain` for the file kinds.
+        model: directory, hub id, `embedded`, or a loaded model, which stays as it is; `dtype` is of the others.
+        data: domains: a mapping of a name to strings, to rows (`text`, `prompt` + `completion`, `messages` or
+            `input_ids`, with an optional `difficulty`), or to a path; see `prune.data.rows.read_rows`.
+        tokenizer: of a loaded model, where the data are not token ids; the checkpoint's own if None.
+        output: new directory for analysis.json, measurements.safetensors and analysis.html; nothing is written if None.
         dry_run: check the input and return what would be done.
 
     Returns:
-        The analysis: arrays by key, float32, with the shapes of prune/analysis/README.md; a `DryRun` when asked for.
+        The analysis, a mapping of keys to float32 arrays with the shapes of prune/analysis/README.md (L layers, losses
+        in nats); a `DryRun` when asked for.
 
     Raises:
         UsageError, PruneError: bad input; nothing is written.
     """
-    from prune.checkpoint.source import resolve
-    from prune.model.loading import load_model, load_tokenizer
-
-    target = Path(output)
-    refuse_non_empty(target)
+    target = None if output is None else Path(output)
+    if target is not None:
+        refuse_non_empty(target)
     asked = validated(AnalyzeArguments, settings)
-    source = resolve(model, **fields_of(ModelSettings, asked))
+    subject = given(model, tokenizer, **fields_of(ModelSettings, asked))
     files = check_files(data)
     from prune.analysis import analyze as measure_model
     from prune.analysis.calibration import record_calibration
     from prune.analysis.processes import join
 
     if asked.stream:
-        _check_streaming(asked.measure)
-    tokenizer = load_tokenizer(source)
-    domains = load_domains(data, tokenizer, asked.seq_length, asked.calib_num_samples, asked.seed)
+        _check_streaming(asked.measure, subject)
+    domains = load_domains(files, subject.tokenizer, asked.seq_length, asked.calib_num_samples, asked.seed)
     if dry_run:
-        return DryRun(model=model, output=str(target), data={n: d.describe() for n, d in domains.items()})
+        described = {name: domain.describe() for name, domain in domains.items()}
+        return DryRun(model=subject.label, output=None if target is None else str(target), data=described)
     processes = join()
     streaming = None
-    if asked.stream:
-        streaming = _streaming(source, target, asked.stream_memory, processes)
+    if asked.stream and subject.source is not None:
+        streaming = _streaming(subject.source, target, asked.stream_memory, processes)
         loaded = streaming.model.model
     else:
-        loaded = processes.together(lambda: load_model(source, device=processes.device))
-    analysis = measure_model(
-        loaded,
-        domains,
-        **fields_of(AnalyzeSettings, asked),
-        seed=asked.seed,
-        pad_token_id=pad_token(tokenizer),
-        source=source.id,
-        processes=processes,
-        streaming=streaming,
-    )
+        loaded = processes.together(lambda: subject.model(processes.device))
+    with at_rest(subject.in_memory):
+        measured = measure_model(
+            loaded,
+            domains,
+            **fields_of(AnalyzeSettings, asked),
+            seed=asked.seed,
+            pad_token_id=subject.pad_token_id,
+            source=subject.label,
+            processes=processes,
+            streaming=streaming,
+        )
     processes.leave()
-    source.require_unchanged()
+    subject.require_unchanged()
     kept = {"seq_length", "calib_num_samples", "seed", "dtype"}
-    record_calibration(analysis, files, **asked.model_dump(include=kept), revision=source.revision)
-    if processes.first:
-        _save(analysis, target, asked.lang)
-    return analysis
+    revision = subject.source.revision if subject.source else None
+    record_calibration(
+        measured, files, **asked.model_dump(include=kept), revision=revision, in_memory=subject.source is None
+    )
+    if processes.first and target is not None:
+        _save(measured, target, asked.lang)
+    return Analysis(measured.info, measured.measurements, Origin(subject.in_memory, domains, subject.pad_token_id))
 
 
-def _check_streaming(measures: Sequence[str] | None) -> None:
+def _check_streaming(measures: Sequence[str] | None, subject: Given) -> None:
     from prune.analysis.registry import DEFAULT_MEASURES, select
     from prune.analysis.streamed import check_offered
 
+    if subject.source is None:
+        raise UsageError("stream: the model is in memory already; give its directory or hub id")
     check_offered(select(DEFAULT_MEASURES if measures is None else measures))
 
 
-def _streaming(source: Source, target: Path, memory: float, processes: Processes) -> Streaming:
+def _streaming(source: Source, target: Path | None, memory: float, processes: Processes) -> Streaming:
     """The model with its layers on disk."""
     from prune.analysis.streamed import GIB, Streaming
     from prune.model.streaming import StreamedModel
 
     if processes.count > 1:
-        raise UsageError("--stream runs in one process: start it without torchrun or accelerate launch")
-    spill = next(parent for parent in target.absolute().parents if parent.is_dir())
+        raise UsageError("stream runs in one process: start it without torchrun or accelerate launch")
+    inside = Path(tempfile.gettempdir()) / "spill" if target is None else target.absolute()
+    spill = next(parent for parent in inside.parents if parent.is_dir())
     return Streaming(StreamedModel(source), int(memory * GIB), spill)
 
 
-def _save(analysis: Analysis, target: Path, lang: str) -> None:
+def _save(analysis: Measurements, target: Path, lang: str) -> None:
     from prune.reporting.page import render_analysis_html
     from prune.reporting.png import write_analysis_pngs
 

@@ -11,6 +11,7 @@ from prune.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from prune.api._given import Model
     from prune.planning.plan import Plan
     from prune.surgery.cut import CutResult
 
@@ -19,7 +20,7 @@ Layers = str | Sequence[int]
 
 @overload
 def cut(
-    model: str,
+    model: str | Path,
     output: str | Path,
     *,
     plan: str | Path | Plan | None = None,
@@ -40,7 +41,7 @@ def cut(
 
 @overload
 def cut(
-    model: PreTrainedModel,
+    model: Model,
     output: None = None,
     *,
     plan: str | Path | Plan | None = None,
@@ -48,11 +49,16 @@ def cut(
     keep_layers: Layers | None = None,
     drop_attn: Layers | None = None,
     drop_mlp: Layers | None = None,
+    copy: bool = False,
+    dtype: str = "float32",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    allow_links: bool = False,
 ) -> PreTrainedModel: ...
 
 
 def cut(
-    model: str | PreTrainedModel,
+    model: Model,
     output: str | Path | None = None,
     *,
     plan: str | Path | Plan | None = None,
@@ -60,6 +66,8 @@ def cut(
     keep_layers: Layers | None = None,
     drop_attn: Layers | None = None,
     drop_mlp: Layers | None = None,
+    copy: bool = False,
+    dtype: str = "float32",
     max_shard_size: str = "5GB",
     link: bool = False,
     revision: str | None = None,
@@ -69,52 +77,64 @@ def cut(
     verify: bool = True,
     dry_run: bool = False,
 ) -> CutResult | PreTrainedModel:
-    """Remove layers, exactly: on disk (see `prune.surgery.cut.cut`), or in place from a loaded model.
+    """Remove layers, exactly: from a checkpoint on disk (see `prune.surgery.cut.cut`), or from a model in memory.
+
+        small = prune.cut(model, plan=plan, copy=True)
 
     Args:
         model: directory or hub id; a .gguf file, which is cut into another (see `prune.gguf.cut.cut_file`); or a loaded
-            model, which is changed and returned.
-        output: directory to create, or .gguf file; not given for a loaded model.
+            model, which is changed and returned unless `copy` is set.
+        output: directory to create, or .gguf file. If None, the result is a model in memory and nothing is written: a
+            directory or a hub id is loaded for it, in `dtype`.
         plan: a Plan, or the path of a plan.json; its compensation, which lies beside that file, is applied too.
         drop_layers: layers to remove, as indices or text such as `20,21,24-27` (both ends included).
         keep_layers: layers to keep, likewise.
         drop_attn: layers of which only the attention goes: in a loaded model its output projection becomes zero; on
             disk only where that amounts to whole layers.
         drop_mlp: layers of which only the MLP goes, likewise.
-        max_shard_size: payload of an output shard at most; on disk only, as are the rest.
+        copy: leave a loaded model as it is and return a copy without the layers; needs memory for that copy.
+        dtype: of a model that is loaded here: `auto`, `float32`, `bfloat16` or `float16`.
+        max_shard_size: payload of an output shard at most; on disk only, as are link, adapters, verify and dry_run.
         link: share source shards (reflink, else hard link) in which nothing changes.
         revision, trust_remote_code, allow_links: see `prune.checkpoint.source.resolve`.
         adapters: directories of LoRA adapters to cut the same way, into `adapters/NAME` of the output.
         verify: prove the result before it gets its name.
         dry_run: check and plan everything, write nothing.
 
+    Returns:
+        What the cut on disk did; or the model of L' layers, bit for bit the checkpoint that a cut on disk writes.
+
     Raises:
-        UsageError: no or contradictory layers, no output for a directory, or an output for a loaded model.
+        UsageError: no or contradictory layers, a plan of another depth, or an output for a loaded model.
         PruneError: the family cannot be cut like this (field named), or the proof fails.
     """
     attn, mlp = _indices(drop_attn), _indices(drop_mlp)
     plan = Path(plan) if isinstance(plan, str) else plan
-    if not isinstance(model, str | Path):
-        if output is not None:
-            raise UsageError("output: a loaded model is cut in place; write it with save_pretrained")
-        if adapters:
-            raise UsageError("adapters: are cut along on disk only; merge them into the loaded model first")
-        return _in_memory(model, drop_layers=drop_layers, keep_layers=keep_layers, plan=plan, attn=attn, mlp=mlp)
-    if output is None:
-        raise UsageError("-o/--output: name the directory to create")
-    from prune.gguf.cut import cut_file, is_gguf
+    if isinstance(model, str | Path) and output is not None:
+        from prune.gguf.cut import cut_file, is_gguf
 
-    if is_gguf(model):
-        _refuse_for_gguf(revision=revision, drop_attn=attn, drop_mlp=mlp, link=link, adapter=list(adapters))
-        layers = {"drop_layers": drop_layers, "keep_layers": keep_layers}
-        return cut_file(model, output, **layers, plan=plan, verify=verify, dry_run=dry_run)  # type: ignore[arg-type]
-    from prune.checkpoint.source import resolve
+        if is_gguf(model):
+            _refuse_for_gguf(revision=revision, drop_attn=attn, drop_mlp=mlp, link=link, adapter=list(adapters))
+            layers = {"drop_layers": drop_layers, "keep_layers": keep_layers}
+            return cut_file(model, output, **layers, plan=plan, verify=verify, dry_run=dry_run)  # type: ignore[arg-type]
+    from prune.api._given import given
+
+    subject = given(model, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, allow_links=allow_links)
+    if output is None or subject.source is None:
+        if output is not None:
+            raise UsageError("output: a loaded model is cut in memory; write the result with save_pretrained")
+        if adapters:
+            raise UsageError("adapters: are cut along on disk only; merge them into the model first, or give output")
+        if dry_run:
+            raise UsageError("dry_run: a cut in memory writes nothing; leave it out, or give output")
+        chosen = {"drop_layers": drop_layers, "keep_layers": keep_layers, "plan": plan, "attn": attn, "mlp": mlp}
+        return _in_memory(subject.model(), copy=copy and subject.source is None, **chosen)  # type: ignore[arg-type]
     from prune.surgery import cut as surgery
 
-    source = resolve(model, revision=revision, trust_remote_code=trust_remote_code, allow_links=allow_links)
+    source = subject.source
     if attn or mlp:
         if plan is not None or keep_layers is not None:
-            raise UsageError("--drop_attn and --drop_mlp go with --drop_layers only")
+            raise UsageError("drop_attn and drop_mlp go with drop_layers only")
         from prune.surgery.sublayers import as_layers
 
         whole = as_layers(source.checkpoint.config, attn, mlp)
@@ -153,6 +173,7 @@ def _indices(layers: Layers | None) -> list[int]:
 def _in_memory(
     model: PreTrainedModel,
     *,
+    copy: bool,
     drop_layers: Layers | None,
     keep_layers: Layers | None,
     plan: Path | Plan | None,
@@ -160,6 +181,8 @@ def _in_memory(
     mlp: list[int],
 ) -> PreTrainedModel:
     """Sub-layers first (their numbers are the original's), then whole layers, then a plan's compensation."""
+    from copy import deepcopy
+
     import torch
 
     from prune.model.layer_list import find_layer_list
@@ -173,10 +196,12 @@ def _in_memory(
     if whole or not (attn or mlp):
         depth = len(find_layer_list(model)[1])
         _, drop = choose_layers(depth, drop_layers=drop_layers, keep_layers=keep_layers, plan=plan)
+    if copy:
+        model = deepcopy(model)  # after the request was checked
     replaced = replacements_in(plan, model)
     if attn or mlp:
         if replaced:
-            raise UsageError("plan: its compensation was judged without --drop_attn and --drop_mlp; give one or other")
+            raise UsageError("plan: its compensation was judged without drop_attn and drop_mlp; give one or other")
         drop_sublayers(model, attn=attn, mlp=mlp)
     result = remove(model, drop) if drop else model
     with torch.no_grad():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.api._inputs import Data, check_files
 from prune.data.domains import pad_token
-from prune.data.rows import Source, origin
+from prune.data.rows import Documents, origin
 from prune.errors import UsageError
 from prune.files import sha256_json, write_json, write_text
 from prune.healing.settings import GenerateSettings
@@ -109,7 +109,7 @@ def generate(
 
 
 def _read(
-    files: Mapping[str, Source], tokenizer: Any, settings: GenerateSettings, context: int | None
+    files: Mapping[str, Documents], tokenizer: Any, settings: GenerateSettings, context: int | None
 ) -> tuple[list[Prompt], dict[str, dict[str, Any]]]:
     """The prompts of all domains, and what the provenance says about each domain."""
     from prune.healing.prompts import read_prompts

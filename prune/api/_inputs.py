@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.data.domains import Domain, load_domain, parse_data_flag
-from prune.data.rows import ENDINGS, Source
+from prune.data.rows import ENDINGS, Documents
 from prune.errors import UsageError
 
 if TYPE_CHECKING:
     from evals.suite import Suite
 
-Data = Mapping[str, Source] | Sequence[str]
+Data = Mapping[str, Documents] | Sequence[str]
 """Domains: a mapping of a name to strings, rows or a path, or the flag's own form `["general=stories.txt"]`."""
 
 
@@ -22,7 +22,7 @@ class DryRun(dict[str, Any]):
     written."""
 
 
-def check_files(data: Data) -> dict[str, Source]:
+def check_files(data: Data) -> dict[str, Documents]:
     """Domains as a mapping of names to paths, or to lists of what is in memory.
 
     Raises:
@@ -40,7 +40,7 @@ def check_files(data: Data) -> dict[str, Source]:
     return pairs
 
 
-def _source(name: str, source: Source) -> Source:
+def _source(name: str, source: Documents) -> Documents:
     """A path as text, everything else as a list: an iterator can be read once only."""
     if not isinstance(source, str | Path):
         if isinstance(source, Mapping) or not isinstance(source, Iterable):

@@ -15,7 +15,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.data.rows import FORMS, IN_MEMORY, Source, origin, place, read_rows
+from prune.data.rows import FORMS, IN_MEMORY, Documents, origin, place, read_rows
 from prune.errors import PruneError, UsageError, nearest
 from prune.files import sha256_json
 from prune.wording import Message, message
@@ -139,7 +139,7 @@ def check_weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> 
 
 def load_domain(
     name: str,
-    source: Source,
+    source: Documents,
     tokenizer: Any,
     *,
     seq_length: int = 512,

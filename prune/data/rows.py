@@ -28,18 +28,18 @@ WORDINGS = {
     ("problem", "solution"): ("Problem:\n{}\n\nSolution:", " {}"),  # lm-eval's minerva_math
 }
 """Column names of a benchmark -> its prompt and its completion."""
-Source = str | Path | Iterable[str | Mapping[str, Any]]
+Documents = str | Path | Iterable[str | Mapping[str, Any]]
 """Where a domain's documents are: a path, a hub data set, or the documents themselves, as text or rows."""
 IN_MEMORY = "in memory"
 """What stands for the path of documents that have none."""
 
 
-def place(name: str, source: Source) -> str:
+def place(name: str, source: Documents) -> str:
     """What messages call a domain's documents: `data math=gsm8k.jsonl`."""
     return f"data {name}={source}" if isinstance(source, str | Path) else f"data {name}"
 
 
-def origin(source: Source) -> str:
+def origin(source: Documents) -> str:
     """What result files call it: of a local file only the name, so that the same data give the same result wherever
     they lie."""
     if not isinstance(source, str | Path):
@@ -47,7 +47,7 @@ def origin(source: Source) -> str:
     return Path(source).name if Path(source).is_file() else str(source)
 
 
-def read_rows(name: str, source: Source) -> Iterator[dict[str, Any]]:
+def read_rows(name: str, source: Documents) -> Iterator[dict[str, Any]]:
     """The rows of one domain.
 
     Args:

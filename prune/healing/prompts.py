@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prune.data.domains import chat_ids
-from prune.data.rows import Source, place, read_rows
+from prune.data.rows import Documents, place, read_rows
 from prune.errors import PruneError
 from prune.healing.settings import GenerateSettings
 
@@ -34,7 +34,7 @@ class Prompt:
 
 
 def read_prompts(
-    name: str, source: Source, tokenizer: Any, settings: GenerateSettings, context: int | None
+    name: str, source: Documents, tokenizer: Any, settings: GenerateSettings, context: int | None
 ) -> tuple[list[Prompt], int]:
     """The prompts of one domain, drawn with the seed where `num_prompts` asks for fewer.
 

@@ -154,7 +154,7 @@ def test_wrong_options_are_found_before_the_model_is_loaded(
 ) -> None:
     (tmp_path / "d.txt").write_text("Once upon a time there was a dog.")
     with pytest.raises(UsageError, match=message):
-        prune.analyze("embedded", tmp_path / "out", data={"d": str(tmp_path / "d.txt")}, dry_run=True, **options)
+        prune.analyze("embedded", {"d": str(tmp_path / "d.txt")}, output=tmp_path / "out", dry_run=True, **options)
 
 
 @pytest.mark.parametrize(

@@ -151,11 +151,13 @@ def test_non_finite_weights_are_named(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path, demo_model: Path) -> None:
     (tmp_path / "text.txt").write_text("one two\n\nthree four five\n\nsix seven\n")
     data = {"general": str(tmp_path / "text.txt")}
-    options = {"data": data, "measure": ["angular"], "bootstrap": 10}
-    streaming = api.analyze(str(demo_model), tmp_path / "streamed", **options, stream=True, stream_memory=0)
-    normal = api.analyze(str(demo_model), tmp_path / "normal", **options)
+    options = {"measure": ["angular"], "bootstrap": 10}
+    streaming = api.analyze(
+        str(demo_model), data, output=tmp_path / "streamed", **options, stream=True, stream_memory=0
+    )
+    normal = api.analyze(str(demo_model), data, output=tmp_path / "normal", **options)
     np.testing.assert_allclose(streaming["angular_distance/all"], normal["angular_distance/all"], atol=1e-6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["normal", "streamed", "text.txt"]
     with pytest.raises(UsageError, match="measure skip: not with stream"):
-        api.analyze(str(demo_model), tmp_path / "other", data=data, measure=["skip"], stream=True)
+        api.analyze(str(demo_model), data, output=tmp_path / "other", measure=["skip"], stream=True)
     assert not (tmp_path / "other").exists()

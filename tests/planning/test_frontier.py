@@ -19,7 +19,7 @@ FILES = {name: str(HERE / f"data/calibration/{name}.jsonl") for name in ("storie
 def analysed(tmp_path_factory):
     directory = tmp_path_factory.mktemp("planned") / "analysis"
     prune.analyze(
-        "embedded", directory, data=FILES, seq_length=48, calib_num_samples=3, bootstrap=10,
+        "embedded", FILES, output=directory, seq_length=48, calib_num_samples=3, bootstrap=10,
         measure=["contributions", "angular"],
     )  # fmt: skip
     return directory

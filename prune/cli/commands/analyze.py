@@ -21,7 +21,7 @@ def analyze(
     """Measure how a model uses its depth."""
     from prune import api
 
-    result = api.analyze(model, output, data=data, **{**settings, "dry_run": dry_run})
+    result = api.analyze(model, data, output=output, **{**settings, "dry_run": dry_run})
     if isinstance(result, api.DryRun):
         emit(result, [f"would analyze {model} on {', '.join(result['data'])}"], as_json=as_json, quiet=quiet)
         return
