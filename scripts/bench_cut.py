@@ -3,9 +3,11 @@
 A sharded Llama checkpoint of random bytes is written, a quarter of its layers dropped. Every round runs each way once
 in a new process and deletes what it wrote; `--cold` has the system forget the checkpoints' pages before each. What does
 not grow with the checkpoint is timed beside it: `prune cut --dry_run` starts, checks and plans, and copies nothing.
-mergekit lives in an environment of its own: `--mergekit VENV/bin/mergekit-yaml`.
+mergekit lives in an environment of its own: `--mergekit VENV/bin/mergekit-yaml`. `--part gguf` does the same with a
+GGUF file of quantised tensors, where the comparison of every tensor with the source is timed beside the cut without it.
 
     python scripts/bench_cut.py --gigabytes 3 --rounds 3 --cold
+    python scripts/bench_cut.py --gigabytes 3 --rounds 3 --part gguf
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy
 
 LAYERS, DROP = 24, "12-17"
 MEMORY = (
@@ -75,9 +79,45 @@ def _write(path: Path, tensors: dict[str, list[int]]) -> None:
             file.write(block[: at - begin])
 
 
+def build_gguf(path: Path, gigabytes: float) -> int:
+    """Write a Llama of Q4_K and Q6_K tensors with random blocks; the MLP's width makes up the size. Bytes written."""
+    import gguf
+
+    q4, q6 = gguf.GGMLQuantizationType.Q4_K, gguf.GGMLQuantizationType.Q6_K
+    width = 2048
+    inner = int((gigabytes * 1e9 / LAYERS - 4 * width * width * 144 / 256) / (width * 498 / 256)) // 256 * 256
+    shapes = {f"attn_{name}": (width, width) for name in ("q", "k", "v", "output")}
+    shapes |= {"ffn_gate": (inner, width), "ffn_up": (inner, width), "ffn_down": (width, inner)}
+    file = gguf.GGUFWriter(path, "llama")
+    file.add_block_count(LAYERS)
+    sizes = []
+
+    def add(name: str, shape: tuple[int, int], kind: gguf.GGMLQuantizationType) -> None:
+        rows = (shape[0], shape[1] // 256 * gguf.GGML_QUANT_SIZES[kind][1])
+        sizes.append(rows[0] * rows[1])
+        file.add_tensor_info(name, rows, numpy.dtype(numpy.uint8), sizes[-1], raw_dtype=kind)
+
+    add("token_embd.weight", (32000, width), q6)
+    for layer in range(LAYERS):
+        for name, shape in shapes.items():
+            add(f"blk.{layer}.{name}.weight", shape, q6 if name == "ffn_down" else q4)
+    file.write_header_to_file()
+    file.write_kv_data_to_file()
+    file.write_ti_data_to_file()
+    file.close()
+    block = os.urandom(1 << 20)
+    with path.open("ab") as output:
+        output.write(bytes(-output.tell() % 32))
+        for size in sizes:
+            for begin in range(0, size, len(block)):
+                output.write(block[: size - begin])
+            output.write(bytes(-output.tell() % 32))
+    return path.stat().st_size
+
+
 def forget(*directories: Path) -> None:
     """Have the system drop the cached (clean) pages of all files there."""
-    for path in (p for directory in directories for p in directory.iterdir()):
+    for path in (p for d in directories for p in (d.iterdir() if d.is_dir() else [d])):
         descriptor = os.open(path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
@@ -95,11 +135,19 @@ def timed(command: list[str], output: Path, cold: Sequence[Path]) -> float | Non
     done = subprocess.run(command, capture_output=True, text=True)
     subprocess.run(["sync", "-f", str(output.parent)])
     seconds = time.monotonic() - began
-    shutil.rmtree(output, ignore_errors=True)
+    remove(output)
     if done.returncode != 0:
         print(f"failed: {' '.join(command[:3])}: {(done.stderr.strip().splitlines() or ['?'])[-1][:200]}")
         return None
     return seconds
+
+
+def remove(output: Path) -> None:
+    """A directory or a file."""
+    if output.is_dir():
+        shutil.rmtree(output)
+    else:
+        output.unlink(missing_ok=True)
 
 
 def main() -> None:
@@ -107,6 +155,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cold", action="store_true", help="drop the checkpoints from the page cache before every run")
+    parser.add_argument("--part", choices=["safetensors", "gguf"], default="safetensors")
     parser.add_argument("--proof", action="store_true", help="also time the cut with its proof")
     parser.add_argument("--mergekit", help="path of mergekit-yaml in its own environment")
     parser.add_argument("--directory", default=None, help="where to work; needs 2.6 x the size")
@@ -119,9 +168,13 @@ def main() -> None:
 
 
 def measure(root: Path, arguments: argparse.Namespace) -> None:
-    source, output, same = root / "source", root / "out", root / "same"
-    source.mkdir()
-    size = build(source, arguments.gigabytes)
+    ending = ".gguf" if arguments.part == "gguf" else ""
+    source, output, same = (root / f"{name}{ending}" for name in ("source", "out", "same"))
+    if arguments.part == "gguf":
+        size = build_gguf(source, arguments.gigabytes)
+    else:
+        source.mkdir()
+        size = build(source, arguments.gigabytes)
     line = [sys.executable, "-c", "from prune.cli import main; main()", "cut"]
     cut = [*line, str(source), "-o", str(output), "--drop_layers", DROP]
     subprocess.run([*line, str(source), "-o", str(same), "--drop_layers", DROP, "--no_verify", "--quiet"], check=True)
@@ -130,7 +183,7 @@ def measure(root: Path, arguments: argparse.Namespace) -> None:
         "cut --no_verify": [*cut, "--no_verify"],
         "cut --dry_run": [*cut, "--no_verify", "--dry_run", "--quiet"],
     }
-    if arguments.proof:
+    if arguments.proof or arguments.part == "gguf":
         ways["cut with proof"] = cut
     if arguments.mergekit:
         slices = [{"sources": [{"model": str(source), "layer_range": r}]} for r in ([0, 12], [18, LAYERS])]
@@ -152,9 +205,10 @@ def measure(root: Path, arguments: argparse.Namespace) -> None:
         print(f"  {name}: {seconds:.2f} ({seconds / medians['cp']:.2f})  [{each}]")
     copying = medians["cut --no_verify"] - medians["cut --dry_run"]
     print(f"  cut less what does not grow: {copying:.2f} ({copying / medians['cp']:.2f})")
-    memory = [sys.executable, "-c", MEMORY, str(source), str(output), DROP]
+    code = MEMORY.replace("prune.surgery.cut import cut", "prune.gguf.cut import cut_file as cut") if ending else MEMORY
+    memory = [sys.executable, "-c", code, str(source), str(output), DROP]
     print(f"  private memory of the cut: {int(subprocess.check_output(memory)) / 1024:.0f} MiB")
-    shutil.rmtree(output)
+    remove(output)
     before = os.times()
     subprocess.run(ways["cut --dry_run"], capture_output=True, check=True)
     after = os.times()
