@@ -6,11 +6,16 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from prune.api._inputs import load_suites
+from pydantic import Field
+
+from evals.settings import BackendSettings, EvalSettings, Names
+from prune.api._inputs import DryRun, load_suites
 from prune.errors import UsageError
 from prune.files import refuse_non_empty, staged_directory
+from prune.model.settings import ModelSettings
+from prune.settings import Seeded, fields_of, takes, validated
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
@@ -21,36 +26,43 @@ if TYPE_CHECKING:
 log = logging.getLogger("prune")
 
 
+class EvalArguments(BackendSettings, ModelSettings, Seeded, EvalSettings):
+    """Everything that `prune eval` can be told beside the models and the output."""
+
+    suite: Names = Field([], description="Names of built-in suites, or YAML files, with commas.")
+    tasks: Names = Field(
+        [], description="lm-eval tasks, with commas; with suite, only these of its tasks; others form a suite `tasks`."
+    )
+
+
+@overload
 def eval(
     model: str,
     output: str | Path,
     *,
     baseline: str,
-    suite: Sequence[str] = (),
-    tasks: Sequence[str] = (),
-    size: str = "full",
-    num_fewshot: int | None = None,
-    limit: int | None = None,
-    batch_size: int | str = 32,
-    gen_kwargs: Mapping[str, Any] | None = None,
-    apply_chat_template: bool = False,
-    fewshot_as_multiturn: bool | None = None,
-    system_instruction: str | None = None,
-    include_path: Sequence[str] = (),
-    local_data: str | None = None,
-    log_samples: bool = False,
-    seed: int = 0,
-    dtype: str = "float32",
-    alpha: float = 0.05,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    allow_links: bool = False,
-    confirm_run_unsafe_code: bool = False,
-    backend: str = "hf",
-    model_args: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    dry_run: Literal[False] = False,
+    **settings: Any,
+) -> Evidence: ...
+
+
+@overload
+def eval(
+    model: str, output: str | Path, *, baseline: str, dry_run: Literal[True], progress: bool = False, **settings: Any
+) -> DryRun: ...
+
+
+@takes(EvalArguments)
+def eval(
+    model: str,
+    output: str | Path,
+    *,
+    baseline: str,
     progress: bool = False,
     dry_run: bool = False,
-) -> Evidence | dict[str, Any]:
+    **settings: Any,
+) -> Evidence | DryRun:
     """Test a model against its original on the same items, and judge it.
 
     A run that was killed goes on where it stopped when it is started again with the same arguments: finished tasks and
@@ -59,25 +71,6 @@ def eval(
     Args:
         model, baseline: candidate and original; directories or hub ids.
         output: new directory for evidence.json and samples.
-        suite: names of built-in suites, or YAML files.
-        tasks: lm-eval task names; with `suite`, only these of its tasks; others form a suite named `tasks`.
-        size: `quick` or `full`, as the suites define them.
-        num_fewshot: examples in every prompt; the suite's or task's own when None.
-        limit: items per task; wins over `size`.
-        batch_size: sequences at a time, or "auto".
-        gen_kwargs: generation settings that win over the task's.
-        local_data: folder of data files that replace the hub (see evals/local_data/README.md).
-        apply_chat_template, fewshot_as_multiturn, system_instruction: how lm-eval words a prompt; examples become turns
-            of the conversation with a chat template, unless told otherwise.
-        include_path: folders with lm-eval task files of your own; they may run Python.
-        seed: of few-shot choices and of the bootstrap.
-        dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
-        alpha: error rate of the gate over all suites.
-        revision: of every hub id that does not name its own (`org/name@revision`).
-        trust_remote_code, allow_links: see `prune.checkpoint.source.Source`.
-        confirm_run_unsafe_code: allow tasks that run generated code.
-        log_samples: keep documents and prompts too, not only hashes, answers and scores.
-        backend, model_args: `vllm` and its options, where it is installed; `hf` runs the model in this process.
         progress: show progress bars.
         dry_run: check the input and return the tasks, notes on their data, and what the gate can decide.
 
@@ -95,41 +88,27 @@ def eval(
 
     target = Path(output)
     refuse_non_empty(target)
-    if not suite and not tasks:
+    asked = validated(EvalArguments, settings)
+    if not asked.suite and not asked.tasks:
         raise UsageError("--suite or --tasks is missing: name what to test on")
-    named = load_suites(suite, size)
-    check_backend(backend)
-    sources = resolve_all(
-        {"baseline": baseline, "model": model}, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code,
-        allow_links=allow_links,
-    )  # fmt: skip
-    folders = [Path(p) for p in include_path]
-    data = Path(local_data) if local_data else None
-    suites = choose_suites(named, tasks, folders, num_fewshot)
-    notes = check_tasks(suites, folders, data, confirm_run_unsafe_code)
-    power = power_checks(suites, limit)
+    named = load_suites(asked.suite, asked.size)
+    check_backend(asked.backend)
+    sources = resolve_all({"baseline": baseline, "model": model}, **fields_of(ModelSettings, asked))
+    suites = choose_suites(named, asked.tasks, asked.folders, asked.num_fewshot)
+    notes = check_tasks(suites, asked.folders, asked.replacements, asked.confirm_run_unsafe_code)
+    power = power_checks(suites, asked.limit)
     if dry_run:
         planned = {s.name: [t.key for t in s.tasks] for s in suites}
-        return {"suites": planned, "notes": notes, "gate_power": [check.message for check in power]}
+        return DryRun(suites=planned, notes=notes, gate_power=[check.message for check in power])
     for note in [*notes, *(check.message for check in power if not check.decides)]:
         log.warning("%s", note)
     unfinished = target.with_name(f".{target.name}.unfinished")
     options = {
-        "include_path": folders,
-        "local_data": data,
-        "limit": limit,
-        "batch_size": batch_size,
-        "seed": seed,
+        **asked.options(),
+        **fields_of(BackendSettings, asked),
+        "seed": asked.seed,
         "cache_dir": unfinished,
         "progress": progress,
-        "apply_chat_template": apply_chat_template,
-        "fewshot_as_multiturn": fewshot_as_multiturn,
-        "system_instruction": system_instruction,
-        "gen_kwargs": gen_kwargs,
-        "log_samples": log_samples,
-        "confirm_run_unsafe_code": confirm_run_unsafe_code,
-        "backend": backend,
-        "model_args": model_args,
     }
     results = {}
     for name, source in sources.items():
@@ -141,8 +120,8 @@ def eval(
         if not any(note in told for told in notes):
             log.warning("%s", note)
     if not is_first_process():
-        return {"suites": {}, "notes": [], "gate_power": []}
-    evidence = _judge(results, suites, alpha, seed)
+        return DryRun(suites={}, notes=[], gate_power=[])
+    evidence = _judge(results, suites, asked.alpha, asked.seed)
     evidence.original_model, evidence.candidate_model = baseline, model
     evidence.candidate_sha256 = weights_sha256(sources["model"].directory)
     _save(evidence, results, target)

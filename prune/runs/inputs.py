@@ -106,7 +106,7 @@ class RunInputs:
     @cached_property
     def suites(self) -> list[Suite]:
         """The gate's."""
-        return resolve_suites(self.recipe.eval.suites, self.recipe.eval.size)
+        return self._with_shots(resolve_suites(self.recipe.eval.suites, self.recipe.eval.size))
 
     @cached_property
     def screen_suites(self) -> list[Suite]:
@@ -114,7 +114,13 @@ class RunInputs:
         options = self.recipe.screen
         if options is None:
             return []
-        return [s.model_copy(update={"floor": options.floor}) for s in resolve_suites(options.suites, "full")]
+        suites = self._with_shots(resolve_suites(options.suites, "full"))
+        return [s.model_copy(update={"floor": options.floor}) for s in suites]
+
+    def _with_shots(self, suites: list[Suite]) -> list[Suite]:
+        from evals.suite_choice import choose_suites
+
+        return choose_suites(suites, [], num_fewshot=self.recipe.eval.num_fewshot)
 
     def candidates(self, depths: Iterable[int]) -> list[CandidateKey]:
         """What is judged at these depths: deepest first, each as it was cut and, where the recipe heals, healed."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from evals.settings import EvalSettings, SpeedSettings
 from prune.analysis.settings import AnalyzeSettings
 from prune.checkpoint.source import EMBEDDED
 from prune.data.settings import DocumentSettings
@@ -94,19 +95,10 @@ class SuiteRecipe(Settings):
     )
 
 
-class EvalRecipe(Settings):
-    """What the candidates are tested on."""
+class EvalRecipe(EvalSettings):
+    """What the candidates are tested on; the keys are those of `prune eval`."""
 
     suites: list[str | SuiteRecipe] = Field(min_length=1, description="built-in suite names, or suites of your own")
-    include_path: list[str] = Field([], description="folders with your own lm-eval task files")
-    local_data: str | None = Field(None, description="folder of data files that stand in for the hub")
-    size: Literal["quick", "full"] = Field("full", description="of the built-in suites; limit wins")
-    limit: int | None = Field(None, ge=1, description="items per task; all if absent")
-    batch_size: int = Field(64, ge=1)
-    apply_chat_template: bool = Field(False, description="wrap prompts in the chat template")
-    gen_kwargs: dict[str, Any] = Field({}, description="generation settings that win over the tasks' own")
-    confirm_run_unsafe_code: bool = Field(False, description="true: tasks may run the code that the models write")
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="error rate of the gate, over all suites")
 
 
 class DraftRecipe(Settings):
@@ -136,13 +128,10 @@ class ScreenRecipe(Settings):
         return self
 
 
-class CostRecipe(Settings):
-    """How speed is measured."""
+class CostRecipe(SpeedSettings, Settings):
+    """How speed is measured, and what it is worth."""
 
-    batch_size: int = Field(1, ge=1)
-    prompt_tokens: int = Field(128, ge=2)
-    new_tokens: int = Field(32, ge=2)
-    repeats: int = Field(3, ge=1)
+    batch_size: int = Field(1, ge=1, description="sequences at a time")
     price_per_hour: float | None = Field(
         None, gt=0, description="of the machine that serves, for cost per million tokens"
     )

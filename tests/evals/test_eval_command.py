@@ -12,11 +12,13 @@ import pytest
 import evals.harness
 from evals.errors import EvalError, EvalUsageError, nearest
 from evals.evidence import Evidence, SuiteEvidence
+from evals.settings import EvalSettings
 from prune.api import eval as prune_eval
 from prune.api._inputs import load_suites
-from prune.cli.commands.eval import _batch_size, _remarks, _settings
+from prune.cli.commands.eval import _remarks
 from prune.errors import UsageError
 from prune.packaging.manifest import weights_sha256
+from prune.settings import validated
 
 TASKS = ["tiny_choice", "tiny_generate"]
 
@@ -114,7 +116,7 @@ def test_local_data_that_is_missing_stops_the_run_before_it_starts(models: dict[
     ("settings", "message"),
     [
         ({}, "--suite or --tasks is missing"),
-        ({"suite": ["math"], "size": "tiny"}, "size 'tiny': use quick or full"),
+        ({"suite": ["math"], "size": "tiny"}, "size 'tiny': Input should be 'quick' or 'full'"),
     ],
 )
 def test_mistakes_are_one_line(models: dict[str, str], tmp_path: Path, settings: dict[str, Any], message: str) -> None:
@@ -129,15 +131,15 @@ def test_one_string_is_one_suite_or_several_with_commas(suite: str | list[str]) 
 
 
 def test_flags_are_read_as_lm_eval_reads_them() -> None:
-    assert _settings("--gen_kwargs", "max_gen_toks=64,temperature=0.5,do_sample=true") == {
-        "max_gen_toks": 64, "temperature": 0.5, "do_sample": True,
-    }  # fmt: skip
-    assert (_batch_size("8"), _batch_size("auto:4")) == (8, "auto:4")
-    for wrong in ("0", "many"):
+    asked = validated(EvalSettings, {"gen_kwargs": "max_gen_toks=64,temperature=0.5,do_sample=true", "batch_size": "8"})
+    assert asked.gen_kwargs == {"max_gen_toks": 64, "temperature": 0.5, "do_sample": True}
+    assert asked.batch_size == 8
+    assert validated(EvalSettings, {"batch_size": "auto:4"}).batch_size == "auto:4"
+    for wrong in ("0", "many", 0):
         with pytest.raises(UsageError, match="batch_size"):
-            _batch_size(wrong)
+            validated(EvalSettings, {"batch_size": wrong})
     with pytest.raises(UsageError, match="--gen_kwargs 'a': write NAME=VALUE"):
-        _settings("--gen_kwargs", "a")
+        validated(EvalSettings, {"gen_kwargs": "a"})
 
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

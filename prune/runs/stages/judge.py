@@ -42,7 +42,9 @@ def judge_candidates(
         "local_data": sha256_tree(Path(options.local_data)) if options.local_data else None,
         "limit": options.limit,
         "chat": options.apply_chat_template,
+        "words": [options.fewshot_as_multiturn, options.system_instruction],
         "gen_kwargs": options.gen_kwargs,
+        "log_samples": options.log_samples,
         "seed": inputs.recipe.seed,
         "versions": inputs.versions,
     }

@@ -18,18 +18,11 @@ def run_suites(
     """Every task of the suites on one loaded model; see `evals.harness.run_tasks` for errors."""
     from evals.harness import run_tasks
 
-    options = inputs.recipe.eval
     return run_tasks(
         model,
         inputs.tokenizer,
         [task for suite in suites for task in suite.tasks],
-        include_path=[Path(p) for p in options.include_path],
-        local_data=Path(options.local_data) if options.local_data else None,
-        limit=limit,
-        batch_size=options.batch_size,
-        apply_chat_template=options.apply_chat_template,
-        gen_kwargs=options.gen_kwargs,
-        confirm_run_unsafe_code=options.confirm_run_unsafe_code,
+        **{**inputs.recipe.eval.options(), "limit": limit},
         seed=inputs.recipe.seed,
         cache_dir=cache_dir,
         progress=inputs.progress,
