@@ -19,6 +19,7 @@ from evals.evidence import Evidence, SuiteEvidence, TaskEvidence, Verdict
 from evals.paired import Pairs, items_needed, pair, paired_test
 from evals.records import TaskResult
 from evals.retention import Interval, count_units, retention_interval, value_interval
+from evals.shortfall import shortfalls
 from evals.suite import Suite, TaskSpec
 from evals.suite_interval import mean_interval
 
@@ -152,7 +153,7 @@ FEW_UNITS = 20
 """With fewer independent units an undecided interval is explained by their number."""
 
 
-def _decide(interval: Interval, floor: float, alpha: float, n: int, units: int) -> _Decision:
+def _decide(interval: Interval, tasks: Sequence[Pairs], floor: float, alpha: float, units: int) -> _Decision:
     if interval.estimate is None:
         note = "the original is not clearly above chance here, so there is no ability to retain; leave this out"
         return _Decision(None, None, None, "INCONCLUSIVE", None, note)
@@ -160,11 +161,17 @@ def _decide(interval: Interval, floor: float, alpha: float, n: int, units: int) 
     verdict = verdict_of(interval, floor, alpha)
     if verdict != "INCONCLUSIVE":
         return _Decision(interval.estimate, _finite(lo), _finite(hi), verdict, None, "")
+    n = sum(pairs.n for pairs in tasks)
     needed = items_needed(n, interval.estimate, lo, hi, floor)
-    few = f"these {n} items are only {units} independent ones; more clusters would decide, not more items of these"
-    return _Decision(
-        interval.estimate, _finite(lo), _finite(hi), verdict, needed, few if units < min(n, FEW_UNITS) else ""
-    )
+    notes = []
+    if interval.estimate >= floor and (short := shortfalls(tasks, floor, alpha)):
+        notes = [str(task) for task in short]
+        needed = needed and max(needed, n + sum(task.needed - task.items for task in short))
+    elif units < min(n, FEW_UNITS):
+        notes = [
+            f"these {n} items are only {units} independent ones; more clusters would decide, not more items of these"
+        ]
+    return _Decision(interval.estimate, _finite(lo), _finite(hi), verdict, needed, _joined(*notes))
 
 
 def _finite(end: float) -> float | None:
@@ -183,7 +190,7 @@ def _task_evidence(
 ) -> TaskEvidence:
     seed = _seed(seed, f"{suite.name}/{spec.key}")
     interval = retention_interval([pairs], seed=seed, bootstrap=bootstrap, alpha=alpha)
-    decision = _decide(interval, suite.floor, alpha, pairs.n, pairs.units)
+    decision = _decide(interval, [pairs], suite.floor, alpha, pairs.units)
     ours, theirs = value_interval(pairs, seed=seed, bootstrap=bootstrap, alpha=alpha)
     discordant = paired_test(pairs)
     values = pairs.values()
@@ -227,7 +234,7 @@ def _suite_evidence(
     if interval is None:
         decision = _Decision(None, None, None, "INCONCLUSIVE", None, "")
     else:
-        decision = _decide(interval, suite.floor, alpha, n, units)
+        decision = _decide(interval, members, suite.floor, alpha, units)
     verdict, notes = decision.verdict, [decision.note]
     if missing:
         verdict = "INCONCLUSIVE"

@@ -34,6 +34,8 @@ ENDS: tuple[End, End] = ("lower", "upper")
 
 FEW = 10
 """Units up to which every task of a suite gets a whole pseudo-unit; with more, this many units' share of one."""
+RARE = 0.05
+"""Share of a task's items that the largest units must hold to be thought of as the place of all losses."""
 TIMES_WORSE = 10
 """A perplexity has no natural end: no kind of text is allowed for on which the candidate loses more, in nats."""
 SMALLEST_MASS = 0.02
@@ -120,8 +122,18 @@ def ignorance(pairs: Pairs, scores: np.ndarray) -> float:
     return min(seen, -math.log(256) if pairs.aggregation == "bits_per_byte" else TIMES_WORSE * mean)
 
 
+def _large(sizes: np.ndarray) -> float:
+    """The size of [units] that a random item's unit exceeds with a chance of `RARE`."""
+    ordered = np.sort(sizes)
+    held = np.cumsum(ordered)
+    return float(ordered[np.searchsorted(held, (1 - RARE) * held[-1])])
+
+
 def _pseudo_unit(tasks: Sequence[Pairs], table: np.ndarray, end: End) -> np.ndarray:
-    """[tasks, 3] sums of a unit that would hurt this end, as large as the unit that a random item belongs to.
+    """[tasks, 3] sums of a unit that would hurt this end.
+
+    It is as large as the units that hold the last twentieth of the items, for these may be where the losses are; where
+    all are alike, as large as they.
 
     Args:
         table: [tasks, 3, units] sums of the real units.
@@ -139,7 +151,7 @@ def _pseudo_unit(tasks: Sequence[Pairs], table: np.ndarray, end: End) -> np.ndar
             ordinary = (first if end == "lower" else second).sum() / pairs.weight.sum()
             beyond = ignorance(pairs, second if end == "lower" else first)
             row[:] = (ordinary, beyond, 1.0) if end == "lower" else (beyond, ordinary, 1.0)
-        row *= (sums[2] ** 2).sum() / sums[2].sum()
+        row *= _large(sums[2])
     return column
 
 
@@ -163,6 +175,12 @@ def document_mass(effective: float, units: int, alpha: float) -> float:
     effective = max(2.0, effective)
     widening = (t.ppf(1 - alpha / 2, effective - 1) / norm.ppf(1 - alpha / 2)) ** 2 * effective / (effective - 1)
     return float(max(1 / widening - 1 / units, SMALLEST_MASS))
+
+
+def counted_units(pairs: Pairs) -> float:
+    """Units that a task's items count as, were all as large as the one whose loss is allowed for."""
+    sizes = pairs.sums()[2]
+    return float(sizes.sum() / _large(sizes))
 
 
 def _sharing(tasks: Sequence[Pairs]) -> list[list[int]]:
