@@ -71,6 +71,22 @@ def test_a_sound_checkpoint_passes_every_door(source: Path, tmp_path: Path, door
     door(source, tmp_path)
 
 
+def test_the_config_of_every_causal_model_of_transformers_passes() -> None:
+    """Their own defaults, as their own classes write them: what they accept must not be refused."""
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    passed = 0
+    for kind in sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) & set(CONFIG_MAPPING)):
+        try:
+            written = CONFIG_MAPPING[kind]().to_json_string(use_diff=False)
+        except Exception:  # some have no defaults of their own
+            continue
+        check_types(json.loads(written))
+        passed += 1
+    assert passed > 150
+
+
 def test_padded_layer_numbers_as_transformers_writes_them_pass() -> None:
     check_types({**CONFIG, "per_layer_config": {"05": {"head_dim": 512}, "11": {}}})
 
