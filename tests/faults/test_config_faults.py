@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import prune
 from prune.checkpoint.config_types import RULES, check_types
 from prune.checkpoint.directory import INDEX, SINGLE
 from prune.errors import PruneError
@@ -36,7 +37,13 @@ def by_plan(source: Path, scratch: Path) -> None:
     make_plan(source=str(source), criterion="last_n", strategy="one_shot", target_speedup=1.1)
 
 
+def by_analyze(source: Path, scratch: Path) -> None:
+    (scratch / "text.txt").write_text("a b c\n")
+    prune.analyze(str(source), data={"text": str(scratch / "text.txt")}, output=str(scratch / "analysis"))
+
+
 DOORS = {"cut": by_cut, "export": by_export, "plan": by_plan}
+REFUSING = {**DOORS, "analyze": by_analyze}  # which a checkpoint of one-element tensors cannot pass
 Door = Callable[[Path, Path], None]
 VALUES: list[tuple[dict[str, Any], str]] = [
     ({"num_hidden_layers": "4"}, "num_hidden_layers"),
@@ -91,7 +98,7 @@ def test_padded_layer_numbers_as_transformers_writes_them_pass() -> None:
     check_types({**CONFIG, "per_layer_config": {"05": {"head_dim": 512}, "11": {}}})
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("door", REFUSING.values(), ids=REFUSING)
 @pytest.mark.parametrize(("fields", "named"), VALUES, ids=str)
 def test_f40_a_config_of_wrong_types_or_ranges(
     source: Path, tmp_path: Path, door: Door, fields: dict[str, Any], named: str
@@ -103,7 +110,7 @@ def test_f40_a_config_of_wrong_types_or_ranges(
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("door", REFUSING.values(), ids=REFUSING)
 @pytest.mark.parametrize("number", ["03", "٣", "9" * 5000, "３"], ids=["padded", "arabic", "long", "wide"])
 def test_f41_a_layer_number_that_transformers_never_writes(
     source: Path, tmp_path: Path, door: Door, number: str
@@ -116,7 +123,7 @@ def test_f41_a_layer_number_that_transformers_never_writes(
         door(source, tmp_path)
 
 
-@pytest.mark.parametrize("door", [by_cut, by_export], ids=["cut", "export"])
+@pytest.mark.parametrize("door", [by_cut, by_export, by_analyze], ids=["cut", "export", "analyze"])
 @pytest.mark.parametrize("name", [b"caf\xe9.txt", b"\xff\xfe"], ids=["latin 1", "utf 16"])
 def test_f42_a_companion_whose_name_is_not_utf8(source: Path, tmp_path: Path, door: Door, name: bytes) -> None:
     try:
