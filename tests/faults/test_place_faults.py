@@ -103,10 +103,10 @@ def test_f44_another_failure_of_a_lock_is_named_and_leaves_nothing(
 
 HOMES = {
     "no HOME": {},
+    "an XDG cache that is a file": {"HOME": "/nonexistent/home", "XDG_CACHE_HOME": "/dev/null"},
     "a HOME that is not there": {"HOME": "/nonexistent/home"},
     "a HOME that is a file": {"HOME": "/dev/null"},
     "a relative HOME": {"HOME": "home"},
-    "an XDG cache that is a file": {"HOME": "/nonexistent/home", "XDG_CACHE_HOME": "/dev/null"},
 }
 LIBRARIES = """
 import pwd
@@ -127,7 +127,10 @@ print(json.dumps([str(path) for path in found]))
 """
 
 
-@pytest.mark.parametrize("variables", HOMES.values(), ids=HOMES)
+@pytest.mark.parametrize(
+    "variables",
+    [pytest.param(HOMES[name], id=name, marks=[] if i < 2 else pytest.mark.slow) for i, name in enumerate(HOMES)],
+)
 def test_f45_no_home_and_no_user_end_in_no_traceback(variables: dict[str, str], tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
