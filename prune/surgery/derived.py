@@ -5,6 +5,8 @@ Needed for families without a known rule (`prune.surgery.families.KNOWN`), and f
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from prune.errors import PruneError
@@ -23,9 +25,16 @@ def config_object(config: dict[str, Any]) -> Any:
     kind = str(config.get("model_type"))
     if kind not in CONFIG_MAPPING:
         raise PruneError(f"config.json: model_type {kind!r} is unknown to the installed transformers")
-    try:
+    with _refusals(kind):
         # what json cannot hold, such as infinity, is tagged on disk
         return CONFIG_MAPPING[kind].from_dict(PreTrainedConfig._decode_special_floats(config))
+
+
+@contextlib.contextmanager
+def _refusals(kind: object) -> Iterator[None]:
+    """Whatever a config class raises, at building or when a property is read, is a refusal of config.json."""
+    try:
+        yield
     except Exception as error:  # strict dataclass validation raises many kinds
         reason = " ".join(str(error).split())[:300]
         raise PruneError(f"config.json: {kind} refuses its values: {reason}") from error
@@ -37,7 +46,9 @@ def from_class(config: dict[str, Any], n: int) -> Lists:
     Raises:
         PruneError: unknown model_type, or the class refuses the values.
     """
-    values = config_object(config).to_dict()
+    built = config_object(config)
+    with _refusals(built.model_type):
+        values = built.to_dict()
     return {name: list(v) for name, v in values.items() if isinstance(v, list | tuple) and len(v) == n}
 
 
@@ -51,7 +62,8 @@ def fixed_lists(config: dict[str, Any]) -> Lists:
     names = {name for kind in type(built).__mro__ for name, value in vars(kind).items() if isinstance(value, property)}
     found = {}
     for name in sorted(names - set(built.attribute_map)):
-        value = getattr(built, name, None)
+        with _refusals(built.model_type):
+            value = getattr(built, name, None)
         if isinstance(value, list | tuple) and len(value) == built.num_hidden_layers:
             found[name] = list(value)
     return found

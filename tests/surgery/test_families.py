@@ -58,3 +58,9 @@ def test_no_family_is_named_outside_its_room() -> None:
 
 def test_a_field_means_one_thing() -> None:
     assert not PER_LAYER & NOT_PER_LAYER
+
+
+def test_a_config_whose_class_raises_when_it_is_read_is_refused() -> None:
+    """Gemma 3n computes its sharing of keys in a property; fifteen layers of four cannot share."""
+    with pytest.raises(PruneError, match=r"config\.json: gemma3n_text refuses its values"):
+        edit_config({"model_type": "gemma3n_text", "num_hidden_layers": 4}, [0, 2, 3])
