@@ -129,7 +129,7 @@ print(json.dumps([str(path) for path in found]))
 
 @pytest.mark.parametrize(
     "variables",
-    [pytest.param(HOMES[name], id=name, marks=[] if i < 2 else pytest.mark.slow) for i, name in enumerate(HOMES)],
+    [pytest.param(HOMES[name], id=name, marks=[] if i < 1 else pytest.mark.slow) for i, name in enumerate(HOMES)],
 )
 def test_f45_no_home_and_no_user_end_in_no_traceback(variables: dict[str, str], tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
