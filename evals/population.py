@@ -145,7 +145,7 @@ class Scenario:
         length = self._lengths(rng, count)
         longest = length >= self._length_above(self.heavy)
         struck = longest if self.longest else rng.random(count) < self.heavy
-        share = self._bytes_above(self.heavy) if self.longest else self.heavy
+        share = self.heavy_bytes
         ordinary = (1 / self.retention - share * self.times) / (1 - share) if share else 1 / self.retention
         assert ordinary > 0, "heavy texts hold more than the loss"
         worse = np.where(struck, self.times, ordinary)
@@ -159,6 +159,11 @@ class Scenario:
 
         first, second = self._within(draw, unit, rng) if unit is not None else draw(count)
         return self._pairs(-length * first, -length * second * worse, length, unit)
+
+    @property
+    def heavy_bytes(self) -> float:
+        """Share of all bytes that the heavy texts hold."""
+        return self._bytes_above(self.heavy) if self.longest else self.heavy
 
     def _lengths(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """[count] bytes of documents."""
@@ -223,10 +228,12 @@ def losing(sizes: Sequence[int], losses: Sequence[float], *, floor: float = 0.95
         ValueError: a task would have to lose more than all of its answers, or gain more than there are.
     """
     chance, original = common["chance"], common["original"]
-    total = (1 - floor) * (original - chance) * len(sizes)
+    total, shares = (1 - floor) * (original - chance) * len(sizes), math.fsum(losses)
+    if not shares:
+        raise ValueError("the losses cancel out; the suite could not lose anything")
     members = []
     for size, share in zip(sizes, losses, strict=True):
-        lost = total * share / math.fsum(losses)
+        lost = round(total * share / shares, 12)
         if not 0 <= original - lost <= 1:
             raise ValueError(f"a task of {size} items cannot lose {lost:.3f} of {original:.3f}")
         members.append(Scenario(n=size, retention=1 - lost / (original - chance), floor=floor, **common))

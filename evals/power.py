@@ -237,8 +237,8 @@ def _enough(expected: _Expected, counts: Sequence[int], power: float) -> list[in
 def _message(suite: Suite, counts: Sequence[int], enough: Sequence[int], check: PowerCheck) -> str:
     clusters = f" in about {check.units} clusters" if check.units < check.n else ""
     parts = [
-        f"suite {suite.name}: with {check.n} items{clusters} a candidate as good as the original would PASS in "
-        f"{check.power:.0%} of runs and mostly be INCONCLUSIVE in the others (retention is known to about "
+        f"suite {suite.name}: with {check.n} items{clusters} this gate can PASS a candidate as good as the original in "
+        f"{check.power:.0%} of runs and would mostly be INCONCLUSIVE in the others (retention is known to about "
         f"±{check.half_width:.3f}, the margin is {1 - suite.floor:.3f})"
     ]
     if check.power < WANTED and enough:
