@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from prune.api._inputs import Data, check_files, load_domains
+from pydantic import Field
+
+from prune.api._inputs import Data, DryRun, check_files, load_domains
 from prune.data.domains import pad_token
+from prune.data.settings import DocumentSettings, WeightSettings
 from prune.errors import UsageError
+from prune.model.settings import ModelSettings
+from prune.settings import Seeded, fields_of, takes, validated
 
 if TYPE_CHECKING:
     from prune.planning.plan import Plan
 
 
+class CompensateArguments(ModelSettings, Seeded, WeightSettings, DocumentSettings):
+    """Everything that `prune compensate` can be told beside the model, the plan, the data and the output."""
+
+    method: Literal["linear", "scale"] = Field(
+        "linear", description="linear: a matrix for each gap, fitted with a ridge; scale: one number."
+    )
+
+
+@overload
 def compensate(
-    model: str,
-    output: str | Path,
-    *,
-    plan: str | Path,
-    data: Data,
-    method: str = "linear",
-    domain_weights: Mapping[str, float] | None = None,
-    seq_length: int = 512,
-    calib_num_samples: int | None = None,
-    seed: int = 0,
-    dtype: str = "float32",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    allow_links: bool = False,
-    dry_run: bool = False,
-) -> Plan | dict[str, Any]:
+    model: str, output: str | Path, *, plan: str | Path, data: Data, dry_run: Literal[False] = False, **settings: Any
+) -> Plan: ...
+
+
+@overload
+def compensate(
+    model: str, output: str | Path, *, plan: str | Path, data: Data, dry_run: Literal[True], **settings: Any
+) -> DryRun: ...
+
+
+@takes(CompensateArguments)
+def compensate(
+    model: str, output: str | Path, *, plan: str | Path, data: Data, dry_run: bool = False, **settings: Any
+) -> Plan | DryRun:
     """Fit what the layer before each gap should add, and write a plan that says so, with its weights beside it.
 
     `prune cut --plan` then writes those weights; nothing is trained, and the result has a stock architecture. See
@@ -41,13 +52,6 @@ def compensate(
         output: new plan file; the weights lie beside it as `NAME.safetensors`.
         plan: of `prune plan`.
         data: domains; a quarter of each domain's documents judges, the others fit.
-        method: `linear` or `scale`.
-        domain_weights: weight of each domain; equal if None.
-        seq_length: longer documents are cut, in tokens.
-        calib_num_samples: documents per domain; all if None.
-        seed: of the draw and the split of documents.
-        dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
-        revision, trust_remote_code, allow_links: see `prune.checkpoint.source.resolve`.
         dry_run: check the input and return what would be done.
 
     Raises:
@@ -55,7 +59,6 @@ def compensate(
     """
     from prune.checkpoint.source import resolve
     from prune.planning.plan import Plan
-    from prune.surgery.compensation import METHODS
 
     target = Path(output)
     if target.suffix == ".safetensors":
@@ -63,8 +66,7 @@ def compensate(
     for path in (target, target.with_suffix(".safetensors")):
         if path.exists():
             raise UsageError(f"{path} exists: give -o a new file, or remove it first")
-    if method not in METHODS:
-        raise UsageError(f"--method {method!r}: use one of {', '.join(METHODS)}")
+    asked = validated(CompensateArguments, settings)
     chosen = Plan.load(Path(plan))
     check_files(data)
     from prune.model.anatomy import find_anatomy
@@ -72,14 +74,12 @@ def compensate(
     from prune.surgery.cut import check_revision
     from prune.surgery.replacements import compensated_plan
 
-    source = resolve(
-        model, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, allow_links=allow_links
-    )
+    source = resolve(model, **fields_of(ModelSettings, asked))
     check_revision(chosen, source)
     tokenizer = load_tokenizer(source)
-    domains = load_domains(data, tokenizer, seq_length, calib_num_samples, seed)
+    domains = load_domains(data, tokenizer, asked.seq_length, asked.calib_num_samples, asked.seed)
     if dry_run:
-        return {"plan": str(plan), "output": str(target), "data": {n: d.describe() for n, d in domains.items()}}
+        return DryRun(plan=str(plan), output=str(target), data={n: d.describe() for n, d in domains.items()})
     loaded = load_model(source)
     depth = find_anatomy(loaded).num_layers
     if depth != chosen.num_layers:
@@ -90,7 +90,7 @@ def compensate(
         loaded,
         domains,
         target,
-        method=method,  # type: ignore[arg-type]
-        weights=domain_weights,
+        method=asked.method,
+        weights=asked.domain_weights or None,
         pad_token_id=pad_token(tokenizer),
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from prune.errors import UsageError
+from prune.model.settings import OriginSettings
+from prune.settings import fields_of, takes, validated
+from prune.surgery.settings import CutSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
     from prune.planning.plan import Plan
     from prune.surgery.cut import CutResult
 
-Layers = str | Sequence[int]
+
+class CutArguments(OriginSettings, CutSettings):
+    """Everything that `prune cut` can be told beside the model, the plan and the output."""
 
 
 @overload
@@ -24,18 +28,8 @@ def cut(
     output: str | Path,
     *,
     plan: str | Path | Plan | None = None,
-    drop_layers: Layers | None = None,
-    keep_layers: Layers | None = None,
-    drop_attn: Layers | None = None,
-    drop_mlp: Layers | None = None,
-    max_shard_size: str = "5GB",
-    link: bool = False,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    allow_links: bool = False,
-    adapters: Sequence[str | Path] = (),
-    verify: bool = True,
     dry_run: bool = False,
+    **settings: Any,
 ) -> CutResult: ...
 
 
@@ -45,37 +39,22 @@ def cut(
     output: None = None,
     *,
     plan: str | Path | Plan | None = None,
-    drop_layers: Layers | None = None,
-    keep_layers: Layers | None = None,
-    drop_attn: Layers | None = None,
-    drop_mlp: Layers | None = None,
     copy: bool = False,
     dtype: str = "float32",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    allow_links: bool = False,
+    **settings: Any,
 ) -> PreTrainedModel: ...
 
 
+@takes(CutArguments)
 def cut(
     model: Model,
     output: str | Path | None = None,
     *,
     plan: str | Path | Plan | None = None,
-    drop_layers: Layers | None = None,
-    keep_layers: Layers | None = None,
-    drop_attn: Layers | None = None,
-    drop_mlp: Layers | None = None,
     copy: bool = False,
     dtype: str = "float32",
-    max_shard_size: str = "5GB",
-    link: bool = False,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    allow_links: bool = False,
-    adapters: Sequence[str | Path] = (),
-    verify: bool = True,
     dry_run: bool = False,
+    **settings: Any,
 ) -> CutResult | PreTrainedModel:
     """Remove layers, exactly: from a checkpoint on disk (see `prune.surgery.cut.cut`), or from a model in memory.
 
@@ -87,18 +66,8 @@ def cut(
         output: directory to create, or .gguf file. If None, the result is a model in memory and nothing is written: a
             directory or a hub id is loaded for it, in `dtype`.
         plan: a Plan, or the path of a plan.json; its compensation, which lies beside that file, is applied too.
-        drop_layers: layers to remove, as indices or text such as `20,21,24-27` (both ends included).
-        keep_layers: layers to keep, likewise.
-        drop_attn: layers of which only the attention goes: in a loaded model its output projection becomes zero; on
-            disk only where that amounts to whole layers.
-        drop_mlp: layers of which only the MLP goes, likewise.
         copy: leave a loaded model as it is and return a copy without the layers; needs memory for that copy.
         dtype: of a model that is loaded here: `auto`, `float32`, `bfloat16` or `float16`.
-        max_shard_size: payload of an output shard at most; on disk only, as are link, adapters, verify and dry_run.
-        link: share source shards (reflink, else hard link) in which nothing changes.
-        revision, trust_remote_code, allow_links: see `prune.checkpoint.source.resolve`.
-        adapters: directories of LoRA adapters to cut the same way, into `adapters/NAME` of the output.
-        verify: prove the result before it gets its name.
         dry_run: check and plan everything, write nothing.
 
     Returns:
@@ -108,47 +77,48 @@ def cut(
         UsageError: no or contradictory layers, a plan of another depth, or an output for a loaded model.
         PruneError: the family cannot be cut like this (field named), or the proof fails.
     """
-    attn, mlp = _indices(drop_attn), _indices(drop_mlp)
+    asked = validated(CutArguments, settings)
+    drop_layers, attn, mlp = asked.drop_layers, sorted(asked.drop_attn), sorted(asked.drop_mlp)
     plan = Path(plan) if isinstance(plan, str) else plan
     if isinstance(model, str | Path) and output is not None:
         from prune.gguf.cut import cut_file, is_gguf
 
         if is_gguf(model):
-            _refuse_for_gguf(revision=revision, drop_attn=attn, drop_mlp=mlp, link=link, adapter=list(adapters))
-            layers = {"drop_layers": drop_layers, "keep_layers": keep_layers}
-            return cut_file(model, output, **layers, plan=plan, verify=verify, dry_run=dry_run)  # type: ignore[arg-type]
+            _refuse_for_gguf(**asked.model_dump(include={"revision", "drop_attn", "drop_mlp", "link", "adapters"}))
+            layers = {"drop_layers": drop_layers, "keep_layers": asked.keep_layers}
+            return cut_file(model, output, **layers, plan=plan, verify=asked.verify, dry_run=dry_run)  # type: ignore[arg-type]
     from prune.api._given import given
 
-    subject = given(model, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, allow_links=allow_links)
+    subject = given(model, dtype=dtype, **fields_of(OriginSettings, asked))
     if output is None or subject.source is None:
         if output is not None:
             raise UsageError("output: a loaded model is cut in memory; write the result with save_pretrained")
-        if adapters:
+        if asked.adapters:
             raise UsageError("adapters: are cut along on disk only; merge them into the model first, or give output")
         if dry_run:
             raise UsageError("dry_run: a cut in memory writes nothing; leave it out, or give output")
-        chosen = {"drop_layers": drop_layers, "keep_layers": keep_layers, "plan": plan, "attn": attn, "mlp": mlp}
+        chosen = {"drop_layers": drop_layers, "keep_layers": asked.keep_layers, "plan": plan, "attn": attn, "mlp": mlp}
         return _in_memory(subject.model(), copy=copy and subject.source is None, **chosen)  # type: ignore[arg-type]
     from prune.surgery import cut as surgery
 
     source = subject.source
     if attn or mlp:
-        if plan is not None or keep_layers is not None:
+        if plan is not None or asked.keep_layers is not None:
             raise UsageError("drop_attn and drop_mlp go with drop_layers only")
         from prune.surgery.sublayers import as_layers
 
         whole = as_layers(source.checkpoint.config, attn, mlp)
-        drop_layers = sorted({*whole, *_indices(drop_layers)})
+        drop_layers = sorted({*whole, *(drop_layers or ())})
     return surgery.cut(
         source,
         output,
         drop_layers=drop_layers,
-        keep_layers=keep_layers,
+        keep_layers=asked.keep_layers,
         plan=plan,
-        max_shard_size=max_shard_size,
-        link=link,
-        adapters=adapters,
-        verify=verify,
+        max_shard_size=asked.max_shard_size,
+        link=asked.link,
+        adapters=asked.adapters,
+        verify=asked.verify,
         dry_run=dry_run,
     )
 
@@ -164,18 +134,12 @@ def _refuse_for_gguf(**flags: object) -> None:
             raise UsageError(f"--{name}: not for a GGUF file; `prune import` makes a checkpoint of it, which takes it")
 
 
-def _indices(layers: Layers | None) -> list[int]:
-    from prune.checkpoint.layer_lists import parse_layers
-
-    return parse_layers(layers) if isinstance(layers, str) else sorted(layers or [])
-
-
 def _in_memory(
     model: PreTrainedModel,
     *,
     copy: bool,
-    drop_layers: Layers | None,
-    keep_layers: Layers | None,
+    drop_layers: list[int] | None,
+    keep_layers: list[int] | None,
     plan: Path | Plan | None,
     attn: list[int],
     mlp: list[int],

@@ -5,44 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from prune.api._inputs import DryRun
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
+from prune.model.settings import TrustSettings
+from prune.packaging.settings import ExportSettings, HubSettings
+from prune.settings import ADVANCED, fields_of, takes, validated
 
 
-def export(
-    model: str,
-    output: str | Path,
-    *,
-    evidence: str | Path | None = None,
-    plan: str | Path | None = None,
-    override: str | None = None,
-    source: str | None = None,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    allow_links: bool = False,
-    max_shard_size: str = "5GB",
-    quantize: str | None = None,
-    push_to_hub: bool = False,
-    hub_model_id: str | None = None,
-    private: bool = False,
-    token: str | None = None,
-    dry_run: bool = False,
-) -> dict[str, Any]:
+class ExportArguments(HubSettings, TrustSettings, ExportSettings):
+    """Everything that `prune export` can be told beside the model and the output."""
+
+    evidence: Path | None = Field(None, description="What `prune eval` wrote.")
+    plan: Path | None = Field(None, description="The plan behind the cut, for card and manifest.")
+    source: str | None = Field(None, description="The original's id, for the card; the plan's if absent.")
+    revision: str | None = Field(
+        None,
+        description="Of the source, recorded; the plan's, or what the cut recorded, if absent.",
+        json_schema_extra=ADVANCED,
+    )
+    quantize: str | None = Field(
+        None, description="nf4 or int8: also write a bitsandbytes variant, OUTPUT-nf4 or OUTPUT-int8."
+    )
+
+
+@takes(ExportArguments)
+def export(model: str, output: str | Path, *, dry_run: bool = False, **settings: Any) -> dict[str, Any]:
     """Package a cut or healed checkpoint with its evidence, and adapters that were cut along; returns the manifest.
 
     Args:
         model: directory that `prune cut` or `prune heal` wrote.
         output: new directory.
-        evidence: directory that `prune eval` wrote.
-        plan: the plan behind the cut, for card and manifest.
-        override: reason for exporting without a PASS; recorded.
-        quantize: `nf4` or `int8`: also write a bitsandbytes variant to `OUTPUT-nf4` or `OUTPUT-int8`.
-        push_to_hub: upload the finished directory to `hub_model_id` (`org/name`), `private` if so asked.
-        token: of the hub; the one that huggingface_hub finds if None. Written nowhere.
-        source: the original's directory or id, for card and manifest; the plan's by default.
-        revision: of the source, recorded; the plan's, or what the cut recorded, by default.
-        trust_remote_code, allow_links: see `prune.checkpoint.source.Source`.
-        max_shard_size: largest weight file, such as `5GB`.
         dry_run: check the input and return what the manifest would say.
 
     Raises:
@@ -61,7 +56,9 @@ def export(
     from prune.planning.plan import Plan
     from prune.surgery.record import read_record
 
-    repository = check_repo_id(hub_model_id) if push_to_hub else None
+    asked = validated(ExportArguments, settings)
+    evidence, quantize, override = asked.evidence, asked.quantize, asked.override
+    repository = check_repo_id(asked.hub_model_id) if asked.push_to_hub else None
     target = Path(output)
     refuse_non_empty(target)
     if quantize is not None:
@@ -69,39 +66,39 @@ def export(
     check_local(model)
     if not Path(model).is_dir():
         raise UsageError(f"{model}: no such directory; give what `prune cut` or `prune heal` wrote")
-    checkpoint = resolve(model, trust_remote_code=trust_remote_code, allow_links=allow_links)
+    checkpoint = resolve(model, **fields_of(TrustSettings, asked))
     if quantize is not None:
         check_unquantized(Path(model), quantize)
-    found = Evidence.load(Path(evidence)) if evidence else None
+    found = Evidence.load(evidence) if evidence else None
     if found and found.candidate_sha256 not in {"", weights_sha256(Path(model))}:
         raise UsageError(
             f"--evidence {evidence}: is about {found.candidate_model}, whose weights are not those of {model}; "
             "run `prune eval` on it"
         )
-    chosen = Plan.load(Path(plan)) if plan else None
+    chosen = Plan.load(asked.plan) if asked.plan else None
     origin = (read_record(Path(model)) or {}).get("source") or {}
     healing = Path(model) / HEALING
     facts = {
-        "source": source or (chosen.source if chosen else origin.get("model")),
-        "revision": revision or (chosen.revision if chosen else origin.get("revision")),
+        "source": asked.source or (chosen.source if chosen else origin.get("model")),
+        "revision": asked.revision or (chosen.revision if chosen else origin.get("revision")),
         "plan": chosen.model_dump() if chosen else None,
         "data": chosen.data if chosen else {},
         "healing": json.loads(healing.read_text(encoding="utf8")) if healing.is_file() else None,
         "label": f"Gate: {found.overall}" if found else "Exported without evidence",
     }
     if dry_run:
-        return {**facts, "overrides": check_gate(found, override)}
+        return DryRun(**facts, overrides=check_gate(found, override))
     manifest = export_checkpoint(
         checkpoint,
         target,
         evidence=found,
         facts=facts,
         override=override,
-        max_shard_size=max_shard_size,
+        max_shard_size=asked.max_shard_size,
         name=repository,
     )
     if quantize is not None:
-        write_variant(target, quantize, max_shard_size)
+        write_variant(target, quantize, asked.max_shard_size)
     if repository:
-        push(target, repository, private=private, token=token)
+        push(target, repository, private=asked.private, token=asked.token)
     return manifest

@@ -8,27 +8,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.api._inputs import Data, check_files
+from prune.api._inputs import Data, DryRun, check_files
 from prune.data.domains import pad_token
 from prune.data.rows import Documents, origin
 from prune.errors import UsageError
 from prune.files import sha256_json, write_json, write_text
 from prune.healing.settings import GenerateSettings
-from prune.settings import validated
+from prune.model.settings import ModelSettings
+from prune.settings import fields_of, takes, validated
 
 if TYPE_CHECKING:
     from prune.healing.prompts import Prompt
 
 
+class GenerateArguments(ModelSettings, GenerateSettings):
+    """Everything that `prune generate` can be told beside the model, the prompts and the output."""
+
+
+@takes(GenerateArguments)
 def generate(
     model: str,
     output: str | Path,
     *,
     data: Data,
-    dtype: str = "float32",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    allow_links: bool = False,
     resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
     dry_run: bool = False,
@@ -42,12 +44,9 @@ def generate(
         model: the original; directory, hub id, or `embedded`.
         output: new `.jsonl` file.
         data: prompts by domain; rows with `prompt`, `messages`, `text`, or `input_ids` + `answer_start`.
-        dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
-        revision, trust_remote_code, allow_links: see `prune.checkpoint.source.resolve`.
         resume: go on with what a killed run left.
         progress: called with answers done and answers in all.
         dry_run: check the input and return what would be done.
-        settings: fields of `prune.healing.settings.GenerateSettings`.
 
     Returns:
         The provenance.
@@ -64,18 +63,17 @@ def generate(
         raise UsageError(f"{target}: give -o a file that ends in .jsonl")
     if target.exists():
         raise UsageError(f"{target} exists: give -o a new file, or remove it first")
-    chosen = validated(GenerateSettings, settings)
+    asked = validated(GenerateArguments, settings)
+    chosen = GenerateSettings(**fields_of(GenerateSettings, asked))
     files = check_files(data)
-    source = resolve(
-        model, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, allow_links=allow_links
-    )
+    source = resolve(model, **fields_of(ModelSettings, asked))
     tokenizer = load_tokenizer(source)
     context = getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
     prompts, described = _read(files, tokenizer, chosen, context)
     facts: dict[str, Any] = {"model": source.label, "revision": source.revision}
-    facts |= {"dtype": dtype, "settings": chosen.model_dump(), "data": described}
+    facts |= {"dtype": asked.dtype, "settings": chosen.model_dump(), "data": described}
     if dry_run:
-        return facts
+        return DryRun(facts)
     from prune.healing.generate import generate_answers, remove_partial
 
     loaded = load_model(source)
@@ -88,7 +86,7 @@ def generate(
         chosen,
         pad_token_id=pad_token(tokenizer),
         partial=partial,
-        identity={"model": facts["model_sha256"], "dtype": dtype},
+        identity={"model": facts["model_sha256"], "dtype": asked.dtype},
         resume=resume,
         progress=progress,
     )

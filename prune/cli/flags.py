@@ -96,8 +96,8 @@ def with_settings(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Call
     """Give a command one flag per field of a settings model; it receives them as keyword arguments.
 
     Type, default, limits, help and group come from the field. A list is written with commas, or by repeating the flag
-    where the field says `repeat`; other text is read by the field's own validators. The help shows ungrouped flags
-    first, then one panel per group.
+    (under the name `flag`, if given) where the field says `repeat`; other text is read by the field's own validators.
+    The help shows ungrouped flags first, then one panel per group.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,9 +131,9 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     if kind in (int, float):
         limits = {"min" if hasattr(m, "ge") else "max": getattr(m, "ge", getattr(m, "le", None))
                   for m in field.metadata if hasattr(m, "ge") or hasattr(m, "le")}  # fmt: skip
-    group = extra.get("group")
+    group, flag = extra.get("group"), extra.get("flag", name)
     option = typer.Option(
-        f"--{name}/--no_{name}" if kind is bool else f"--{name}",
+        f"--{flag}/--no_{flag}" if kind is bool else f"--{flag}",
         help=field.description or "",
         show_default=default is not None and default is not False,
         rich_help_panel=PANELS[group] if group else None,

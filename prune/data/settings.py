@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from prune.settings import DATA, Settings
+from prune.settings import DATA, Settings, Weights
 
 
 class DocumentSettings(Settings):
@@ -15,4 +15,14 @@ class DocumentSettings(Settings):
     )
     calib_num_samples: int | None = Field(
         None, ge=1, description="Documents per domain; all if absent.", json_schema_extra=DATA
+    )
+
+
+class WeightSettings(Settings):
+    """How domains count against each other."""
+
+    domain_weights: Weights = Field(
+        {},
+        description="Weight of each domain, as general=0.5,math=0.5; all weigh the same if absent.",
+        json_schema_extra=DATA,
     )

@@ -20,14 +20,19 @@ class TrustSettings(Settings):
     )
 
 
-class ModelSettings(TrustSettings):
+class OriginSettings(TrustSettings):
+    """Which version of a model."""
+
+    revision: str | None = Field(
+        None, description="Commit, branch or tag of a hub id; or write org/name@revision.", json_schema_extra=ADVANCED
+    )
+
+
+class ModelSettings(OriginSettings):
     """Which version of a model, in which numbers."""
 
     dtype: str = Field(
         "float32",
         description="Of the computation: auto, float32, bfloat16, float16.",
         json_schema_extra=ADVANCED,
-    )
-    revision: str | None = Field(
-        None, description="Commit, branch or tag of a hub id; or write org/name@revision.", json_schema_extra=ADVANCED
     )

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from prune.checkpoint.layer_lists import parse_layers
+from prune.data.settings import WeightSettings
 from prune.planning.registry import criterion_names, strategy_names
 from prune.planning.tuning import SearchSettings, Tuning
-from prune.settings import DATA, Settings, Weights, fields_of
+from prune.settings import Settings, fields_of
 
 
 def _layers(value: Any) -> Any:
@@ -20,7 +21,7 @@ LayerList = Annotated[list[int], BeforeValidator(_layers)]
 """`[20, 21, 24]` or `20,21,24-27`, both ends of a range included."""
 
 
-class PlanSettings(SearchSettings):
+class PlanSettings(WeightSettings, SearchSettings):
     """Which layers go, at whatever depth."""
 
     criterion: str = Field(
@@ -29,11 +30,6 @@ class PlanSettings(SearchSettings):
     )
     strategy: str = Field("greedy", description=f"How the set of layers is chosen: {', '.join(strategy_names())}.")
     protect: LayerList = Field([], description="Layers that always stay: 0,1,30-31 (both ends).")
-    domain_weights: Weights = Field(
-        {},
-        description="Weight of each domain, as general=0.5,math=0.5; all weigh the same if absent.",
-        json_schema_extra=DATA,
-    )
 
     def tuning(self, seed: int) -> Tuning:
         """For the search."""

@@ -16,12 +16,13 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from evals.settings import EvalSettings, SpeedSettings
 from prune.analysis.settings import AnalyzeSettings
 from prune.checkpoint.source import EMBEDDED
-from prune.data.settings import DocumentSettings
+from prune.data.settings import DocumentSettings, WeightSettings
 from prune.errors import UsageError, nearest
 from prune.healing.settings import GenerateSettings, HealSettings
 from prune.model.settings import ModelSettings
+from prune.packaging.settings import ExportSettings
 from prune.planning.settings import PlanSettings
-from prune.settings import Seeded, Settings, Weights
+from prune.settings import Seeded, Settings
 from prune.wording.settings import PageSettings
 
 
@@ -52,14 +53,13 @@ class SelfGeneratedRecipe(GenerateSettings):
     prompts: dict[str, str] = Field(min_length=1, description="name of a training domain -> file of prompts")
 
 
-class HealRecipe(HealSettings):
+class HealRecipe(WeightSettings, HealSettings):
     """How the pruned models are healed; the keys are those of `prune heal`."""
 
     enabled: bool = Field(True, description="false: pruned models are judged as they are")
     domains: dict[str, str] = Field(
         {}, description="training documents; if absent, self_generated alone, or else the calibration domains"
     )
-    domain_weights: Weights = Field({}, description="share of each domain in the training mix")
     self_generated: SelfGeneratedRecipe | None = Field(
         None, description="more domains: what the original answers to prompts, generated once"
     )
@@ -158,13 +158,11 @@ class CostRecipe(SpeedSettings, Settings):
         return {"en": self.price_note, **self.price_notes} if self.price_note else dict(self.price_notes)
 
 
-class ExportRecipe(Settings):
+class ExportRecipe(ExportSettings):
     """What is written, and when."""
 
     require: list[str] = Field([], description="suites that must pass; all if absent")
     fallback: bool = Field(True, description="export the shallowest candidate that passes a part, under that label")
-    override: str | None = Field(None, description="export in spite of a failed gate; the reason is recorded")
-    max_shard_size: str = "5GB"
 
 
 class ReportRecipe(PageSettings):

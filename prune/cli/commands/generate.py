@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from prune.cli.flags import AllowLinks, DryRun, Dtype, Json, Model, Quiet, RemoteCode, Revision, with_settings
+from prune.api._generate import GenerateArguments
+from prune.cli.flags import DryRun, Json, Model, Quiet, with_settings
 from prune.cli.show import emit
-from prune.healing.settings import GenerateSettings
 
 PROMPTS_HELP = (
     "Prompts of one domain, NAME=PATH; may be repeated. Rows with prompt, messages (chat template), text (its first "
@@ -21,10 +21,6 @@ def generate(
     model: Model,
     output: Annotated[str, typer.Option("--output", "-o", help="New .jsonl file to write.")],
     data: Annotated[list[str], typer.Option("--data", help=PROMPTS_HELP)],
-    dtype: Dtype = "float32",
-    revision: Revision = None,
-    trust_remote_code: RemoteCode = False,
-    allow_links: AllowLinks = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what a killed run left.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -38,12 +34,8 @@ def generate(
         model,
         output,
         data=data,
-        dtype=dtype,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
         resume=resume,
         progress=None if quiet or not sys.stderr.isatty() else _show,
-        allow_links=allow_links,
         dry_run=dry_run,
         **settings,
     )
@@ -62,4 +54,4 @@ def _show(done: int, total: int) -> None:
     print(f"\r{done} of {total} answers", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-command = with_settings(GenerateSettings)(generate)
+command = with_settings(GenerateArguments)(generate)

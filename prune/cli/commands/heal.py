@@ -8,23 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from prune.cli.flags import (
-    AllowLinks,
-    DataFlag,
-    DryRun,
-    Json,
-    Model,
-    Output,
-    Quiet,
-    RemoteCode,
-    Revision,
-    Weights,
-    parse_weights,
-    split_names,
-    with_settings,
-)
+from prune.api._heal import HealArguments
+from prune.cli.flags import DataFlag, DryRun, Json, Model, Output, Quiet, with_settings
 from prune.cli.show import emit
-from prune.healing.settings import HealSettings
 
 
 def heal(
@@ -32,26 +18,9 @@ def heal(
     output: Output,
     data: DataFlag,
     teacher: Annotated[str | None, typer.Option("--teacher", help="The original; needed for distillation.")] = None,
-    domain_weights: Weights = None,
     resume: Annotated[
         bool, typer.Option("--resume_from_checkpoint", "--resume", help="Go on from the newest training checkpoint.")
     ] = False,
-    seq_length: Annotated[
-        int | None, typer.Option("--seq_length", help="Longer documents are cut, in tokens; --max_length if not given.")
-    ] = None,
-    track_suites: Annotated[
-        str | None, typer.Option("--track_suites", help="Suites scored at every held-out evaluation, with commas.")
-    ] = None,
-    track_limit: Annotated[int, typer.Option("--track_limit", help="Items of each task of --track_suites.")] = 50,
-    local_data: Annotated[
-        str | None, typer.Option("--local_data", help="Folder of data files that stand in for the hub, for these.")
-    ] = None,
-    include_path: Annotated[
-        list[str] | None, typer.Option("--include_path", help="Folder with lm-eval task files of your own.")
-    ] = None,
-    revision: Revision = None,
-    trust_remote_code: RemoteCode = False,
-    allow_links: AllowLinks = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -60,26 +29,9 @@ def heal(
     """Train a cut model back towards its original, and merge."""
     from prune import api
 
-    result = api.heal(
-        model,
-        output,
-        teacher=teacher,
-        data=data,
-        domain_weights=parse_weights(domain_weights),
-        seq_length=seq_length,
-        resume=resume,
-        track_suites=split_names(track_suites) or (),
-        track_limit=track_limit,
-        local_data=local_data,
-        include_path=include_path or (),
-        progress=not quiet and sys.stderr.isatty(),
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        allow_links=allow_links,
-        dry_run=dry_run,
-        **settings,
-    )
-    if isinstance(result, dict):
+    asked: dict[str, Any] = {**settings, "progress": not quiet and sys.stderr.isatty(), "dry_run": dry_run}
+    result = api.heal(model, output, teacher=teacher, data=data, resume=resume, **asked)
+    if isinstance(result, api.DryRun):
         emit(result, [f"would heal {model} on {', '.join(result['data'])}"], as_json=as_json, quiet=quiet)
         return
     line = (
@@ -94,4 +46,4 @@ def heal(
         emit(result.as_dict(), [line], as_json=as_json, quiet=quiet)
 
 
-command = with_settings(HealSettings)(heal)
+command = with_settings(HealArguments)(heal)
