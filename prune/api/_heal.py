@@ -156,7 +156,7 @@ def heal(
 
 
 def _tracker(suites: Sequence[str], tokenizer: Any, limit: int, seed: int, where: Mapping[str, Any]) -> Track | None:
-    """Scores of the first items of every task of the suites, by task, None without suites; one that is not there is refused now."""
+    """Scores of the first items of every task of the suites, by task; a suite that is not there is refused now."""
     from evals.suite import load_suite
 
     if not suites:

@@ -336,7 +336,7 @@ def test_a_loaded_model_is_compensated_as_the_checkpoint_is(compensated):
     model = load_model(str(directory / "source"))  # bfloat16 weights in float32
     with pytest.raises(UsageError, match="give the path of the plan file"):
         prune.cut(model, plan=done)
-    with pytest.raises(UsageError, match="judged without --drop_attn"):
+    with pytest.raises(UsageError, match="judged without drop_attn"):
         prune.cut(model, plan=directory / "new.json", drop_attn=[0])
     wrapped = copy.deepcopy(model)
     for layer in wrapped.model.layers:
