@@ -11,15 +11,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
+import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError, UsageError
 from prune.files import refuse_non_empty, sha256_file, staged_directory, write_json
-from prune.gguf.architectures import RECURRENT_KEY, WINDOW_KEY
+from prune.gguf.architectures import BY_DEPTH, RECURRENT_KEY, WINDOW_KEY
 from prune.gguf.cut import join_parts
 from prune.gguf.header import Array, Header, read_header
 from prune.gguf.parts import Model, read_model
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 RECORD = "prune_import.json"
-JOINED = "joined.gguf"
-"""A split model as one file, for as long as transformers reads it."""
+ALONE = ".source"
+"""Holds the file, or the parts joined, for as long as transformers reads it, which would read its neighbours too."""
 FORMAT = 1
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -114,17 +116,26 @@ def import_file(
     if dry_run:
         return result
     with staged_directory(target) as staging:
-        if len(model.parts) > 1:
-            join_parts(model, staging / JOINED)
-            header = read_header(staging / JOINED)
+        header = _alone(model, staging / ALONE)
         _write(header, staging, result, max_shard_size)
-        (staging / JOINED).unlink(missing_ok=True)
+        shutil.rmtree(staging / ALONE)
         hashes = {part.path.name: sha256_file(part.path) for part in model.parts}
         record = {"format": FORMAT, **result.as_dict(), "sha256": hashes, "versions": library_versions()}
         write_json(staging / RECORD, {key: value for key, value in record.items() if key not in ("output", "files")})
         _grant(staging)
         result.files = sorted(found.name for found in staging.iterdir())
     return result
+
+
+def _alone(model: Model, place: Path) -> Header:
+    """The file in a directory of its own, as a link; a split model as one file."""
+    place.mkdir()
+    file = place / "model.gguf"
+    if len(model.parts) > 1:
+        join_parts(model, file)
+        return read_header(file)
+    file.symlink_to(model.path.resolve())
+    return replace(model.first, path=file)
 
 
 def _depth(model: Model) -> int:
@@ -139,54 +150,73 @@ def _write(header: Header, staging: Path, result: ImportResult, max_shard_size: 
     """Read, save, and prove what was saved."""
     from prune.gguf.tokenizers import save_tokenizer
 
-    model = _read(header, result.dtype)
+    model = _read(header, result)
     unread = unread_tensors(header, model)
     if lost := [name for name in unread if name not in LONG_CONTEXT]:
-        raise PruneError(f"{header.path}: {model.config.model_type} in transformers has no place for {lost[0]!r}")
+        raise PruneError(f"{result.source}: {model.config.model_type} in transformers has no place for {lost[0]!r}")
     result.not_read = sorted([*result.not_read, *unread])
     ids = _probe(model)
     expected, logits = _hashes(model), _logits(model, ids)
     _mark_unquantized(model)
-    model.save_pretrained(staging, max_shard_size=max_shard_size)
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        model.save_pretrained(staging, max_shard_size=max_shard_size)
     del model
-    save_tokenizer(header.path, staging)
-    _prove(staging, expected, ids, logits)
+    _clean_config(staging / "config.json", header)
+    save_tokenizer(header.path, staging, result.source)
+    _prove(staging, result.source, expected, ids, logits)
     result.verified = True
 
 
-def _read(header: Header, dtype: str) -> PreTrainedModel:
+def _read(header: Header, result: ImportResult) -> PreTrainedModel:
     """transformers' own reading, in which nothing may be missing."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    bars = io.StringIO()
     place = {"pretrained_model_name_or_path": str(header.path.parent), "gguf_file": header.path.name}
     try:
         config = AutoConfig.from_pretrained(**place, local_files_only=True)
-        _state_pattern(config, header)
-        with contextlib.redirect_stderr(bars):
+        _state_layers(config, header, result.source)
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars
             model, info = AutoModelForCausalLM.from_pretrained(
-                **place, config=config, dtype=getattr(torch, dtype), output_loading_info=True, local_files_only=True
+                **place,
+                config=config,
+                dtype=getattr(torch, result.dtype),
+                output_loading_info=True,
+                local_files_only=True,
             )
+    except PruneError:
+        raise
     except Exception as error:  # of many kinds, all from the file's content
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise PruneError(f"{header.path}: transformers cannot read it: {type(error).__name__}: {reason}") from error
+        raise PruneError(f"{result.source}: transformers cannot read it: {type(error).__name__}: {reason}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if names := sorted(map(str, info.get(problem) or ())):
-            raise PruneError(f"{header.path}: {problem.replace('_', ' ')}: {', '.join(names[:3])}")
+            raise PruneError(f"{result.source}: {problem.replace('_', ' ')}: {', '.join(names[:3])}")
     return model.eval()
 
 
-def _state_pattern(config: Any, header: Header) -> None:
-    """Where the file says which layers slide or recur, the config says it too; transformers derives it anew."""
+def _state_layers(config: Any, header: Header, source: str) -> None:
+    """What llama.cpp reads of layers and transformers derives otherwise: which slide or recur; Gemma 27B's scale."""
+    name = str(header.get("general.architecture"))
+    if BY_DEPTH.get(name, (0, ""))[0] == config.num_hidden_layers and hasattr(config, "query_pre_attn_scalar"):
+        config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
     types = getattr(config, "layer_types", None)
     for key, kind in KINDS.items():
-        found = header.get(f"{header.get('general.architecture')}.{key}")
+        found = header.get(f"{name}.{key}")
         if not isinstance(found, Array) or found.values is None or not types:
             continue
         if found.count != len(types):
-            raise PruneError(f"{header.path}: {key} has {found.count} entries for {len(types)} layers")
+            raise PruneError(f"{source}: {key} has {found.count} entries for {len(types)} layers")
         config.layer_types = [kind if value else "full_attention" for value in found.values]
+
+
+def _clean_config(path: Path, header: Header) -> None:
+    """Leave out what is not of the model: a name, and a period that the file's own layers do not follow."""
+    config = json.loads(path.read_text(encoding="utf8"))
+    config.pop("_model_name_or_path", None)
+    if header.get(f"{header.get('general.architecture')}.{WINDOW_KEY}") is not None:
+        config.pop("_sliding_window_pattern", None)
+    write_json(path, config)
 
 
 def _mark_unquantized(model: PreTrainedModel) -> None:
@@ -231,7 +261,7 @@ def _hashes(model: PreTrainedModel) -> dict[str, str]:
     return found
 
 
-def _prove(directory: Path, expected: dict[str, str], ids: torch.Tensor, logits: torch.Tensor) -> None:
+def _prove(directory: Path, source: str, expected: dict[str, str], ids: torch.Tensor, logits: torch.Tensor) -> None:
     """Load what was saved; it must be what was read.
 
     Raises:
@@ -241,13 +271,14 @@ def _prove(directory: Path, expected: dict[str, str], ids: torch.Tensor, logits:
 
     from prune.surgery.proof import reload
 
-    model = reload(directory).eval()
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        model = reload(directory).eval()
     found = _hashes(model)
     different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if different:
-        raise PruneError(f"{directory.name}: tensor {different[0]!r} is not what the file holds; nothing was written")
+        raise PruneError(f"{source}: tensor {different[0]!r} was not saved as it was read; nothing was written")
     if not torch.equal(_logits(model, ids), logits):
-        raise PruneError(f"{directory.name}: its logits are not those of the file; nothing was written")
+        raise PruneError(f"{source}: the saved checkpoint has other logits; nothing was written")
 
 
 def _grant(directory: Path) -> None:

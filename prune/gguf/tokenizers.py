@@ -28,8 +28,8 @@ TEXTS = (
 )
 
 
-def save_tokenizer(file: Path, directory: Path) -> None:
-    """Write the tokenizer, and prove that loading it gives the same ids.
+def save_tokenizer(file: Path, directory: Path, name: str) -> None:
+    """Write the tokenizer, and prove that loading it gives the same ids; messages call the file `name`.
 
     Raises:
         PruneError: the file has no tokenizer that transformers builds, its chat template does not end, or what was
@@ -41,8 +41,8 @@ def save_tokenizer(file: Path, directory: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, local_files_only=True)
     except Exception as error:  # of many kinds, all from the file's content
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise PruneError(f"{file}: its tokenizer cannot be read: {type(error).__name__}: {reason}") from error
-    check_chat_template(tokenizer, str(file))
+        raise PruneError(f"{name}: its tokenizer cannot be read: {type(error).__name__}: {reason}") from error
+    check_chat_template(tokenizer, name)
     tokenizer.save_pretrained(directory)
     settings = json.loads((directory / CONFIG).read_text(encoding="utf8"))
     kind = settings.get("tokenizer_class")
@@ -51,25 +51,25 @@ def save_tokenizer(file: Path, directory: Path) -> None:
     try:
         saved = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
     except Exception as error:
-        raise PruneError(f"{file}: its tokenizer does not load once saved: {str(error)[:300]}") from error
+        raise PruneError(f"{name}: its tokenizer does not load once saved: {str(error)[:300]}") from error
     try:
-        _compare(tokenizer, saved, file)
+        _compare(tokenizer, saved, name)
     except PruneError:
         raise
     except Exception as error:  # the Rust side raises plain ones, at a vocabulary without an unknown token for one
-        raise PruneError(f"{file}: its tokenizer cannot read every text: {str(error)[:300]}") from error
+        raise PruneError(f"{name}: its tokenizer cannot read every text: {str(error)[:300]}") from error
 
 
-def _compare(read: Any, saved: Any, file: Path) -> None:
+def _compare(read: Any, saved: Any, source: str) -> None:
     """Vocabulary, special tokens, template, and the ids of texts with and without special tokens in them."""
     pieces = [token for token in read.all_special_tokens if token]
     texts = [*TEXTS, "".join(f"{token} a{token}b " for token in pieces)]
     for name in ("special_tokens_map", "all_special_ids", "chat_template"):
         if getattr(read, name) != getattr(saved, name):
-            raise PruneError(f"{file}: the saved tokenizer has another {name}; nothing was written")
+            raise PruneError(f"{source}: the saved tokenizer has another {name}; nothing was written")
     if read.get_vocab() != saved.get_vocab():
-        raise PruneError(f"{file}: the saved tokenizer has another vocabulary; nothing was written")
+        raise PruneError(f"{source}: the saved tokenizer has another vocabulary; nothing was written")
     for text in texts:
         ids = read(text).input_ids
         if ids != saved(text).input_ids or read.decode(ids) != saved.decode(ids):
-            raise PruneError(f"{file}: the saved tokenizer reads {text[:40]!r} differently; nothing was written")
+            raise PruneError(f"{source}: the saved tokenizer reads {text[:40]!r} differently; nothing was written")

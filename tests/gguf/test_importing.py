@@ -9,6 +9,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -100,7 +101,8 @@ def test_files_have_the_modes_that_the_umask_gives(imported: Path) -> None:
 
 
 def test_a_checkpoint_that_was_imported_is_cut_like_any_other(imported: Path, tmp_path: Path) -> None:
-    assert prune.cut(str(imported), tmp_path / "cut", drop_layers="1").verified
+    result = prune.cut(str(imported), tmp_path / "cut", drop_layers="1", verify=False)
+    assert (result.num_layers_before, result.keep) == (4, [0, 2, 3])
 
 
 def test_the_files_own_sliding_layers_reach_the_config(tmp_path: Path) -> None:
@@ -123,7 +125,18 @@ def test_the_files_own_sliding_layers_reach_the_config(tmp_path: Path) -> None:
     finish(file)
     prune.import_gguf(path, tmp_path / "out")
     config = json.loads((tmp_path / "out/config.json").read_text())
+    assert "_sliding_window_pattern" not in config
     assert config["layer_types"] == ["sliding_attention", "full_attention", "sliding_attention"]
+
+
+def test_neighbours_of_the_file_are_not_read(file: Path, imported: Path, tmp_path: Path) -> None:
+    shutil.copy(file, tmp_path / "a.gguf")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "eos_token": "x"}')
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    prune.import_gguf(tmp_path / "a.gguf", tmp_path / "out")
+    for name in os.listdir(imported):
+        if name != RECORD:
+            assert (tmp_path / "out" / name).read_bytes() == (imported / name).read_bytes(), name
 
 
 def test_a_key_that_transformers_does_not_take_is_said(tmp_path: Path) -> None:
