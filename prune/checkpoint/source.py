@@ -135,15 +135,14 @@ def resolve(
     """
     if isinstance(model, Source):
         return model
-    options = {"dtype": dtype, "trust_remote_code": trust_remote_code, "allow_links": allow_links}
-    return _opened(locate(model, revision=revision, **options))  # type: ignore[arg-type]
+    found = locate(model, revision=revision, trust_remote_code=trust_remote_code, allow_links=allow_links)
+    return _opened(replace(found, dtype=dtype))
 
 
 def locate(
-    model: str | Path,
+    model: str | Path | Source,
     *,
     revision: str | None = None,
-    dtype: str = "float32",
     trust_remote_code: bool = False,
     allow_links: bool = False,
     whole: bool = False,
@@ -153,6 +152,8 @@ def locate(
     Args:
         whole: fetch every file of a hub repository, not only what loading needs.
     """
+    if isinstance(model, Source):
+        return model
     name = str(model)
     if name == EMBEDDED:
         from prune.embedded import MODEL
@@ -169,10 +170,10 @@ def locate(
     if directory is not None:
         if revision is not None:
             raise UsageError(f"--revision {revision}: {name} is a directory; only a hub id has revisions")
-        return Source(name, directory, None, dtype, trust_remote_code, allow_links)
+        return Source(name, directory, None, trust_remote_code=trust_remote_code, allow_links=allow_links)
     patterns = None if whole else [*WANTED, *(["*.py"] if trust_remote_code else [])]
     snapshot = _fetch(name, revision, patterns)
-    return Source(name, snapshot, snapshot.name, dtype, trust_remote_code, allow_links)
+    return Source(name, snapshot, snapshot.name, trust_remote_code=trust_remote_code, allow_links=allow_links)
 
 
 def resolve_all(

@@ -9,19 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prune.checkpoint.source import Source
+from prune.checkpoint.source import Source, locate
 from prune.errors import PruneError
 from prune.packaging import replay
 from prune.packaging.manifest import file_hashes, read_manifest
 
 
-def verify_export(source: Source) -> dict[str, Any]:
-    """Check everything; returns what was checked. The source is only located: hashes come before headers.
+def verify_export(checkpoint: str | Path | Source) -> dict[str, Any]:
+    """Check everything, hashes before headers; returns what was checked.
 
     Raises:
         UsageError: no manifest there.
         PruneError: files missing, added or changed, tensors missing or not finite, or other logits.
     """
+    source = locate(checkpoint)
     directory = source.directory
     manifest = read_manifest(directory)
     compare_hashes(directory, manifest["files"])

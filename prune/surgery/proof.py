@@ -3,9 +3,9 @@
 Three independent checks. Signature (`prune.surgery.signature`): what the two configs build must agree layer by layer.
 Reload: the stock loader must find nothing missing, unexpected or mismatched, and all weights finite. Replay
 (`prune.surgery.replay`), for families that were never tried: the logits are those of the original with the removed
-layers passed through. Remote code is never run.
-`python -m prune.surgery.proof SOURCE RESULT 0,1,2 [allow_links]` runs them and reports one JSON object on
-standard output.
+layers passed through. A checkpoint's own code is never run, unless the user trusts it.
+`python -m prune.surgery.proof SOURCE RESULT 0,1,2 [PERMISSION ...]` runs them and reports one JSON object on standard
+output.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+PERMISSIONS = ("allow_links", "trust_remote_code")
+"""What the user may allow a source, handed on to the child."""
+
+
 def prove_in_child(source: Source, result: Path, keep: Sequence[int]) -> None:
     """Prove a cut in a fresh process.
 
@@ -47,7 +51,7 @@ def prove_in_child(source: Source, result: Path, keep: Sequence[int]) -> None:
         str(result),
         ",".join(map(str, keep)),
     ]
-    arguments += ["allow_links"] if source.allow_links else []
+    arguments += [name for name in PERMISSIONS if getattr(source, name)]
     done = subprocess.run(arguments, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     lines = done.stdout.strip().splitlines()
     try:
@@ -80,13 +84,13 @@ def verify_checkpoint(checkpoint: str | Path | Source, *, deep: bool = True) -> 
     size = sum(tensor.entry.bytes for tensor in tensors.values())
     report: dict[str, Any] = {"num_layers": depth, "tensors": len(tensors), "bytes": size}
     if deep:
-        model = reload(source.directory)
+        model = reload(source.directory, source.trust_remote_code)
         require_finite(source.label, model.state_dict())
         report |= {"architecture": type(model).__name__, "parameters": sum(p.numel() for p in model.parameters())}
     return report
 
 
-def reload(directory: Path) -> PreTrainedModel:
+def reload(directory: Path, trust_remote_code: bool = False) -> PreTrainedModel:
     """Load with the stock loader, every tensor accounted for.
 
     Raises:
@@ -94,7 +98,9 @@ def reload(directory: Path) -> PreTrainedModel:
     """
     kind = model_class(read_json(directory / CONFIG))
     try:
-        model, info = kind.from_pretrained(directory, output_loading_info=True, local_files_only=True)
+        model, info = kind.from_pretrained(
+            directory, output_loading_info=True, local_files_only=True, trust_remote_code=trust_remote_code
+        )
     except Exception as error:  # any failure to load is the finding
         reason = " ".join(str(error).split())[:300]
         raise PruneError(f"{directory.name}: does not load: {type(error).__name__}: {reason}") from error
@@ -114,12 +120,12 @@ def prove(source: str | Path | Source, result: Path, keep: Sequence[int]) -> dic
         PruneError: the first thing that is wrong.
     """
     original = resolve(source)
-    config = original.checkpoint.config
-    check_directories(original.directory, result, keep)
+    config, trusted = original.checkpoint.config, original.trust_remote_code
+    check_directories(original.directory, result, keep, trust_remote_code=trusted)
     check_packed(original.checkpoint, read_checkpoint(result), keep, depth_of(config))
-    report = verify_checkpoint(result)
+    report = verify_checkpoint(original.at(result))
     if str(text_part(config).get("model_type")) not in PROVEN:
-        check_replay(original.directory, result, keep)
+        check_replay(original.directory, result, keep, trust_remote_code=trusted)
         report["replayed"] = True
     return report
 
@@ -129,7 +135,7 @@ def main(arguments: list[str]) -> int:
     result, keep = Path(arguments[1]), [int(i) for i in arguments[2].split(",")]
     report: dict[str, Any] = {"ok": True}
     try:
-        source = resolve(arguments[0], allow_links="allow_links" in arguments[3:])
+        source = resolve(arguments[0], **{name: name in arguments[3:] for name in PERMISSIONS})  # type: ignore[arg-type]
         report |= prove(source, result, keep)
     except PruneError as error:
         report = {"ok": False, "error": str(error)}

@@ -30,7 +30,7 @@ CACHE_TOLERANCE = 1e-2
 LENGTH, NEW_TOKENS = 24, 3
 
 
-def check_replay(source: Path, result: Path, keep: Sequence[int]) -> None:
+def check_replay(source: Path, result: Path, keep: Sequence[int], *, trust_remote_code: bool = False) -> None:
     """Compare logits, and cached against uncached generation, of a cut checkpoint with the original's.
 
     Raises:
@@ -38,7 +38,7 @@ def check_replay(source: Path, result: Path, keep: Sequence[int]) -> None:
     """
     from prune.model.layer_list import find_layer_list
 
-    original = load_float32(source)
+    original = load_float32(source, trust_remote_code)
     ids = sample_ids(read_json(source / CONFIG))
     depth = len(find_layer_list(original)[1])
     try:
@@ -48,7 +48,7 @@ def check_replay(source: Path, result: Path, keep: Sequence[int]) -> None:
         raise PruneError(f"{source.name}: an untried family whose logits cannot be replayed: {error}") from error
     del original
     gc.collect()
-    cut = load_float32(result)
+    cut = load_float32(result, trust_remote_code)
     gap = difference(logits(cut, ids), expected)
     if not gap <= TOLERANCE:
         raise PruneError(f"logits differ by {gap:.1e} standard deviations from the original with these layers skipped")
@@ -56,7 +56,7 @@ def check_replay(source: Path, result: Path, keep: Sequence[int]) -> None:
         raise PruneError("generation with a cache differs from recomputation; the original's does not")
 
 
-def load_float32(directory: Path) -> Any:
+def load_float32(directory: Path, trust_remote_code: bool = False) -> Any:
     """The checkpoint as the stock loader reads it, eager attention, parameters in memory of their own.
 
     Mapped weights start at any multiple of 8 bytes, and matrix kernels round differently with the alignment (seen: 3e-6
@@ -65,7 +65,8 @@ def load_float32(directory: Path) -> Any:
     import torch
 
     kind = model_class(read_json(directory / CONFIG))
-    model = kind.from_pretrained(directory, attn_implementation="eager", dtype=torch.float32, local_files_only=True)
+    options = {"attn_implementation": "eager", "local_files_only": True, "trust_remote_code": trust_remote_code}
+    model = kind.from_pretrained(directory, dtype=torch.float32, **options)
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     return model.eval()

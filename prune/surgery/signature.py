@@ -30,16 +30,23 @@ RUNTIME = frozenset(("training", "_is_hf_initialized", "name_or_path", "all_tied
 PLAIN = (bool, int, float, complex, str, bytes)
 
 
-def check_directories(source: Path, result: Path, keep: Sequence[int]) -> None:
+def check_directories(source: Path, result: Path, keep: Sequence[int], *, trust_remote_code: bool = False) -> None:
     """Compare the models that two checkpoint directories' configs build.
+
+    Args:
+        source, result: before the cut and after it.
+        keep: sorted source indices.
+        trust_remote_code: run the checkpoint's own modelling code.
 
     Raises:
         PruneError: a config builds no model, or the first attribute, shape or buffer that differs.
     """
     old, new = read_json(source / CONFIG), read_json(result / CONFIG)
-    check_signatures(
-        skeleton(model_class(old), load_config(source)), skeleton(model_class(new), load_config(result)), keep
+    before, after = (
+        skeleton(model_class(config), load_config(directory, trust_remote_code), trust_remote_code)
+        for config, directory in ((old, source), (new, result))
     )
+    check_signatures(before, after, keep)
 
 
 def model_class(config: dict[str, Any]) -> Any:
@@ -52,7 +59,7 @@ def model_class(config: dict[str, Any]) -> Any:
     return transformers.AutoModelForCausalLM
 
 
-def load_config(directory: Path) -> Any:
+def load_config(directory: Path, trust_remote_code: bool = False) -> Any:
     """The config object of a checkpoint, without its quantisation.
 
     Raises:
@@ -61,7 +68,7 @@ def load_config(directory: Path) -> Any:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:  # strict dataclass validation raises many kinds
         reason = " ".join(str(error).split())[:300]
         raise PruneError(f"config.json is refused by its class: {type(error).__name__}: {reason}") from error
@@ -70,7 +77,7 @@ def load_config(directory: Path) -> Any:
     return config
 
 
-def skeleton(kind: Any, config: Any) -> PreTrainedModel:
+def skeleton(kind: Any, config: Any, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model of a config without weights, but with its computed buffers.
 
     Raises:
@@ -81,7 +88,9 @@ def skeleton(kind: Any, config: Any) -> PreTrainedModel:
     try:
         with accelerate.init_empty_weights(include_buffers=False):
             built = copy.deepcopy(config)
-            return kind.from_config(built) if not hasattr(kind, "_from_config") else kind._from_config(built)
+            if hasattr(kind, "_from_config"):
+                return kind._from_config(built)
+            return kind.from_config(built, trust_remote_code=trust_remote_code)
     except Exception as error:  # any failure to build is the finding
         reason = " ".join(str(error).split())[:300]
         raise PruneError(f"config.json does not build a model: {type(error).__name__}: {reason}") from error

@@ -40,7 +40,11 @@ def record(directory: Path) -> Any:
 
 def test_the_record_states_source_layers_proof_and_hashes(root: Path, tmp_path: Path) -> None:
     found = record(root / "out")
-    assert found["source"] == {"model": "source", "config_sha256": sha256_file(root / "source/config.json")}
+    assert found["source"] == {
+        "model": "source",
+        "revision": None,
+        "config_sha256": sha256_file(root / "source/config.json"),
+    }
     assert (found["keep"], found["drop"], found["num_layers_before"]) == ([0, 2, 3], [1], 4)
     assert found["verified"] is True
     files = {p.name for p in (root / "out").iterdir()} - {CUT_RECORD}
