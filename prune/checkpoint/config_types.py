@@ -91,11 +91,32 @@ OTHER_HEADS = ("MaskedLM", "Classification", "QuestionAnswering", "PreTraining",
 """Parts of the names of classes that are no causal language models."""
 
 
-def check_decoder(config: dict[str, Any]) -> None:
-    """Refuse a config.json that is not a causal, decoder-only language model's.
+QUANTISED = frozenset(
+    "bitsandbytes bitsandbytes_4bit bitsandbytes_8bit fp8 fbgemm_fp8 compressed-tensors gptq awq mxfp4 hqq auto-round"
+    " torchao quanto modelopt".split()
+)
+"""Methods of quantisation whose files are understood; transformers takes others as if they were not quantised."""
+
+
+def check_method(quantization: dict[str, Any]) -> None:
+    """Refuse a quantisation that nobody here understands.
 
     Raises:
-        PruneError: no model_type, an encoder-decoder, or a head that is not causal.
+        PruneError: the method.
+    """
+    method = str(quantization.get("quant_method", "bitsandbytes"))
+    if method not in QUANTISED:
+        known = ", ".join(sorted(QUANTISED))
+        raise PruneError(
+            f"config.json: quantization_config.quant_method {method[:40]!r} is not known; use one of {known}"
+        )
+
+
+def check_decoder(config: dict[str, Any]) -> None:
+    """Refuse a config.json that is not a causal, decoder-only language model's, in numbers that can be read.
+
+    Raises:
+        PruneError: no model_type, an encoder-decoder, a head that is not causal, or an unknown quantisation.
     """
     kind = config.get("model_type")
     if not isinstance(kind, str):
@@ -105,6 +126,9 @@ def check_decoder(config: dict[str, Any]) -> None:
     for head in config.get("architectures") or []:
         if any(mark in str(head) for mark in OTHER_HEADS):
             raise PruneError(f"config.json: architectures: {head} is no causal language model")
+    for part in (config, text_part(config)):
+        if part.get("quantization_config") is not None:
+            check_method(part["quantization_config"])
 
 
 def check_types(config: dict[str, Any]) -> None:

@@ -140,8 +140,9 @@ def not_loaded(name: str, error: Exception) -> PruneError:
 
 
 def told(error: Exception) -> str:
-    """A library's whole message on one line, at most 300 characters of it."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """A library's whole message on one line, at most 300 characters of it; with its kind where that says more."""
+    text, kind = " ".join(str(error).split())[:300], type(error).__name__
+    return text if text and isinstance(error, OSError | ValueError | RuntimeError) else f"{kind}: {text}".strip(": ")
 
 
 def require_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:

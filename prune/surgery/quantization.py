@@ -9,12 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from prune.checkpoint.config_types import check_method
 from prune.errors import PruneError
 
-SUPPORTED = frozenset(
-    "bitsandbytes bitsandbytes_4bit bitsandbytes_8bit fp8 fbgemm_fp8 compressed-tensors gptq awq mxfp4 hqq auto-round"
-    " torchao quanto modelopt".split()
-)
 NUMBERED = re.compile(r"(?P<head>(?:^|\.)(?:layers|h|blocks|block|layer)\.)(?P<index>[0-9]{1,6})(?=\.|$)")
 PATTERN = re.compile(r"(?:layers|h|blocks)(?:\\)?\.(?:\(|\[|\\d|\d+\|)")
 
@@ -25,9 +22,7 @@ def edit_quantization(quantization: dict[str, Any], n: int, new_index: dict[int,
     Raises:
         PruneError: an unknown method, or a regular expression over layer numbers.
     """
-    method = str(quantization.get("quant_method", "bitsandbytes"))
-    if method not in SUPPORTED:
-        raise PruneError(f"config.json: quantization_config.quant_method {method!r} is not supported for cutting")
+    check_method(quantization)
     for name, value in list(quantization.items()):
         quantization[name] = renumber(value, new_index, f"config.json: quantization_config.{name}")
 
