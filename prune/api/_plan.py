@@ -145,4 +145,10 @@ def _inputs(found: Analysis, directory: Path, cache: Path, **permissions: bool) 
                 raise UsageError(f"{domain.source}: changed since the analysis; run `prune analyze` again")
         return loaded
 
-    return {"analysis": found, "load_model": model, "load_domains": domains, "score_cache": cache}
+    return {
+        "analysis": found,
+        "load_model": model,
+        "load_domains": domains,
+        "locate": lambda: source().directory,
+        "score_cache": cache,
+    }

@@ -41,6 +41,7 @@ class Context:
         domains: documents, if they are at hand.
         load_domains: fetches them when they are not.
         evaluator: made from model and domains when first needed, unless given.
+        locate: the directory of the checkpoint, where `source` is not one itself.
         score_cache: SQLite file for the scores of an evaluator made here.
         pad_token_id: fills short rows there.
         domain_weights: the user's mix; equal if None.
@@ -57,6 +58,7 @@ class Context:
     domains: Mapping[str, Domain] | None = None
     load_domains: Callable[[], Mapping[str, Domain]] | None = None
     evaluator: Evaluator | None = None
+    locate: Callable[[], Path] | None = None
     score_cache: Path | None = None
     pad_token_id: int = 0
     domain_weights: Mapping[str, float] | None = None

@@ -48,6 +48,7 @@ class Inputs(TypedDict, total=False):
         model, load_model: the loaded model, or what loads it; `source` is loaded if neither is given.
         domains, load_domains: calibration documents, or what reads them.
         evaluator: scores subsets; made from model and documents if not given.
+        locate: the directory of the checkpoint, where `source` is not one itself.
         score_cache: SQLite file for the scores of an evaluator made here.
         pad_token_id: fills short rows there.
     """
@@ -58,6 +59,7 @@ class Inputs(TypedDict, total=False):
     domains: Mapping[str, Domain] | None
     load_domains: Callable[[], Mapping[str, Domain]] | None
     evaluator: Evaluator | None
+    locate: Callable[[], Path] | None
     score_cache: Path | None
     pad_token_id: int
 
@@ -187,8 +189,9 @@ def _budget(
     if drop_fraction is not None:
         return fraction_budget(drop_fraction, protected, depth)
     unit = "params" if target_params is not None else "bytes" if target_bytes is not None else "read"
-    on_disk = Path(context.source).is_dir() and any(Path(context.source).glob("*.safetensors"))
-    sizes = measure_sizes(context.source, depth, unit, None if on_disk else context.require_model())
+    place = Path(context.source) if context.locate is None else context.locate()
+    on_disk = place.is_dir() and any(place.glob("*.safetensors"))
+    sizes = measure_sizes(str(place), depth, unit, None if on_disk else context.require_model())
     if target_speedup is not None:
         return speed_budget(target_speedup, sizes, protected)
     target = target_params if target_params is not None else target_bytes

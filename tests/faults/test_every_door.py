@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import shutil
 from collections.abc import Callable
@@ -205,6 +206,14 @@ def test_only_the_loader_and_the_proof_of_a_cut_call_the_library() -> None:
             if isinstance(node, ast.Attribute) and node.attr == "from_pretrained":
                 callers.add(path.relative_to(root).as_posix())
     assert callers == {"model/loading.py", "surgery/proof.py", "surgery/replay.py", "surgery/signature.py"}
+
+
+@pytest.mark.parametrize(
+    "command", ["analyze", "compensate", "cut", "generate", "heal", "eval", "compare", "export", "verify"]
+)
+def test_every_command_that_takes_a_hub_id_takes_its_revision_and_permissions(command: str) -> None:
+    parameters = inspect.signature(getattr(prune, command)).parameters
+    assert {"revision", "trust_remote_code", "allow_links"} <= parameters.keys()
 
 
 def test_a_tokenizer_that_is_missing_or_broken_is_told_in_our_words(llama: Path, tmp_path: Path) -> None:

@@ -119,7 +119,9 @@ def test_a_run_takes_everything_from_the_commit_asked_for_and_stops_when_it_chan
     assert recorded == dict.fromkeys(recorded, OLD)
 
 
-def test_every_command_by_hand_reads_and_records_one_commit(hub: Path, tmp_path: Path) -> None:
+def test_every_command_by_hand_reads_and_records_one_commit(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = {"arithmetic": str(HERE / "data/calibration/arithmetic.jsonl")}
     few: dict[str, Any] = {"calib_num_samples": 2, "seq_length": 24, "bootstrap": 10, "measure": ["contributions"]}
     analysis = prune.analyze(ID, tmp_path / "analysis", data=data, revision="v1", **few)
@@ -134,6 +136,12 @@ def test_every_command_by_hand_reads_and_records_one_commit(hub: Path, tmp_path:
     plan = prune.plan(tmp_path / "analysis", tmp_path / "plan.json", num_layers=3, criterion="dnll")
     again = prune.plan(tmp_path / "same", tmp_path / "again.json", num_layers=3, criterion="dnll")
     assert (plan.revision, plan.scores) == (OLD, again.scores)
+    with monkeypatch.context() as patch:  # a budget in bytes is measured in the files, which need not be loaded
+        patch.setattr("prune.model.loading.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+        budget: dict[str, Any] = {"target_bytes": (hub / OLD / "model.safetensors").stat().st_size - 4096}
+        budget |= {"criterion": "relative_contribution", "strategy": "one_shot"}
+        smaller = prune.plan(tmp_path / "analysis", tmp_path / "smaller.json", **budget)
+    assert 1 <= len(smaller.keep) < 4
     with pytest.raises(PruneError, match=f"--plan: made for {ID} at {OLD}, the model is {ID} at {NEW}"):
         prune.cut(ID, tmp_path / "wrong", plan=tmp_path / "plan.json")
     prune.cut(ID, tmp_path / "cut", plan=tmp_path / "plan.json", revision=OLD)
