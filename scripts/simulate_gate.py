@@ -366,7 +366,7 @@ def _worst_rows(run: Run) -> Iterator[list[str]]:
                 return run.once((side, population, settings), lambda: [wrong_share(population, side, **settings)])[0]
 
             settings = run.full if name == "answers" else run.quarter
-            found = search(family, rate, generations=3, points=32, seed=run.seed)
+            found = search(family, rate, generations=3, seed=run.seed)
             rates = [(run.rates(population, settings | {"seed": run.seed + 1}), population) for population in found]
             worst, population = max(rates, key=lambda pair: pair[0].passed if side == "PASS" else pair[0].failed)
             yield [name, side, _described(population), f"{worst.passed:.2%}", f"{worst.failed:.2%}"]

@@ -91,26 +91,31 @@ def texts(at: np.ndarray) -> Scenario | None:
 
 @dataclass(frozen=True)
 class Family:
-    """A space of populations: points of [0, 1)^size."""
+    """A space of populations: points of [0, 1)^size.
+
+    Attributes:
+        points: that a generation tries.
+        experiments: of each point, of the better quarter, and of the six best so far.
+    """
 
     size: int
     decode: Callable[[np.ndarray], Population | None]
+    points: int = 32
+    experiments: tuple[int, int, int] = (50, 200, 600)
 
 
 FAMILIES = {
     "answers": Family(31, answers),
-    "graded": Family(12, grades),
     "clusters": Family(8, clusters),
-    "texts": Family(7, texts),
+    # An experiment on scores that all differ takes ten times as long.
+    "graded": Family(12, grades, points=12, experiments=(25, 60, 150)),
+    "texts": Family(7, texts, points=12, experiments=(25, 60, 150)),
 }
 
 
-def search(family: Family, rate: Rate, *, generations: int, points: int, seed: int) -> Iterator[Population]:
-    """The three populations with most wrong verdicts, worst first as far as few experiments tell.
-
-    Args:
-        points: of each generation; a quarter is tried again with four times the experiments, and so once more.
-    """
+def search(family: Family, rate: Rate, *, generations: int, seed: int) -> Iterator[Population]:
+    """The three populations with most wrong verdicts, worst first as far as few experiments tell."""
+    first, second, third = family.experiments
     rng = np.random.default_rng(seed)
     kept: list[tuple[float, np.ndarray]] = []
 
@@ -119,16 +124,16 @@ def search(family: Family, rate: Rate, *, generations: int, points: int, seed: i
         return sorted(rated, key=lambda pair: -pair[0])[:count]
 
     for _ in range(generations):
-        found = best(_generation(family, [at for _, at in kept], points, rng), 50, max(1, points // 4))
-        kept += best([at for _, at in found], 200, max(1, points // 8))
-        kept = best([at for _, at in sorted(kept, key=lambda pair: -pair[0])[:6]], 600, 6)
+        found = best(_generation(family, [at for _, at in kept], rng), first, family.points // 4)
+        kept += best([at for _, at in found], second, family.points // 4)
+        kept = best([at for _, at in sorted(kept, key=lambda pair: -pair[0])[:6]], third, 6)
     yield from (_decoded(family, at) for _, at in kept[:3])
 
 
 def _generation(family: Family, parents: list[np.ndarray], points: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Points that decode: three in four vary a quarter of a parent's coordinates, the others are drawn anew."""
     found: list[np.ndarray] = []
-    while len(found) < points:
+    while len(found) < family.points:
         at = rng.random(family.size)
         if parents and rng.random() < 0.75:
             parent = parents[rng.integers(len(parents))]

@@ -180,7 +180,7 @@ def test_the_search_finds_a_planted_worst_cell() -> None:
     def rate(population: Any, experiments: int, seed: int) -> float:
         return float(population.floor)
 
-    found = list(gate.search(gate.FAMILIES["answers"], rate, generations=3, points=12, seed=0))
+    found = list(gate.search(gate.FAMILIES["answers"], rate, generations=3, seed=0))
     assert found[0].floor == 0.98
 
 
@@ -200,6 +200,6 @@ def test_no_cell_that_a_search_finds_breaks_three_percent(name: str, side: str) 
     def rate(population: Any, experiments: int, seed: int) -> float:
         return float(gate.wrong_share(population, side, experiments=experiments, bootstrap=400, seed=seed))
 
-    for population in gate.search(gate.FAMILIES[name], rate, generations=2, points=24, seed=11):
+    for population in gate.search(gate.FAMILIES[name], rate, generations=2, seed=11):
         rates = gate.simulate(population, experiments=1500, bootstrap=1000, seed=5)
         assert within(rates.passed if side == "PASS" else rates.failed, 1500, 0.03)
