@@ -130,7 +130,7 @@ def search(family: Family, rate: Rate, *, generations: int, seed: int) -> Iterat
     yield from (_decoded(family, at) for _, at in kept[:3])
 
 
-def _generation(family: Family, parents: list[np.ndarray], points: int, rng: np.random.Generator) -> list[np.ndarray]:
+def _generation(family: Family, parents: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """Points that decode: three in four vary a quarter of a parent's coordinates, the others are drawn anew."""
     found: list[np.ndarray] = []
     while len(found) < family.points:
