@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.data.domains import Domain, load_domain, parse_data_flag
+from prune.data import domains
+from prune.data.domains import Domain, parse_data_flag
 from prune.data.rows import ENDINGS, Documents
 from prune.errors import UsageError
 
@@ -54,11 +55,8 @@ def _source(name: str, source: Documents) -> Documents:
 
 
 def load_domains(data: Data, tokenizer: Any, seq_length: int, count: int | None, seed: int) -> dict[str, Domain]:
-    """Every domain read and tokenised; see `prune.data.domains.load_domain`."""
-    return {
-        name: load_domain(name, path, tokenizer, seq_length=seq_length, calib_num_samples=count, seed=seed)
-        for name, path in check_files(data).items()
-    }
+    """Every domain of `data`, checked, read and tokenised; see `prune.data.domains.load_domain`."""
+    return domains.load_domains(check_files(data), tokenizer, seq_length=seq_length, calib_num_samples=count, seed=seed)
 
 
 def named(names: str | Sequence[str]) -> list[str]:

@@ -185,6 +185,14 @@ def load_domain(
     return Domain(name, usable, known, digest, excluded=short, unanswered=unanswered)
 
 
+def load_domains(
+    sources: Mapping[str, Documents], tokenizer: Any, *, seq_length: int, calib_num_samples: int | None, seed: int
+) -> dict[str, Domain]:
+    """Every domain by name; see `load_domain`."""
+    options: dict[str, Any] = {"seq_length": seq_length, "calib_num_samples": calib_num_samples, "seed": seed}
+    return {name: load_domain(name, source, tokenizer, **options) for name, source in sources.items()}
+
+
 def _document(row: dict[str, Any], tokenizer: Any, seq_length: int, where: str) -> Document:
     difficulty = row.get("difficulty")
     if "input_ids" in row:

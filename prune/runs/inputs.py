@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.checkpoint.source import resolve
-from prune.data.domains import Domain, load_domain, pad_token
+from prune.data.domains import Domain, load_domains, pad_token
 from prune.model.loading import load_model, load_tokenizer
 from prune.model.settings import ModelSettings
 from prune.planning.registry import get_criterion, get_strategy
@@ -86,17 +86,8 @@ class RunInputs:
         return {} if self.recipe.heal.self_generated else self.domains
 
     def _load(self, files: Mapping[str, str], seq_length: int, count: int | None) -> dict[str, Domain]:
-        return {
-            name: load_domain(
-                name,
-                path,
-                self.tokenizer,
-                seq_length=seq_length,
-                calib_num_samples=count,
-                seed=self.recipe.seed,
-            )
-            for name, path in files.items()
-        }
+        options = {"seq_length": seq_length, "calib_num_samples": count, "seed": self.recipe.seed}
+        return load_domains(files, self.tokenizer, **options)  # type: ignore[arg-type]
 
     @property
     def pad(self) -> int:
