@@ -6,10 +6,29 @@ line turns `exit_code` into its exit status.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+FLAG = re.compile(r"(`[^`]*`)|(?<![\w-])--(?=[a-z])")
+"""A dash-dash before a name, outside of a command in backticks."""
 
-class EvalError(Exception):
+
+class UserError(Exception):
+    """What a user can mend. The text names options as the command line does; `str` as Python's callers know them."""
+
+    exit_code = 1
+
+    @property
+    def flagged(self) -> str:
+        """For the command line: `--num_layers`."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        """For Python: `num_layers`."""
+        return FLAG.sub(lambda match: match[1] or "", self.flagged)
+
+
+class EvalError(UserError):
     """Something the user can mend: exit code 1."""
 
     exit_code = 1

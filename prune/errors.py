@@ -1,12 +1,15 @@
 """Errors a user can cause, each with the exit code that the command line returns for it.
 
-Every message is one line that names the file, field or flag, and the cure. Anything else that escapes is a bug.
+Every message is one line that names the file, field or flag, and the cure; `str(error)` names arguments where the
+command line shows flags. Anything else that escapes is a bug.
 """
 
 from __future__ import annotations
 
+from evals.errors import UserError
 
-class PruneError(Exception):
+
+class PruneError(UserError):
     """Something the user can mend: exit code 1."""
 
     exit_code = 1

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from pydantic_core import PydanticUndefined
 
 import prune
+from prune import cli
 from prune.analysis.settings import AnalyzeSettings
 from prune.cli.app import COMMANDS, build
 from prune.cli.flags import with_settings
@@ -150,10 +151,10 @@ def test_text_is_understood_where_a_list_or_weights_are_wanted() -> None:
     ("values", "message"),
     [
         ({"nombers": 1}, "unknown argument 'nombers' .did you mean 'number'"),
-        ({"number": 0}, "--number 0: Input should be greater than or equal to 1"),
-        ({"weights": "x"}, "--weights 'x': write NAME=NUMBER,NAME=NUMBER"),
-        ({"weights": {"x": -1}}, "--weights -1"),
-        ({"weights": {"x": float("nan")}}, "--weights"),
+        ({"number": 0}, "number 0: Input should be greater than or equal to 1"),
+        ({"weights": "x"}, "weights 'x': write NAME=NUMBER,NAME=NUMBER"),
+        ({"weights": {"x": -1}}, "weights -1"),
+        ({"weights": {"x": float("nan")}}, "weights"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_option(values: dict[str, Any], message: str) -> None:
@@ -164,3 +165,21 @@ def test_a_wrong_value_is_one_line_that_names_the_option(values: dict[str, Any],
 def test_no_command_is_left_out() -> None:
     without = {"verify", "report", "run", "demo", "import"}  # a handful of arguments of their own
     assert ARGUMENTS.keys() | without == COMMANDS.keys()
+
+
+def test_an_error_names_the_argument_in_python_and_the_flag_on_the_command_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = UsageError("--num_layers 3: give more, or --protect fewer; `prune demo --show_recipe` prints a recipe")
+    assert str(error) == "num_layers 3: give more, or protect fewer; `prune demo --show_recipe` prints a recipe"
+    assert error.flagged.startswith("--num_layers 3: give more, or --protect fewer")
+
+    def refuse(_: object) -> Any:
+        raise UsageError("data x: no such file")
+
+    app = build(["analyze"])
+    monkeypatch.setattr("sys.argv", ["prune", "analyze", "m", "-o", "o", "--data", "x"])
+    monkeypatch.setattr("prune.api.analyze", lambda *_, **__: refuse(0), raising=False)
+    monkeypatch.setattr("prune.cli.app.build", lambda _: app)
+    assert cli._run() == 2
+    assert capsys.readouterr().err == "prune: --data x: no such file\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import warnings
@@ -52,9 +53,8 @@ def _run() -> int:
     from typer import Abort
     from typer._click.exceptions import ClickException  # Typer carries its own copy of click
 
-    from evals.errors import EvalError
+    from evals.errors import UserError
     from prune.cli.app import build
-    from prune.errors import PruneError
 
     try:
         code = build(sys.argv[1:])(standalone_mode=False)
@@ -66,8 +66,8 @@ def _run() -> int:
         return _say(f"interrupted; {GOES_ON.get(command, 'nothing was written')}", INTERRUPTED)
     except ClickException as error:
         return _say(error.format_message(), error.exit_code)
-    except (PruneError, EvalError) as error:
-        return _say(str(error), error.exit_code)
+    except UserError as error:
+        return _say(_as_flag(error.flagged), error.exit_code)
     except OSError as error:
         if error.errno not in OF_THE_PLACE:
             raise
@@ -75,6 +75,19 @@ def _run() -> int:
         return _say(f"{where}{error.strerror}; {OF_THE_PLACE[error.errno]}", 1)
     except MemoryError:
         return _say("out of memory: use a smaller --batch_size or --seq_length, or a machine with more", 1)
+
+
+def _as_flag(message: str) -> str:
+    """A message that begins with an argument's name begins with the flag's."""
+    import typer
+
+    from prune.cli.app import build
+
+    asked = next((a for a in sys.argv[1:] if not a.startswith("-")), "")
+    command = getattr(typer.main.get_command(build(sys.argv[1:])), "commands", {}).get(asked)
+    flags = {option for parameter in command.params for option in parameter.opts} if command else set()
+    word = re.match(r"\w+", message)
+    return f"--{message}" if word and f"--{word[0]}" in flags else message
 
 
 def _say(message: str, code: int) -> int:

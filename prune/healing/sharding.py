@@ -38,16 +38,20 @@ def check_sharding(settings: HealSettings) -> None:
         PruneError: DeepSpeed is not installed.
     """
     if uses_fsdp() and os.environ.get("FSDP_VERSION") != "2":  # version 1 renames and flattens the parameters
-        raise UsageError("FSDP of version 1 is not supported: accelerate launch --use_fsdp --fsdp_version 2 ...")
+        raise UsageError("FSDP of version 1 is not supported: `accelerate launch --use_fsdp --fsdp_version 2 ...`")
     if settings.deepspeed is None:
         if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
-            raise UsageError("accelerate launch --use_deepspeed is not supported: give prune heal --deepspeed CONFIG")
+            raise UsageError(
+                "`accelerate launch --use_deepspeed` is not supported: give `prune heal --deepspeed CONFIG`"
+            )
         return
     deepspeed_config(settings.deepspeed)
     if uses_fsdp():
-        raise UsageError("--deepspeed and FSDP exclude each other: launch without --use_fsdp, or leave out --deepspeed")
+        raise UsageError(
+            "--deepspeed and FSDP exclude each other: launch without `--use_fsdp`, or leave out --deepspeed"
+        )
     if "LOCAL_RANK" not in os.environ:
-        raise UsageError("--deepspeed needs a launcher: torchrun --nproc_per_node=N -m prune heal ...")
+        raise UsageError("--deepspeed needs a launcher: `torchrun --nproc_per_node=N -m prune heal ...`")
     try:
         from deepspeed.utils import logger
     except ImportError as error:
@@ -87,7 +91,7 @@ def deepspeed_config(path: str) -> dict[str, Any]:
     if zero.get("stage", 0) not in (1, 2):
         raise UsageError(
             f"--deepspeed {path}: zero_optimization.stage is {zero.get('stage', 0)}, but healing works with 1 and 2; "
-            "to shard the weights themselves use FSDP 2: accelerate launch --use_fsdp --fsdp_version 2 ..."
+            "to shard the weights themselves use FSDP 2: `accelerate launch --use_fsdp --fsdp_version 2 ...`"
         )
     if config.get("fp16", {}).get("enabled"):  # its loss scale overflows on purpose; healing stops at an overflow
         raise UsageError(f"--deepspeed {path}: fp16 is not supported: remove it, and use --bf16 with bf16.enabled auto")

@@ -108,7 +108,7 @@ def test_local_data_that_is_missing_stops_the_run_before_it_starts(models: dict[
     (tmp_path / "data" / "piqa").mkdir(parents=True)
     row = json.dumps({"goal": "g", "sol1": "a", "sol2": "b", "label": 0})
     (tmp_path / "data" / "piqa" / "valid.jsonl").write_text(row + "\n")
-    with pytest.raises(EvalUsageError, match=r"test.jsonl in a folder named like gsm8k.*leave out.*--tasks piqa$"):
+    with pytest.raises(EvalUsageError, match=r"test.jsonl in a folder named like gsm8k.*leave out.*tasks piqa$"):
         prune_eval(output=tmp_path / "o", **models, tasks=["piqa", "gsm8k"], local_data=str(tmp_path / "data"))
 
 
@@ -138,7 +138,7 @@ def test_flags_are_read_as_lm_eval_reads_them() -> None:
     for wrong in ("0", "many", 0):
         with pytest.raises(UsageError, match="batch_size"):
             validated(EvalSettings, {"batch_size": wrong})
-    with pytest.raises(UsageError, match="--gen_kwargs 'a': write NAME=VALUE"):
+    with pytest.raises(UsageError, match="gen_kwargs 'a': write NAME=VALUE"):
         validated(EvalSettings, {"gen_kwargs": "a"})
 
 
@@ -177,7 +177,7 @@ def test_an_answer_longer_than_the_context_names_the_setting_to_lower(
     models: dict[str, str], task_dir: Path, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {"include_path": [str(task_dir)], "limit": 2, "gen_kwargs": {"max_gen_toks": 10**6}}
-    with pytest.raises(EvalError, match="Give --gen_kwargs max_gen_toks=N a smaller N"):
+    with pytest.raises(EvalError, match="Give gen_kwargs max_gen_toks=N a smaller N"):
         prune_eval(output=tmp_path / "out", **models, tasks=["tiny_generate"], **settings)
 
 

@@ -83,7 +83,7 @@ def test_the_command_writes_both_and_refuses_a_second_quantisation(full: Path, t
     with pytest.raises(PruneError, match="already quantised"):
         write_variant(tmp_path / "out-nf4", "int8")
     for dry_run in (True, False):
-        with pytest.raises(PruneError, match=r"--quantize int8: .*out-nf4 is already quantised"):
+        with pytest.raises(PruneError, match=r"quantize int8: .*out-nf4 is already quantised"):
             prune.export(
                 str(tmp_path / "out-nf4"), tmp_path / "again", override="a test", quantize="int8", dry_run=dry_run
             )

@@ -258,9 +258,9 @@ def test_a_mistake_leaves_everything_as_it_was(source: Path, tmp_path: Path) -> 
         (tmp_path / "out", {"drop_layers": "1"}, "ends in .gguf"),
         (tmp_path / "c.gguf", {"drop_layers": "6"}, "layer 6 does not exist"),
         (tmp_path / "c.gguf", {"drop_layers": "0-5"}, "all 6 layers"),
-        (tmp_path / "c.gguf", {}, "--drop_layers"),
-        (tmp_path / "c.gguf", {"drop_layers": "1", "link": True}, "--link: not for a GGUF file"),
-        (tmp_path / "c.gguf", {"drop_layers": "1", "drop_attn": "2"}, "--drop_attn: not for a GGUF file"),
+        (tmp_path / "c.gguf", {}, "drop_layers"),
+        (tmp_path / "c.gguf", {"drop_layers": "1", "link": True}, "link: not for a GGUF file"),
+        (tmp_path / "c.gguf", {"drop_layers": "1", "drop_attn": "2"}, "drop_attn: not for a GGUF file"),
     ):
         with pytest.raises(UsageError, match=message):
             prune.cut(str(source), target, **options)

@@ -178,7 +178,7 @@ def test_a_tensor_without_a_place_and_a_missing_one_are_refused(tmp_path: Path) 
 
 def test_a_mistake_is_one_line(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(tmp_path / "none.gguf", tmp_path / "out", UsageError, "no such file")
-    with pytest.raises(UsageError, match="--dtype 'int8'"):
+    with pytest.raises(UsageError, match="dtype 'int8'"):
         prune.import_gguf(file, tmp_path / "out", dtype="int8")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").write_text("mine")

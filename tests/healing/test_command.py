@@ -38,7 +38,7 @@ def test_documents_are_as_long_as_the_rows_of_training(cut, tmp_path):
 
 
 def test_tracking_no_item_is_refused_before_training(cut, tmp_path):
-    with pytest.raises(UsageError, match="--track_limit 0"):
+    with pytest.raises(UsageError, match="track_limit 0"):
         prune.heal(cut, tmp_path / "out", teacher="embedded", data=STORIES, track_suites=["math"], track_limit=0)
     assert not list(tmp_path.iterdir())
 

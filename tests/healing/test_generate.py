@@ -89,7 +89,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_sampled_answers(prompts, tmp_pa
     assert not killed.exists()
     with (tmp_path / ".killed.jsonl.batches").open("a") as handle:
         handle.write('[[3, {"torn')
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="resume"):
         prune.generate("embedded", killed, data=data, max_new_tokens=12, **SAMPLED)
     with pytest.raises(PruneError, match="other prompts, settings or another model"):
         prune.generate("embedded", killed, data=data, max_new_tokens=13, resume=True, **SAMPLED)

@@ -160,7 +160,7 @@ def test_rounds_on_the_command_line_are_the_recipes_rounds(finished, tmp_path, c
     assert {"round-13-1", "round-13-2", "heal-13"} <= set(kept)
     with pytest.raises(UsageError, match="4 rounds cannot share out the 3 layers"):
         prune.run(recipe, tmp_path / "run", rounds=4, dry_run=True)
-    with pytest.raises(UsageError, match="--rounds 0: give 1 or more"):
+    with pytest.raises(UsageError, match="rounds 0: give 1 or more"):
         prune.run(recipe, tmp_path / "run", rounds=0)
 
 

@@ -53,6 +53,6 @@ def test_a_full_disk_is_said_and_cleaned_up(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(PruneError, match=r"No space left on device.*--stream_memory"), Shelf(0, tmp_path) as shelf:
+    with pytest.raises(PruneError, match=r"No space left on device.*stream_memory"), Shelf(0, tmp_path) as shelf:
         shelf.put(0, torch.zeros(KILO))
     assert not list(tmp_path.iterdir())

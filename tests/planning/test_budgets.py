@@ -49,9 +49,9 @@ def test_a_size_is_met_by_the_first_plan_that_fits_it(saved, unit, flag):
     plan = last_n(directory, **{flag: target})
     assert plan.drop == [5, 6, 7]  # two would leave one unit too many
     assert last_n(directory, **{flag: target + 1}).drop == [6, 7]
-    with pytest.raises(UsageError, match=f"--{flag}.*already"):
+    with pytest.raises(UsageError, match=f"{flag}.*already"):
         last_n(directory, **{flag: total})
-    with pytest.raises(UsageError, match=f"--{flag} 10: out of reach"):
+    with pytest.raises(UsageError, match=f"{flag} 10: out of reach"):
         last_n(directory, **{flag: 10})
 
 
@@ -81,27 +81,27 @@ def test_lists_are_taken_as_they_are():
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({}, "give one budget: --num_layers, .*--target_bytes, --target_speedup, --drop_layers, --keep_layers"),
-        ({"num_layers": 4, "drop_fraction": 0.5}, "give one budget, not 2: --num_layers, --drop_fraction"),
-        ({"drop_layers": [1], "keep_layers": [0]}, "not 2: --drop_layers, --keep_layers"),
-        ({"num_layers": 0}, "--num_layers 0: a model must keep at least one layer"),
-        ({"num_layers": -3}, "--num_layers -3"),
+        ({}, "give one budget: num_layers, .*target_bytes, target_speedup, drop_layers, keep_layers"),
+        ({"num_layers": 4, "drop_fraction": 0.5}, "give one budget, not 2: num_layers, drop_fraction"),
+        ({"drop_layers": [1], "keep_layers": [0]}, "not 2: drop_layers, keep_layers"),
+        ({"num_layers": 0}, "num_layers 0: a model must keep at least one layer"),
+        ({"num_layers": -3}, "num_layers -3"),
         ({"num_layers": 8}, "already has 8 layers"),
         ({"num_layers": 9}, "has only 8 layers"),
-        ({"drop_fraction": 1.0}, "--drop_fraction 1.0"),
+        ({"drop_fraction": 1.0}, "drop_fraction 1.0"),
         ({"drop_fraction": 0.99}, "at least one layer"),
         ({"drop_fraction": 0.01}, "removes none of 8 layers"),
         ({"drop_layers": list(range(8))}, "all 8 layers would go"),
         ({"drop_layers": []}, "name at least one"),
         ({"drop_layers": [3, 3]}, "3 is listed twice"),
-        ({"drop_layers": [8]}, r"--drop_layers 8: the model has layers 0\.\.7"),
-        ({"drop_layers": [1, 2], "protect": [2]}, "--drop_layers and --protect both name layer 2"),
+        ({"drop_layers": [8]}, r"drop_layers 8: the model has layers 0\.\.7"),
+        ({"drop_layers": [1, 2], "protect": [2]}, "drop_layers and protect both name layer 2"),
         ({"keep_layers": []}, "a model must keep one"),
         ({"keep_layers": list(range(8))}, "all 8 layers would stay"),
-        ({"keep_layers": [0, 1], "protect": [1, 5]}, "--keep_layers leaves out layer 5, which --protect names"),
-        ({"keep_layers": [0, 9]}, "--keep_layers 9"),
-        ({"num_layers": 2, "protect": [0, 1, 7]}, "--protect keeps 3 layers"),
-        ({"num_layers": 4, "protect": [11]}, "--protect 11"),
+        ({"keep_layers": [0, 1], "protect": [1, 5]}, "keep_layers leaves out layer 5, which protect names"),
+        ({"keep_layers": [0, 9]}, "keep_layers 9"),
+        ({"num_layers": 2, "protect": [0, 1, 7]}, "protect keeps 3 layers"),
+        ({"num_layers": 4, "protect": [11]}, "protect 11"),
         ({"num_layers": 4, "strategy": "gredy"}, "did you mean 'greedy'"),
         ({"num_layers": 4, "criterion": "last"}, "unknown criterion 'last'"),
     ],

@@ -208,5 +208,5 @@ def test_what_was_not_measured_is_named(model, analysis):
     part = analyze(model, domains(), measure=("contributions",), bootstrap=10)
     with pytest.raises(PruneError, match="angular_distance/last"):
         make_plan(source="made", analysis=part, criterion="angular", num_layers=5)
-    with pytest.raises(UsageError, match="give --data NAME=PATH"):
+    with pytest.raises(UsageError, match="give data NAME=PATH"):
         make_plan(source="made", model=model, num_layers=5)

@@ -83,10 +83,10 @@ def test_the_analysis_alone_plans_again_without_the_model(analysed, monkeypatch)
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        ({"target_params": 5}, "--sweep ends at"),
-        ({"num_layers": 16}, "--sweep: ends at 16"),
+        ({"target_params": 5}, "sweep ends at"),
+        ({"num_layers": 16}, "sweep: ends at 16"),
         ({"num_layers": 0}, "0 lay"),
-        ({"drop_fraction": 0.0}, r"--drop_fraction 0\.0: give a number above 0"),
+        ({"drop_fraction": 0.0}, r"drop_fraction 0\.0: give a number above 0"),
     ],
 )
 def test_a_sweep_without_an_end_is_refused(analysed, tmp_path, budget, message):

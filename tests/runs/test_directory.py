@@ -54,7 +54,7 @@ def test_a_failed_stage_leaves_nothing_under_its_name(tmp_path):
 
 def test_a_used_directory_needs_resume_and_a_foreign_one_is_refused(tmp_path):
     RunDirectory(tmp_path / "run", resume=False).close()
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="resume"):
         RunDirectory(tmp_path / "run", resume=False)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.txt").write_text("years of work")

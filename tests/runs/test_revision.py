@@ -142,7 +142,7 @@ def test_every_command_by_hand_reads_and_records_one_commit(
         budget |= {"criterion": "relative_contribution", "strategy": "one_shot"}
         smaller = prune.plan(tmp_path / "analysis", tmp_path / "smaller.json", **budget)
     assert 1 <= len(smaller.keep) < 4
-    with pytest.raises(PruneError, match=f"--plan: made for {ID} at {OLD}, the model is {ID} at {NEW}"):
+    with pytest.raises(PruneError, match=f"plan: made for {ID} at {OLD}, the model is {ID} at {NEW}"):
         prune.cut(ID, tmp_path / "wrong", plan=tmp_path / "plan.json")
     prune.cut(ID, tmp_path / "cut", plan=tmp_path / "plan.json", revision=OLD)
     assert _is_cut_of(tmp_path / "cut", hub / OLD, plan.keep)

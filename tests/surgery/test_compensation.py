@@ -269,7 +269,7 @@ def found_layers(model):
 
 
 def test_too_few_documents_and_unknown_methods_are_named():
-    with pytest.raises(UsageError, match="--data text: 3 documents; compensation needs 4 or more"):
+    with pytest.raises(UsageError, match="data text: 3 documents; compensation needs 4 or more"):
         compensate(build(), (0, 1), documents(count=3))
     with pytest.raises(UsageError, match="did you mean 'linear'"):
         compensate(build(), (0, 1), documents(), method="linar")
