@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prune.errors import UsageError
 from prune.settings import alternatives
 
 if TYPE_CHECKING:
@@ -36,13 +35,6 @@ DATA_HELP = (
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Directory, hub id, or `embedded` for the demo model.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="New directory to write.")]
 DataFlag = Annotated[list[str], typer.Option("--data", help=DATA_HELP)]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        "--domain_weights", help="Weight of each domain, as general=0.5,math=0.5.", show_default="all weigh the same"
-    ),
-]
-Seed = Annotated[int, typer.Option("--seed", help="Of every random choice.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=PANELS["output"])]
 Quiet = Annotated[
     bool,
@@ -56,35 +48,6 @@ DryRun = Annotated[
         "--dry_run", help="Check the input, say what would be done, write nothing.", rich_help_panel=PANELS["output"]
     ),
 ]
-Lang = Annotated[str, typer.Option("--lang", help="Language of the page, en or ja.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="Of the computation: auto, float32, bfloat16, float16.")]
-Revision = Annotated[
-    str | None, typer.Option("--revision", help="Commit, branch or tag of a hub id; or write org/name@revision.")
-]
-RemoteCode = Annotated[bool, typer.Option("--trust_remote_code", help="Run the repository's own modelling code.")]
-
-
-AllowLinks = Annotated[
-    bool, typer.Option("--allow_links", help="A checkpoint's files may be links to outside its directory.")
-]
-
-
-def parse_weights(text: str | None, flag: str = "--domain_weights") -> dict[str, float] | None:
-    """`general=0.5,math=0.5` as a mapping.
-
-    Raises:
-        UsageError: no number, or no name.
-    """
-    if not text:
-        return None
-    weights = {}
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        try:
-            weights[name.strip()] = float(value)
-        except ValueError:
-            raise UsageError(f"{flag} {text!r}: write NAME=NUMBER,NAME=NUMBER") from None
-    return weights
 
 
 def split_names(text: str | None) -> list[str] | None:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from prune.cli.flags import AllowLinks, Json, Quiet, RemoteCode, Revision
+from prune.api._verify import VerifyArguments
+from prune.cli.flags import Json, Quiet, with_settings
 from prune.cli.show import emit
 
 
-def command(
+def verify(
     directory: Annotated[
         str, typer.Argument(metavar="CHECKPOINT", help="What `prune export` or `prune cut` wrote; or its hub id.")
     ],
-    revision: Revision = None,
-    trust_remote_code: RemoteCode = False,
-    allow_links: AllowLinks = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    **settings: Any,
 ) -> None:
     """Re-check an exported checkpoint: hashes, loading, finite weights, recorded logits."""
     from prune import api
 
-    result = api.verify(directory, revision=revision, trust_remote_code=trust_remote_code, allow_links=allow_links)
+    result = api.verify(directory, **settings)
     if "proved_when_cut" in result:
         proof = "proved" if result["proved_when_cut"] else "cut with --no_verify, not proved"
         counts = f"{result['files']} files ({result['hashed']} hashed), {result['tensors']} tensors"
@@ -32,3 +31,6 @@ def command(
         counts = f"{result['files']} files, {result['tensors']} tensors"
         line = f"{directory}: {counts}, recorded logits replayed: all as exported"
     emit(result, [line], as_json=as_json, quiet=quiet)
+
+
+command = with_settings(VerifyArguments)(verify)
