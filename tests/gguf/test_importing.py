@@ -195,7 +195,7 @@ def test_a_dry_run_writes_nothing(file: Path, tmp_path: Path) -> None:
 
 
 CALLS = {
-    "analyze": lambda file, out: prune.analyze(file, out, data={"a": __file__}),
+    "analyze": lambda file, out: prune.analyze(file, {"a": ["text"]}, output=out),
     "compare": lambda file, out: prune.compare([file, "embedded"], out),
     "export": lambda file, out: prune.export(file, out),
 }
