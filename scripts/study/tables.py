@@ -31,7 +31,8 @@ def write(folder: Path, readme: Path | None) -> int:
     files = sorted((folder / "results").glob("*.json"))
     results = {file.stem: json.loads(file.read_text(encoding="utf8")) for file in files}
     sections = (depth_use, phases, stability, plans, correlations, tasks, healing, costs)
-    text = "\n\n".join("\n".join(lines) for make in sections if (lines := list(make(results, folder))))
+    parts = ("\n".join(make(results, folder)).strip() for make in sections)
+    text = "\n\n".join(part for part in parts if part)
     if readme is None:
         print(text)
         return 0
