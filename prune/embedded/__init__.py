@@ -5,5 +5,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 MODEL = HERE / "model"
 RECIPE = HERE / "recipe.yaml"
+REAL = HERE / "real.yaml"
+"""Recipe of the demo on a real model; `{model}` stands for its directory."""
 RECIPES = {"demo": RECIPE, "poc": HERE / "poc.yaml"}
 """Recipes that `prune run` knows by name."""

@@ -17,7 +17,13 @@ from prune.cli.show import follow
 
 
 def command(
-    output: Annotated[str, typer.Option("--output", "-o", help="Run directory.")] = "runs/demo",
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Run directory.", show_default="runs/demo, or runs/demo-real")
+    ] = None,
+    real: Annotated[
+        bool,
+        typer.Option("--real", help="On SmolLM2-135M-Instruct, from the hub or by package: 45 minutes on two cores."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; keep what still holds.")] = False,
     show_recipe: Annotated[bool, typer.Option("--show_recipe", help="Print the demo's recipe and stop.")] = False,
     lang: Annotated[
@@ -29,12 +35,13 @@ def command(
 ) -> None:
     """`run` on the embedded model: trained to add, to follow chains and to answer about stories."""
     if show_recipe:
-        from prune.embedded import RECIPE
+        from prune.embedded import REAL, RECIPE
 
-        print(RECIPE.read_text(encoding="utf8"), end="")
+        print((REAL if real else RECIPE).read_text(encoding="utf8"), end="")
         return
     from prune import api
 
     follow(quiet)
     progress = not quiet and sys.stderr.isatty()
-    finish(api.demo(output, resume=resume, progress=progress, dry_run=dry_run, lang=lang), as_json, quiet)
+    result = api.demo(output, real=real, resume=resume, progress=progress, dry_run=dry_run, lang=lang)
+    finish(result, as_json, quiet)
