@@ -40,6 +40,7 @@ def token_losses(
     next_token_weight: float = 1.0,
     distill_weight: float = 0.0,
     temperature: float = 1.0,
+    position_weights: torch.Tensor | None = None,
 ) -> TokenLosses:
     """Next-token and distillation loss in one pass over the logits (Hinton et al. 2015, eq. 2-4).
 
@@ -50,10 +51,13 @@ def token_losses(
         next_token_weight: of the cross-entropy.
         distill_weight: of the divergence.
         temperature: T; the divergence is multiplied by T² so that its gradient keeps its scale.
+        position_weights: [N] float32, of the divergence at each position; 1 if none.
     """
     weight = distill_weight if teacher_logits is not None else 0.0
     return TokenLosses(
-        *_TokenLosses.apply(student_logits, targets, teacher_logits, next_token_weight, weight, temperature)
+        *_TokenLosses.apply(
+            student_logits, targets, teacher_logits, next_token_weight, weight, temperature, position_weights
+        )
     )
 
 
@@ -67,6 +71,7 @@ class _TokenLosses(torch.autograd.Function):
         next_token_weight: float,
         distill_weight: float,
         temperature: float,
+        position_weights: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         count, vocabulary = student.shape
         gradient = torch.empty_like(student) if ctx.needs_input_grad[0] else None  # [N, V]
@@ -82,14 +87,20 @@ class _TokenLosses(torch.autograd.Function):
             log_p_t = log_p if log_q is None or temperature == 1 else (logits / temperature).log_softmax(-1)  # [n, V]
             q = None if log_q is None else log_q.exp()  # [n, V]
             if q is not None and log_q is not None:
-                distill += temperature**2 * (q * (log_q - log_p_t)).sum()
+                each = q * (log_q - log_p_t)  # [n, V]
+                if position_weights is not None:
+                    each *= position_weights[chunk].unsqueeze(1)
+                distill += temperature**2 * each.sum()
             if gradient is not None:
                 p = log_p.exp()  # [n, V]
                 part = next_token_weight * p  # [n, V]
                 part.scatter_add_(1, target, part.new_full(target.shape, -next_token_weight))
                 if q is not None and distill_weight:
                     p_t = p if log_p_t is log_p else log_p_t.exp_()  # [n, V]
-                    part.add_(p_t.sub_(q), alpha=distill_weight * temperature)
+                    pull = p_t.sub_(q)  # [n, V]
+                    if position_weights is not None:
+                        pull *= position_weights[chunk].unsqueeze(1)
+                    part.add_(pull, alpha=distill_weight * temperature)
                 gradient[chunk] = part
         if gradient is not None:
             ctx.save_for_backward(gradient)
@@ -99,4 +110,4 @@ class _TokenLosses(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * outputs[0].to(gradient.dtype), None, None, None, None, None
+        return gradient * outputs[0].to(gradient.dtype), None, None, None, None, None, None

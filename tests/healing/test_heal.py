@@ -28,6 +28,7 @@ METHODS = ["lora", "dora", "qlora", "full"]
 TERMS = {
     "next_token": {"next_token_weight": 1, "distill_weight": 0},
     "distill": {"next_token_weight": 0, "distill_weight": 1, "temperature": 2.0},
+    "entropy": {"next_token_weight": 0, "distill_weight": 0, "entropy_weight": 1},
     "residual": {"next_token_weight": 0, "distill_weight": 0, "residual_weight": 1},
 }
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from prune.healing.losses import token_losses
+from prune.healing.objectives.entropy import entropy_weights
 from prune.healing.objectives.residual import residual_loss
 
 N, V = 13, 29
@@ -105,3 +106,41 @@ def test_every_term_has_a_gradient_and_one_step_lowers_it(term):
     assert student.grad.abs().max().item() > 1e-3
     with torch.no_grad():
         assert losses[term](student - 0.05 * student.grad) < before
+
+
+def entropy_loss(student, teacher):
+    targets = torch.zeros(len(student), dtype=torch.long)
+    weights = entropy_weights(teacher)
+    return token_losses(
+        student, targets, teacher, next_token_weight=0.0, distill_weight=1.0, position_weights=weights
+    ).total
+
+
+def naive_entropy_loss(student, teacher):
+    entropies, divergences = [], []
+    for s, t in zip(student, teacher, strict=True):
+        p, q = torch.exp(t) / torch.exp(t).sum(), torch.exp(s) / torch.exp(s).sum()
+        entropies.append(-(p * torch.log(p)).sum())
+        divergences.append((p * torch.log(p / q)).sum())
+    mean = sum(entropies) / len(entropies)
+    return sum(entropy / mean * divergence for entropy, divergence in zip(entropies, divergences, strict=True))
+
+
+def test_entropy_weighted_distillation_and_gradient_equal_the_formula(monkeypatch):
+    monkeypatch.setattr("prune.healing.losses.CHUNK", 4 * V)  # several chunks
+    student, teacher = draw(5, N, V), draw(6, N, V)
+    value, expected, grad, wanted = both(
+        lambda x: entropy_loss(x, teacher), lambda x: naive_entropy_loss(x, teacher.double()), student
+    )
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(grad.double(), wanted, rtol=1e-4, atol=1e-6)
+    assert abs(value - distillation_loss(student, teacher)) > 1e-2
+
+
+def test_positions_of_equal_entropy_count_the_same_and_a_certain_teacher_harms_nothing():
+    one = draw(7, 1, V)
+    teacher = torch.cat([one[:, torch.randperm(V, generator=torch.Generator().manual_seed(i))] for i in range(N)])
+    torch.testing.assert_close(entropy_weights(teacher), torch.ones(N))
+    certain = torch.full((N, V), -1e4).index_fill(1, torch.tensor([3]), 1e4)
+    assert torch.equal(entropy_weights(certain), torch.ones(N))
+    assert torch.isfinite(entropy_loss(draw(8, N, V), certain))

@@ -15,8 +15,10 @@ from . import tiny
 
 def test_weights_are_settings_and_parts_are_told_apart() -> None:
     assert set(WEIGHTS) <= set(HealSettings.model_fields)
-    assert len(set(PARTS)) == len(PARTS) == 3
-    with pytest.raises(ValueError, match="give distill_weight, next_token_weight or residual_weight a value above 0"):
+    assert len(set(PARTS)) == len(PARTS) == 4
+    with pytest.raises(
+        ValueError, match="give distill_weight, next_token_weight, entropy_weight or residual_weight a value above 0"
+    ):
         HealSettings(distill_weight=0, next_token_weight=0)
 
 
@@ -25,6 +27,7 @@ def test_weights_are_settings_and_parts_are_told_apart() -> None:
     [
         ({"distill_weight": 0, "next_token_weight": 1}, False, False),
         ({"distill_weight": 1, "next_token_weight": 0}, True, False),
+        ({"distill_weight": 0, "next_token_weight": 0, "entropy_weight": 1}, True, False),
         ({"distill_weight": 0, "next_token_weight": 0, "residual_weight": 1}, True, True),
     ],
 )
@@ -34,12 +37,12 @@ def test_settings_say_what_their_objectives_need(weights: dict[str, float], teac
 
 
 def test_a_new_objective_is_added_by_its_line_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def entropy(seen: Seen, settings: HealSettings) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def unsure(seen: Seen, settings: HealSettings) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         p = seen.logits.float().softmax(-1)  # [N, V]
         total = -(p * p.log()).sum()
-        return 3 * total, {"entropy": total.detach()}
+        return 3 * total, {"unsure": total.detach()}
 
-    toy = Objective(("next_token_weight",), entropy, ("entropy",), needs_teacher=lambda settings: False)
+    toy = Objective(("next_token_weight",), unsure, ("unsure",), needs_teacher=lambda settings: False)
     model = tiny.teacher()
     rows = [torch.arange(1, 9), torch.arange(2, 10)]
     batch = {"input_ids": torch.stack(rows), "labels": torch.stack(rows)}
@@ -49,6 +52,6 @@ def test_a_new_objective_is_added_by_its_line_alone(monkeypatch: pytest.MonkeyPa
     both = batch_losses(model, batch, settings, head=model.get_output_embeddings())
     p = model(batch["input_ids"]).logits[:, :-1].double().softmax(-1)  # [B, T-1, V]
     expected = -(p * p.log()).sum()
-    assert both.parts["entropy"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert both.parts["unsure"].item() == pytest.approx(expected.item(), rel=1e-4)
     assert both.total.item() == pytest.approx(plain.total.item() + 3 * expected.item(), rel=1e-4)
     assert both.parts["next_token"] == plain.parts["next_token"]
