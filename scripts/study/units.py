@@ -53,7 +53,7 @@ PLANS: tuple[tuple[str, str, str], ...] = (
 DATA_FREE = ("magnitude", "last_n", "random")
 TASKS = {
     "lambada_openai": ("acc", 0.0, 60),
-    "hellaswag": ("acc_norm", 0.25, 60),
+    "hellaswag": ("acc_norm", 0.25, 40),
     "arc_easy": ("acc_norm", 0.25, 60),
     "piqa": ("acc_norm", 0.5, 60),
 }
@@ -154,7 +154,7 @@ def _predictions(
 
 def held_out(bench: Bench, name: str) -> dict[str, Any]:
     """NLL of every plan on documents that no layer was chosen on."""
-    evaluator = _evaluator(bench, name, "held_out", count=16)
+    evaluator = _evaluator(bench, name, "held_out", count=12)
     keys = list(bench.result(f"plans_{name}")["plans"])
     drops = [bench.plan(name, *_label(key)).keep for key in keys]
     scores = evaluator.score_many(drops)
