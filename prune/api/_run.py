@@ -67,7 +67,7 @@ def demo(
 
     Args:
         output: run directory; `runs/demo`, or `runs/demo-real`, if None.
-        real: a real model, fetched from the hub or by package; some 45 minutes on two CPU cores.
+        real: a real model, fetched from the hub or by package; the recipe is sized for 45 minutes on two CPU cores.
         resume, progress, dry_run, lang: as in `run`.
 
     Raises:

@@ -22,7 +22,7 @@ def command(
     ] = None,
     real: Annotated[
         bool,
-        typer.Option("--real", help="On SmolLM2-135M-Instruct, from the hub or by package: 45 minutes on two cores."),
+        typer.Option("--real", help="On SmolLM2-135M-Instruct, from the hub or by package; sized for 45 minutes."),
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run; keep what still holds.")] = False,
     show_recipe: Annotated[bool, typer.Option("--show_recipe", help="Print the demo's recipe and stop.")] = False,
