@@ -65,7 +65,8 @@ def test_power_is_within_three_points(sizes: list[int], discordant: float, floor
     suite = Suite(name="s", floor=floor, tasks=[TaskSpec(task=n, items_per_cluster=cluster) for n in names])
     said = power_check(suite, None, sizes=dict(zip(names, sizes, strict=True)), discordant=discordant).power
     found = simulated_power(sizes, discordant, floor, experiments=4000, cluster=cluster)
-    assert abs(found - said) <= 0.03
+    # 4000 experiments have a standard deviation of 0.8 points at most.
+    assert abs(found - said) <= 0.03 + 2 * 0.008
 
 
 def test_a_shifted_gamma_is_scipys_pearson_distribution_of_type_three() -> None:
