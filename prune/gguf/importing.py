@@ -43,6 +43,15 @@ KINDS = {WINDOW_KEY: "sliding_attention", RECURRENT_KEY: "linear_attention"}
 """Arrays of a file -> what transformers calls the layers that they mark."""
 
 
+SIZES = {
+    "attention.key_length": "head_dim",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+}
+"""Keys -> fields of a config that transformers 5.23 fills for some architectures only."""
+TWO_HEAD_SIZES = ("gemma4",)
+
+
 @dataclass
 class ImportResult:
     """What an import did, or would do.
@@ -175,7 +184,7 @@ def _read(header: Header, result: ImportResult) -> PreTrainedModel:
     place = {"pretrained_model_name_or_path": str(header.path.parent), "gguf_file": header.path.name}
     try:
         config = AutoConfig.from_pretrained(**place, local_files_only=True)
-        _state_layers(config, header, result.source)
+        _state_more(config, header, result.source)
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars
             model, info = AutoModelForCausalLM.from_pretrained(
                 **place,
@@ -195,9 +204,13 @@ def _read(header: Header, result: ImportResult) -> PreTrainedModel:
     return model.eval()
 
 
-def _state_layers(config: Any, header: Header, source: str) -> None:
-    """What llama.cpp reads of layers and transformers derives otherwise: which slide or recur; Gemma 27B's scale."""
+def _state_more(config: Any, header: Header, source: str) -> None:
+    """What the file says and transformers leaves at a default: sizes, layers that slide or recur, Gemma 27B's scale."""
     name = str(header.get("general.architecture"))
+    for key, attribute in SIZES.items():
+        value = header.get(f"{name}.{key}")
+        if type(value) is int and attribute in config.to_dict() and name not in TWO_HEAD_SIZES:
+            setattr(config, attribute, value)
     if BY_DEPTH.get(name, (0, ""))[0] == config.num_hidden_layers and hasattr(config, "query_pre_attn_scalar"):
         config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
     types = getattr(config, "layer_types", None)

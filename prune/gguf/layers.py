@@ -73,7 +73,7 @@ def depth_of(model: Model) -> int:
             f" are {known}; `prune import` may read it"
         )
     total, extra = (_count(model, key) for key in ("block_count", "nextn_predict_layers"))
-    if not 0 <= extra < total or layers != set(range(total)):
+    if not 0 <= extra < total or len(layers) != total or max(layers) != total - 1:
         raise PruneError(f"{model.path}: {name}.block_count is {total}, which its tensors do not fit")
     return total - extra
 

@@ -23,7 +23,8 @@ NO_DECODERS = {"general", "tokenizer", "mistral", "t5", "t5encoder", "umt5"}
 """Entries of transformers' table that are no decoder of their own (a Mistral file says llama)."""
 DERIVED = (
     "attention.key_length", "attention.value_length", "rope.dimension_count", "vocab_size",
-    "attention.sliding_window_pattern", "block_count",
+    "attention.sliding_window_pattern", "attention.recurrent_layers", "block_count", "expert_feed_forward_length",
+    "expert_shared_feed_forward_length",
 )  # fmt: skip
 """Keys that say what shapes or `importing` say too: not worth a note."""
 LONG_CONTEXT = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")

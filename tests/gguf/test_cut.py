@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,17 @@ def test_tensors_that_do_not_fit_the_depth_or_have_strange_numbers_are_refused(t
         finish(file)
         with pytest.raises(PruneError, match=message):
             prune.cut(str(tmp_path / f"{name}.gguf"), tmp_path / "x.gguf", drop_layers="1")
+
+
+def test_a_hostile_depth_costs_nothing(tmp_path: Path) -> None:
+    file = gguf.GGUFWriter(tmp_path / "h.gguf", "llama")
+    file.add_block_count(4_000_000_000)
+    file.add_tensor("blk.0.w", numpy.zeros(8, dtype=numpy.float32))
+    finish(file)
+    began = time.process_time()
+    with pytest.raises(PruneError, match="block_count is 4000000000"):
+        prune.cut(str(tmp_path / "h.gguf"), tmp_path / "x.gguf", drop_layers="0")
+    assert time.process_time() - began < 1
 
 
 def test_an_importance_matrix_is_cut_along(tmp_path: Path) -> None:
