@@ -1,4 +1,4 @@
-"""From the units' JSON files to the Markdown of scripts/README.md, between the two markers.
+"""From the units' JSON files to Markdown, between the markers of scripts/README.md (all) or README.md (a summary).
 
 Only what has been measured is shown: a unit without a result is a missing row. Intervals are 95 % bootstrap intervals
 over documents; differences are paired, the same documents resampled on both sides.
@@ -17,9 +17,13 @@ from scipy.stats import spearmanr
 
 from study.units import DEPTHS, GEMMA, HEALINGS, LAYERS, PLANNING, PLANS, SEEDS, SMALL
 
-BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
+MARKERS = {
+    "study": ("<!-- study: begin -->", "<!-- study: end -->"),
+    "summary": ("<!-- real: begin -->", "<!-- real: end -->"),
+}
 RESAMPLES = 2000
 HELD_OUT = ("text", "math", "stories")
+LABELS = {"text": "WikiText-2", "math": "GSM8K answers", "stories": "TinyStories"}
 SMALLEST_SET = 6
 """Layers in the sets whose agreement is shown."""
 
@@ -30,18 +34,53 @@ def write(folder: Path, readme: Path | None) -> int:
     """Put the tables into the README, or print them."""
     files = sorted((folder / "results").glob("*.json"))
     results = {file.stem: json.loads(file.read_text(encoding="utf8")) for file in files}
-    sections = (depth_use, phases, stability, plans, correlations, tasks, healing, costs)
-    parts = ("\n".join(make(results, folder)).strip() for make in sections)
-    text = "\n\n".join(part for part in parts if part)
+    sections = {
+        "study": (depth_use, phases, stability, plans, correlations, tasks, healing, costs),
+        "summary": (summary,),
+    }
+    found = {}
+    for name, makers in sections.items():
+        parts = ("\n".join(make(results, folder)).strip() for make in makers)
+        found[name] = "\n\n".join(part for part in parts if part)
     if readme is None:
-        print(text)
+        print("\n\n".join(found.values()))
         return 0
     whole = readme.read_text(encoding="utf8")
-    if BEGIN not in whole or END not in whole:
-        raise SystemExit(f"{readme}: put the lines {BEGIN} and {END} where the tables belong")
-    before, rest = whole.split(BEGIN)
-    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf8")
+    name = next((n for n, marks in MARKERS.items() if all(mark in whole for mark in marks)), None)
+    if name is None:
+        raise SystemExit(f"{readme}: put the lines {' and '.join(MARKERS['study'])} where the tables belong")
+    begin, end = MARKERS[name]
+    before, rest = whole.split(begin)
+    readme.write_text(f"{before}{begin}\n\n{found[name]}\n\n{end}{rest.split(end)[1]}", encoding="utf8")
     return 0
+
+
+def summary(results: Results, folder: Path) -> Iterator[str]:
+    """The one table of README.md: the small model as it is, cut by the default plan, and healed."""
+    del folder
+    whole = results.get(f"original_{SMALL}")
+    if whole is None:
+        return
+    scores = {unit: found["tasks"] for unit, found in results.items() if unit.startswith("tasks_")}
+    names = sorted({task for tasks in scores.values() for task in tasks})
+    yield _row(["layers", "", *(f"NLL {LABELS[d]}" for d in HELD_OUT), *names])
+    yield _rule(2 + len(HELD_OUT) + len(names))
+    first = next(iter(scores.values()), {})
+    yield _summary_row(LAYERS[SMALL], "original", whole["documents"], {n: first[n]["original"] for n in first}, names)
+    for depth in DEPTHS[SMALL]:
+        healed = results.get(f"heal_{depth}_rate")
+        if healed is None:
+            continue
+        for state, side in (("cut", "cut"), (f"healed, {healed['tokens'] / 1000:.0f}k tokens", "healed")):
+            tasks = scores.get(f"tasks_{depth}_{side}", {})
+            yield _summary_row(depth, state, healed[side], {n: t["candidate"] for n, t in tasks.items()}, names)
+
+
+def _summary_row(
+    layers: int, state: str, documents: Mapping[str, Any], tasks: Mapping[str, float], names: Sequence[str]
+) -> str:
+    cells = [f"{_per_token(documents[d]):.3f}" for d in HELD_OUT]
+    return _row([str(layers), state, *cells, *(f"{tasks[n]:.2f}" if n in tasks else "-" for n in names)])
 
 
 def depth_use(results: Results, folder: Path) -> Iterator[str]:

@@ -31,12 +31,16 @@ from study.documents import prepare
 SMALL, GEMMA = "SmolLM2-135M-Instruct", "gemma-3-270m"
 LAYERS = {SMALL: 30, GEMMA: 18}
 DEPTHS = {SMALL: (27, 24, 21), GEMMA: (15,)}
+MEASURED = {SMALL: ("text", "math", "code", "ja"), GEMMA: ("text", "math", "ja")}
+"""Domains of the analysis."""
 PLANNING = ("text", "math")
 """Domains that layers are chosen on, of equal weight."""
 SEARCHED = {SMALL: 8, GEMMA: 6}
 """Documents a domain behind a greedy search."""
 CANDIDATES = {SMALL: 14, GEMMA: 12}
 """The search chooses among so many layers: those whose removal alone costs least."""
+JUDGED = {"plans": 12, "healing": 16}
+"""Held-out documents of each domain."""
 SEEDS = (0, 1, 2)
 """Of the random plans."""
 PLANS: tuple[tuple[str, str, str], ...] = (
@@ -69,7 +73,8 @@ def data(bench: Bench) -> dict[str, Any]:
 
 def depth(bench: Bench, name: str, count: int | None, effects: bool = False) -> dict[str, Any]:
     """The analysis: the default measures, or (`effects`) what a skipped layer does to later ones."""
-    domains = bench.domains(name, "calibration", only=PLANNING if effects else (), count=count)
+    only = PLANNING if effects else MEASURED[name]
+    domains = bench.domains(name, "calibration", only=only, count=count)
     chosen = {"measures": ("skip", "local", "future")} if effects else {}
     analysis = analyze(bench.model(name), domains, source=name, batch_size=BATCH, **chosen)
     where = bench.folder / "analysis" / (f"{name}-effects" if effects else name)
@@ -154,7 +159,7 @@ def _predictions(
 
 def held_out(bench: Bench, name: str) -> dict[str, Any]:
     """NLL of every plan on documents that no layer was chosen on."""
-    evaluator = _evaluator(bench, name, "held_out", count=12)
+    evaluator = _evaluator(bench, name, "held_out", count=JUDGED["plans"])
     keys = list(bench.result(f"plans_{name}")["plans"])
     drops = [bench.plan(name, *_label(key)).keep for key in keys]
     scores = evaluator.score_many(drops)
@@ -168,14 +173,14 @@ def held_out(bench: Bench, name: str) -> dict[str, Any]:
 def original(bench: Bench, name: str) -> dict[str, Any]:
     """The original's likelihood of every held-out document, by a plain forward pass."""
     model = bench.model(name)
-    return {"documents": {d: document_nll(model, domain) for d, domain in bench.domains(name, "held_out").items()}}
+    return {"documents": _held_out_nll(bench, name, model)}
 
 
 def healing(bench: Bench, name: str, wanted: int, steps: int, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
     """A cut trained on `steps` batches of 4 rows of 256 tokens, then judged as a bfloat16 checkpoint would be."""
     plan = bench.plan(name, "greedy dnll", wanted)
     student = prune.cut(bench.model(name), drop_layers=plan.drop)
-    before = {d: document_nll(student, domain) for d, domain in bench.domains(name, "held_out").items()}
+    before = _held_out_nll(bench, name, student)
     settings = HealSettings(**{"max_steps": steps, "per_device_train_batch_size": 4, "max_length": 256, "seed": seed,
                                "eval_max_documents": 8, "eval_steps": steps, **_gap(changes, plan.drop)})  # fmt: skip
     domains = bench.domains(name, "healing")
@@ -196,8 +201,13 @@ def healing(bench: Bench, name: str, wanted: int, steps: int, seed: int, changes
         "history": result.history,
         "checkpoint": str(checkpoint.relative_to(bench.folder)),
         "cut": before,
-        "healed": {d: document_nll(model, domain) for d, domain in bench.domains(name, "held_out").items()},
+        "healed": _held_out_nll(bench, name, model),
     }
+
+
+def _held_out_nll(bench: Bench, name: str, model: Any) -> dict[str, dict[str, list[float]]]:
+    domains = bench.domains(name, "held_out", count=JUDGED["healing"])
+    return {domain: document_nll(model, own) for domain, own in domains.items()}
 
 
 def _gap(changes: Mapping[str, Any], drop: Sequence[int]) -> dict[str, Any]:
@@ -258,6 +268,7 @@ HEALINGS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "full at the gaps, 1e-4": (12, 0, {"method": "full", "learning_rate": 1e-4, "train_layers": "gap"}),
     "next token only, 1e-3": (12, 0, {"learning_rate": 1e-3, "distill_weight": 0.0, "next_token_weight": 1.0}),
     "temperature 2, 1e-3": (12, 0, {"learning_rate": 1e-3, "temperature": 2.0}),
+    "weighted by entropy, 1e-3": (12, 0, {"learning_rate": 1e-3, "distill_weight": 0.0, "entropy_weight": 1.0}),
     "rank 64, 1e-3": (12, 0, {"learning_rate": 1e-3, "lora_r": 64, "lora_alpha": 128.0}),
 }
 """Recipe -> optimiser steps, seed, changes to the default settings."""
@@ -281,9 +292,9 @@ UNITS: dict[str, Unit] = {
     "heal_24_rate": _healing(24, "rate 1e-3"),
     "heal_24_default": _healing(24, "default"),
     "tasks_24_cut": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=24),
+    f"depth_{GEMMA}": functools.partial(depth, name=GEMMA, count=4),
     "tasks_24_healed": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=24, checkpoint="heal_24_rate"),
     "heal_27_rate": _healing(27, "rate 1e-3"),
-    f"depth_{GEMMA}": functools.partial(depth, name=GEMMA, count=6),
     "heal_24_all": _healing(24, "all layers, 1e-3"),
     "heal_24_full": _healing(24, "full at the gaps, 1e-4"),
     "tasks_27_cut": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=27),
@@ -291,6 +302,7 @@ UNITS: dict[str, Unit] = {
     f"singles_{GEMMA}": functools.partial(singles, name=GEMMA, count=6),
     f"plans_{GEMMA}": functools.partial(plans, name=GEMMA),
     f"held_out_{GEMMA}": functools.partial(held_out, name=GEMMA),
+    "heal_24_entropy": _healing(24, "weighted by entropy, 1e-3"),
     "heal_24_rate_long": _healing(24, "rate 1e-3", steps=36),
     "heal_24_rank": _healing(24, "rank 64, 1e-3"),
     "heal_24_temperature": _healing(24, "temperature 2, 1e-3"),
