@@ -75,7 +75,7 @@ def depth(bench: Bench, name: str, count: int | None, effects: bool = False) -> 
     """The analysis: the default measures, or (`effects`) what a skipped layer does to later ones."""
     only = PLANNING if effects else MEASURED[name]
     domains = bench.domains(name, "calibration", only=only, count=count)
-    chosen = {"measures": ("skip", "local", "future")} if effects else {}
+    chosen = {"measure": ("skip", "local", "future")} if effects else {}
     analysis = analyze(bench.model(name), domains, source=name, batch_size=BATCH, **chosen)
     where = bench.folder / "analysis" / (f"{name}-effects" if effects else name)
     analysis.save(where)

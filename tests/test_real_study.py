@@ -1,0 +1,77 @@
+"""The study of real models: documents that share nothing, tables that say what was measured, figures on known cases."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from study import documents, tables
+
+
+@pytest.fixture
+def public(tmp_path):
+    """The public data's folder with made-up rows."""
+    long = "word " * 120
+    for split in ("valid", "test"):
+        (tmp_path / "wikitext2").mkdir(exist_ok=True)
+        lines = [f" {split} {number} {long}\n \n = Title = \n short \n" for number in range(400)]
+        (tmp_path / f"wikitext2/{split}.txt").write_text("".join(lines))
+    (tmp_path / "gsm8k").mkdir()
+    for split in ("train", "test"):
+        rows = (json.dumps({"question": f"{split} {n}?", "answer": f"{n}\n#### {n}"}) + "\n" for n in range(700))
+        (tmp_path / f"gsm8k/{split}.jsonl").write_text("".join(rows))
+    for folder in ("tinystories", "mgsm"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "tinystories/eval.txt").write_text("<|endoftext|>".join(f"{n} {long}" for n in range(30)))
+    (tmp_path / "mgsm/mgsm_ja.tsv").write_text("".join(f"問い{n}\t{n}\n" for n in range(20)))
+    return tmp_path
+
+
+def test_calibration_healing_and_held_out_documents_share_nothing(public, tmp_path):
+    counts = documents.prepare(public, tmp_path / "out")
+    assert counts == documents.COUNTS
+    for domain in ("text", "math"):
+        kinds = [set((tmp_path / f"out/{kind}/{domain}.jsonl").read_text().splitlines()) for kind in documents.COUNTS]
+        assert sum(map(len, kinds)) == len(set.union(*kinds))
+    assert not any("Title" in line for line in (tmp_path / "out/calibration/text.jsonl").read_text().splitlines())
+
+
+def test_sets_of_documents_agree_fully_when_all_documents_say_the_same_and_little_when_they_say_nothing():
+    tokens = np.full(16, 10.0)
+    same = np.arange(30.0)[:, None] * np.ones(16)
+    assert tables._halves(same, tokens, 8) == (1.0, float(tables.SMALLEST_SET))
+    noise = np.random.default_rng(0).normal(size=(30, 16))
+    ranks, shared = tables._halves(noise, tokens, 8)
+    assert abs(ranks) < 0.4
+    assert shared < 4
+
+
+def test_what_came_back_is_the_share_of_what_the_cut_lost():
+    whole, cut = {"text": {"nll": [10.0, 20.0]}}, {"text": {"nll": [20.0, 40.0]}}
+    for share, text in ((1.0, "100 % [100, 100]"), (0.5, "50 % [50, 50]"), (0.0, "0 % [0, 0]")):
+        healed = {"text": {"nll": [20 - 10 * share, 40 - 20 * share]}}
+        assert tables._back({"cut": cut, "healed": healed}, whole, "text") == text
+
+
+def test_tables_stand_between_their_markers_and_nothing_is_shown_that_was_not_measured(tmp_path):
+    (tmp_path / "results").mkdir()
+    record = {"cpu_seconds": 3.2, "system_seconds": 1.1, "peak_mb": 100.0}
+    (tmp_path / "results/data.json").write_text(json.dumps(record))
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- study: begin -->\nold\n<!-- study: end -->\nafter\n")
+    assert tables.write(tmp_path, readme) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- study: begin -->")
+    assert text.endswith("<!-- study: end -->\nafter\n")
+    assert "old" not in text
+    assert "| `data` | 3 | 1 | 100 MB |" in text
+    assert text.count("\n| --- ") == 1
+    readme.write_text("no markers")
+    with pytest.raises(SystemExit, match="put the lines"):
+        tables.write(tmp_path, readme)
