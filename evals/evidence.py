@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evals.errors import EvalError
 from evals.records import file_name, write_text
+from evals.text import text_lines
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
@@ -138,10 +139,13 @@ class Evidence(BaseModel):
                 for task in suite.tasks:
                     samples = Path(directory) / "samples" / f"{file_name(task.name)}.jsonl"
                     if samples.is_file():
-                        lines = samples.read_text(encoding="utf8").splitlines()
-                        evidence.samples[task.name] = [json.loads(line) for line in lines]
+                        evidence.samples[task.name] = [json.loads(line) for line in text_lines(samples)]
             return evidence
         except FileNotFoundError as error:
             raise EvalError(f"{path}: no such file; run the evaluation into {directory} first") from error
-        except (ValidationError, ValueError) as error:
-            raise EvalError(f"{path}: not an evidence file ({str(error).splitlines()[0]}); evaluate again") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc'])) or 'all'}: {first['msg']}"
+            raise EvalError(f"{path}: not an evidence file ({what}); evaluate again") from error
+        except ValueError as error:
+            raise EvalError(f"{path}: not an evidence file ({error}); evaluate again") from error

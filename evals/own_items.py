@@ -27,6 +27,7 @@ from evals.errors import EvalUsageError
 from evals.homes import cache_directory
 from evals.local_data.files import Row, read_rows
 from evals.records import file_name, write_text
+from evals.text import NotText, kind, text
 
 Kind = Literal["multiple_choice", "exact", "regex", "numeric", "text"]
 LAST_NUMBER = r"(-?\$?\d[\d,]*(?:\.\d+)?|-?\$?\.\d+)"
@@ -63,9 +64,9 @@ class OwnItems(BaseModel):
         if not path.is_file():
             raise EvalUsageError(f"{path}: no such file (jsonl of a suite entry)")
         self._check_regex(path)
+        metric, answer_filter = self._reads()
         rows = [self._row(path, number, row) for number, row in enumerate(read_rows(path), start=1)]
         name = self.name or path.stem
-        metric, answer_filter = self._reads()
         chance = math.fsum(1 / len(row["choices"]) for row in rows) / len(rows) if "choices" in rows[0] else 0.0
         fields: dict[str, Any] = {
             "task": f"own_{file_name(name)}",
@@ -110,20 +111,22 @@ class OwnItems(BaseModel):
                 raise EvalUsageError(f"{where}: no column {name!r}; it has {', '.join(row)}")
             return row[name]
 
-        made: Row = {"prompt": re.sub(r"\{(\w+)\}", lambda found: str(column(found[1])), self.prompt)}
+        def words(name: str) -> str:
+            return _text(column(name), f"{where}: {name}")
+
+        made: Row = {"prompt": re.sub(r"\{(\w+)\}", lambda found: words(found[1]), self.prompt)}
         if self.cluster:
-            made["cluster"] = str(column(self.cluster))
+            made["cluster"] = _label(column(self.cluster), f"{where}: {self.cluster}")
         if self.kind == "text":
             return made
-        answer = column(self.answer)
         if self.kind != "multiple_choice":
-            return {**made, "answer": str(answer)}
-        choices = column(self.choices)
+            return {**made, "answer": words(self.answer)}
+        answer, choices = column(self.answer), column(self.choices)
         if not isinstance(choices, list) or len(choices) < 2:
             raise EvalUsageError(f"{where}: {self.choices!r} must be a list of at least two choices")
-        texts = [str(choice) for choice in choices]
+        texts = [_text(choice, f"{where}: {self.choices}: choice {n}") for n, choice in enumerate(choices)]
         if isinstance(answer, bool) or not isinstance(answer, int):
-            if texts.count(str(answer)) != 1:
+            if texts.count(words(self.answer)) != 1:
                 raise EvalUsageError(f"{where}: answer {answer!r} is not exactly one of the choices")
             answer = texts.index(str(answer))
         if not 0 <= answer < len(texts):
@@ -170,3 +173,19 @@ class OwnItems(BaseModel):
             "filter_list": [{"name": "answer", "filter": [found, {"function": "take_first"}]}],
             "metric_list": [{"metric": "exact_match", "regexes_to_ignore": ignore, **mean}],
         }
+
+
+def _text(value: Any, where: str) -> str:
+    try:
+        return text(value)
+    except NotText as error:
+        raise EvalUsageError(f"{where} {error}") from None
+
+
+def _label(value: Any, where: str) -> str:
+    """What tells clusters apart: text, or a whole number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise EvalUsageError(f"{where} is {kind(value)}; what tells clusters apart is text or a whole number")
+    return _text(value, where)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from evals.errors import EvalError
+from evals.text import text_lines
 
 Aggregation = Literal["mean", "perplexity", "bits_per_byte"]
 
@@ -155,7 +156,7 @@ def load_results(directory: Path, only: str | None = None) -> dict[str, TaskResu
 
 
 def _from_summary(directory: Path, summary: dict[str, Any]) -> TaskResult:
-    lines = (directory / summary["samples"]).read_text(encoding="utf8").splitlines()
+    lines = text_lines(directory / summary["samples"])
     fields = ("task", "metric", "filter", "higher_is_better", "aggregation", "name", "stats")
     records = [Record(**json.loads(line)) for line in lines]
     if len(records) != summary["n"]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from evals.errors import EvalUsageError, nearest
+from evals.text import NotText, read_text, require_text
 
 SUITES = Path(__file__).parent / "suites"
 Size = Literal["quick", "full"]
@@ -100,13 +101,16 @@ def load_suite(name_or_path: str | Path) -> Suite:
     if not path.suffix and str(name_or_path) in built_in_suites():
         path = SUITES / f"{name_or_path}.yaml"
     if not path.is_file():
-        if path.suffix in {".yaml", ".yml"}:
+        if path.suffix.lower() in {".yaml", ".yml"}:
             raise EvalUsageError(f"{path}: no such suite file")
         raise EvalUsageError(f"unknown suite {nearest(str(name_or_path), built_in_suites())}; or give a .yaml file")
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf8"))
+        content: Any = yaml.safe_load(read_text(path))
+    except NotText as error:
+        raise EvalUsageError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
-        raise EvalUsageError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
+        raise EvalUsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    require_text(content, str(path))
     if not isinstance(content, dict):
         raise EvalUsageError(f"{path}: a suite is a mapping with `name` and `tasks`")
     return make_suite({"name": path.stem, **content}, base=path.parent, source=str(path))

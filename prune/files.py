@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import lock_descriptor
 
+from evals.text import NotText, read_text, require_text
 from prune.errors import PruneError, UsageError
 
 if TYPE_CHECKING:
@@ -76,6 +77,22 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_json_file(path: Path) -> Any:
+    """The value of a JSON file of ours, or of the user's.
+
+    Raises:
+        UsageError: not UTF-8, not JSON, or a string in it that UTF-8 cannot hold.
+    """
+    try:
+        value = json.loads(read_text(path))
+    except NotText as error:
+        raise UsageError(f"{path}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}: not JSON ({error.msg} at line {error.lineno})") from None
+    require_text(value, str(path))
+    return value
+
+
 def read_json_as(kind: type[Model], path: Path, *, name: str, writer: str) -> Model:
     """Read a JSON file and check every field.
 
@@ -91,9 +108,7 @@ def read_json_as(kind: type[Model], path: Path, *, name: str, writer: str) -> Mo
     if not path.is_file():
         raise UsageError(f"{path}: no such {name}; {writer}")
     try:
-        return kind.model_validate(json.loads(path.read_text(encoding="utf8")))
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path}: not JSON ({error.msg} at line {error.lineno})") from None
+        return kind.model_validate(read_json_file(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or name

@@ -6,17 +6,20 @@ Knows file formats, not tasks. A file without column names (MGSM's .tsv, MMLU's 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from evals.errors import EvalUsageError
+from evals.text import NotText, decoded, read_text
 
 Row = dict[str, Any]
 RECORDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Endings of files that hold rows; .txt and .xml hold other things, which only a task can tell."""
-TEXT = "utf-8-sig"  # editors on Windows put a byte order mark first
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a document is one field; what a C long holds everywhere
 
 
 def read_rows(path: Path, header: Sequence[str] = ()) -> list[Row]:
@@ -34,8 +37,10 @@ def read_rows(path: Path, header: Sequence[str] = ()) -> list[Row]:
         raise EvalUsageError(f"{path}: cannot read {path.suffix} files; give {', '.join(RECORDS)}")
     try:
         rows = records(path, header) if suffix in RECORDS else readers[suffix](path)
+    except NotText as error:
+        raise EvalUsageError(f"{path}: {error}") from None
     except (ValueError, OSError, csv.Error) as error:
-        raise EvalUsageError(f"{path}: damaged: {str(error).splitlines()[0]}") from error
+        raise EvalUsageError(f"{path}: damaged: {' '.join(str(error).split())[:300]}") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise EvalUsageError(f"{path}: holds no rows; expected one JSON object a line, or a list of them")
     return rows
@@ -48,6 +53,7 @@ def records(path: Path, header: Sequence[str] = ()) -> list[Any]:
         header: column names of a .csv or .tsv file that has none of its own.
 
     Raises:
+        NotText: it is not UTF-8.
         ValueError, csv.Error: the file does not hold what its name says (line named).
     """
     suffix = path.suffix.lower()
@@ -57,7 +63,7 @@ def records(path: Path, header: Sequence[str] = ()) -> list[Any]:
 
 
 def _json(path: Path) -> list[Any]:
-    text = path.read_text(encoding=TEXT)
+    text = read_text(path)
     if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
         return list(_parsed(text))
     # Not splitlines, which also splits at characters that JSON strings may hold (U+2028, U+0085).
@@ -79,11 +85,11 @@ def _parquet(path: Path) -> list[Any]:
 
 
 def _table(path: Path, header: Sequence[str]) -> list[Row]:
-    tabs = path.suffix == ".tsv"
-    with path.open(encoding=TEXT, newline="") as handle:
-        # A tab separated file has no quoting: a quotation mark there is part of the text.
-        lines = csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(handle)
-        rows = [line for line in lines if line]
+    tabs = path.suffix.lower() == ".tsv"
+    handle = io.StringIO(decoded(path.read_bytes()), newline="")  # csv reads line ends itself
+    # A tab separated file has no quoting: a quotation mark there is part of the text.
+    lines = csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(handle)
+    rows = [line for line in lines if line]
     if not rows:
         return []
     names = list(header) or rows.pop(0)
@@ -96,7 +102,7 @@ def _table(path: Path, header: Sequence[str]) -> list[Row]:
 def _pages(path: Path) -> list[Row]:
     """WikiText as one `page` a document: a page starts at a line `= Title =` (but not `= = Section = =`)."""
     pages: list[list[str]] = [[]]
-    for line in path.read_text(encoding="utf8").split("\n"):
+    for line in read_text(path).split("\n"):
         merged = line.replace("= = =", "===").replace("= =", "==").strip()
         if merged.startswith("= ") and merged.endswith(" ="):
             if "\n".join(pages[-1]).strip():

@@ -27,10 +27,13 @@ from evals.homes import cache_directory
 from evals.local_data.files import Row, read_rows
 from evals.local_data.layouts import Layout, layout_of
 from evals.records import write_text
+from evals.text import NotText, read_text, text
 
 DEPTH = 4
 """Folders below the user's that are searched."""
 SUFFIXES = (".jsonl", ".json", ".parquet")
+LISTS = ("choices", "endings", "test_list")
+"""Columns that hold several texts."""
 
 
 @dataclass
@@ -187,9 +190,9 @@ def _public_files(
             if reader is None or reader.refuse:
                 refused.append(f"{path} cannot serve it: {reader.refuse if reader else _columns(rows, layout)}")
                 continue
-            found[split] = _write(
-                task, split, path, _converted(path, rows, reader.convert, layout.select.get(split)), root
-            )
+            converted = _converted(path, rows, reader.convert, layout.select.get(split))
+            _check_texts(path, converted, layout)
+            found[split] = _write(task, split, path, converted, root)
             if reader.note and "<unk>" in json.dumps(rows[:50]):
                 notes.append(f"{path.name}: {reader.note}")
             break
@@ -221,7 +224,10 @@ def _with_labels(path: Path, rows: list[Row]) -> list[Row]:
     beside = path.with_name(f"{path.stem}-labels.lst")
     if "label" in rows[0] or not beside.is_file():
         return rows
-    labels = beside.read_text(encoding="utf8").split()
+    try:
+        labels = read_text(beside).split()
+    except NotText as error:
+        raise EvalUsageError(f"{beside}: {error}") from None
     if len(labels) != len(rows):
         raise EvalUsageError(f"{beside}: {len(labels)} labels for {len(rows)} rows of {path.name}")
     return [{**row, "label": int(label)} for row, label in zip(rows, labels, strict=True)]
@@ -239,6 +245,23 @@ def _converted(path: Path, rows: list[Row], convert: Any, select: tuple[str, ran
     return converted
 
 
+def _check_texts(path: Path, rows: list[Row], layout: Layout) -> None:
+    """Refuse a column that a prompt or an answer is made of and that is not text."""
+    for number, row in enumerate(rows, start=1):
+        try:
+            for column in layout.texts:
+                for part in _parts(row[column], column in LISTS):
+                    text(part)
+        except NotText as error:
+            raise EvalUsageError(f"{path}, row {number}: {column} {error}") from None
+
+
+def _parts(value: Any, listed: bool) -> list[Any]:
+    """The texts in a column: itself, or the items of a list, or of the list under `text`."""
+    found = value.get("text") if listed and isinstance(value, dict) else value
+    return list(found) if listed and isinstance(found, list) else [found]
+
+
 def _write(task: str, split: str, path: Path, rows: list[Row], root: Path) -> Path:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     # Named by content: the data library keeps a copy per file name, which must never be another content's.
@@ -252,10 +275,13 @@ def _write(task: str, split: str, path: Path, rows: list[Row], root: Path) -> Pa
 def _plain_files(task: str, stock: dict[str, Any], source: Path) -> dict[str, Path]:
     names = ("training_split", "validation_split", "test_split", "fewshot_split")
     found = {}
+    layout = layout_of(task)
     for split in {str(stock[name]) for name in names if stock.get(name)}:
         for suffix in SUFFIXES:
             path = source / task / f"{split}{suffix}"
             if path.is_file():
+                if layout is not None:
+                    _check_texts(path, [row for row in read_rows(path) if layout.texts <= row.keys()], layout)
                 found[split] = path
                 break
     scored = _evaluated_split(stock)

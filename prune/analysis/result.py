@@ -7,7 +7,6 @@ What was not measured is absent, never zero.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from prune.analysis.axes import axes
 from prune.analysis.display import page, terminal
 from prune.errors import PruneError, UsageError, nearest
-from prune.files import staged_directory, write_json
+from prune.files import read_json_file, staged_directory, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,5 +190,5 @@ class Analysis(Mapping[str, np.ndarray]):
         for name in ("analysis.json", "measurements.safetensors"):
             if not (directory / name).is_file():
                 raise UsageError(f"{directory}: no {name} there; give the -o directory of `prune analyze`")
-        info = json.loads((directory / "analysis.json").read_text(encoding="utf8"))
+        info = read_json_file(directory / "analysis.json")
         return cls(info, load_file(directory / "measurements.safetensors"))

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from prune.api._inputs import DryRun
 from prune.errors import UsageError
-from prune.files import refuse_non_empty
+from prune.files import read_json_file, refuse_non_empty
 from prune.model.settings import TrustSettings
 from prune.packaging.settings import ExportSettings, HubSettings
 from prune.settings import ADVANCED, fields_of, takes, validated
@@ -44,7 +44,6 @@ def export(model: str, output: str | Path, *, dry_run: bool = False, **settings:
         UsageError: the evidence is about other weights.
         GateFailed: no passing evidence and no override.
     """
-    import json
 
     from evals.evidence import Evidence
     from prune.checkpoint.source import check_local, resolve
@@ -83,7 +82,7 @@ def export(model: str, output: str | Path, *, dry_run: bool = False, **settings:
         "revision": asked.revision or (chosen.revision if chosen else origin.get("revision")),
         "plan": chosen.model_dump() if chosen else None,
         "data": chosen.data if chosen else {},
-        "healing": json.loads(healing.read_text(encoding="utf8")) if healing.is_file() else None,
+        "healing": read_json_file(healing) if healing.is_file() else None,
         "label": f"Gate: {found.overall}" if found else "Exported without evidence",
     }
     if dry_run:

@@ -15,7 +15,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.data.rows import FORMS, IN_MEMORY, Documents, origin, place, read_rows
+from evals.chat import NotRendered, left_out, render
+from prune.data.rows import BESIDE_MESSAGES, FORMS, IN_MEMORY, Documents, origin, place, read_rows
 from prune.errors import PruneError, UsageError, nearest
 from prune.files import sha256_json
 from prune.wording import Message, message
@@ -166,13 +167,13 @@ def load_domain(
     if calib_num_samples is not None and calib_num_samples < 1:
         raise UsageError(f"calib_num_samples {calib_num_samples}: give 1 or more")
     where = place(name, source)
-    rows = list(read_rows(name, source))
+    rows = list(enumerate(read_rows(name, source), start=1))
     if not rows:
         raise PruneError(f"{where}: holds no documents")
     if calib_num_samples is not None and calib_num_samples < len(rows):
         keep = sorted(random.Random(seed).sample(range(len(rows)), calib_num_samples))
         rows = [rows[i] for i in keep]
-    documents = [_document(row, tokenizer, seq_length, where) for row in rows]
+    documents = [_document(row, tokenizer, seq_length, f"{where}: row {number}") for number, row in rows]
     long_enough = [d for d in documents if len(d.input_ids) >= 2]
     usable = tuple(d for d in long_enough if d.answer_start < len(d.input_ids))
     if not usable:
@@ -199,7 +200,7 @@ def _document(row: dict[str, Any], tokenizer: Any, seq_length: int, where: str) 
         # No model predicts the first token, so an answer from there on counts from the second.
         return Document(tuple(row["input_ids"][:seq_length]), max(1, row.get("answer_start", 1)), difficulty)
     if "messages" in row:
-        prompt, whole = chat_ids(row["messages"], tokenizer, where)
+        prompt, whole = chat_ids(row, tokenizer, where)
         prompt = prompt if len(prompt) < len(whole) else []  # no answer at its end: all of it is text
     elif "prompt" in row and "completion" in row:
         prompt = tokenizer(row["prompt"])["input_ids"]
@@ -207,28 +208,46 @@ def _document(row: dict[str, Any], tokenizer: Any, seq_length: int, where: str) 
     elif "text" in row:
         prompt, whole = [], tokenizer(row["text"])["input_ids"]
     else:
-        raise PruneError(f"{where}: a row has the columns {sorted(row)}; give {FORMS}")
+        raise PruneError(f"{where} has the columns {sorted(row)}; give {FORMS}")
     # A token that holds the end of the prompt and the start of the completion counts as the completion's.
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt, whole, strict=False)))
     return Document(tuple(whole[:seq_length]), max(1, shared), difficulty)
 
 
-def chat_ids(messages: Any, tokenizer: Any, where: str) -> tuple[list[int], list[int]]:
-    """A conversation in the tokenizer's chat template.
+def chat_ids(row: Mapping[str, Any], tokenizer: Any, where: str) -> tuple[list[int], list[int]]:
+    """The conversation of a row in the tokenizer's chat template.
+
+    Args:
+        row: `messages`, and what the template is given beside them (`prune.data.rows.BESIDE_MESSAGES`).
+        where: file and row, for messages.
 
     Returns:
         Token ids up to where the last answer begins, and of everything (the same where no answer ends it).
 
     Raises:
         UsageError: the tokenizer has no chat template.
+        PruneError: the template refuses the conversation, or leaves a part of it out.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise UsageError(f"{where}: this tokenizer has no chat template; give prompt + completion")
-    asked = messages[:-1] if messages and messages[-1].get("role") == "assistant" else messages
-    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=True, return_dict=False)
-    if len(asked) == len(messages):
-        return prompt, prompt
-    return prompt, tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    messages = row["messages"]
+    given = {name: row[name] for name in BESIDE_MESSAGES if name in row}
+    given |= given.pop("chat_template_kwargs", {})
+    asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+    try:
+        prompt = render(tokenizer, asked, add_generation_prompt=True, **given) if asked else ""
+        whole = prompt if len(asked) == len(messages) else render(tokenizer, messages, **given)
+        missing = left_out(tokenizer, messages, **given)
+    except NotRendered as error:
+        raise PruneError(f"{where}: {error}") from None
+    if missing:
+        raise PruneError(
+            f"{where}: the tokenizer's chat template leaves out {', '.join(missing)}: remove that from the data, or "
+            "give the tokenizer a template that uses it"
+        )
+    # A template writes the special tokens itself.
+    ids = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in (prompt, whole)]
+    return ids[0], ids[1]
 
 
 def batches(documents: Sequence[Document], batch_size: int, pad_token_id: int = 0) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.local_data.files import RECORDS, records
+from evals.text import NotText, content, kind, read_text, text
 from prune.errors import PruneError, UsageError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -28,6 +30,10 @@ WORDINGS = {
     ("problem", "solution"): ("Problem:\n{}\n\nSolution:", " {}"),  # lm-eval's minerva_math
 }
 """Column names of a benchmark -> its prompt and its completion."""
+BESIDE_MESSAGES = ("tools", "documents", "chat_template_kwargs")
+"""What a chat template may be given beside the messages."""
+NOT_READ = ("functions", "images", "image", "videos", "video", "audios", "audio")
+"""Columns beside messages that say more than their text, and that no template here can be given."""
 Documents = str | Path | Iterable[str | Mapping[str, Any]]
 """Where a domain's documents are: a path, a hub data set, or the documents themselves, as text or rows."""
 IN_MEMORY = "in memory"
@@ -92,10 +98,10 @@ def _raw_rows(where: str, path: str) -> Iterator[Any]:
             raise UsageError(f"{where}: use a file that ends in {', '.join(ENDINGS)}")
         try:
             yield from _documents(file) if suffix == TEXT else records(file)
-        except UnicodeDecodeError as error:
-            raise PruneError(f"{where}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
+        except NotText as error:
+            raise PruneError(f"{where}: {error}") from None
         except (csv.Error, ValueError) as error:
-            raise PruneError(f"{where}: damaged ({str(error).splitlines()[0]})") from None
+            raise PruneError(f"{where}: damaged ({' '.join(str(error).split())[:300]})") from None
     elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.]+)?", path) and not file.parent.is_dir():
         from datasets import load_dataset
 
@@ -109,14 +115,14 @@ def _raw_rows(where: str, path: str) -> Iterator[Any]:
 
 
 def _documents(file: Path) -> Iterator[Any]:
-    text = file.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
-    parts = text.split(END_OF_TEXT) if END_OF_TEXT in text else re.split(r"\n\s*\n", text)
+    whole = read_text(file)
+    parts = whole.split(END_OF_TEXT) if END_OF_TEXT in whole else re.split(r"\n\s*\n", whole)
     return ({"text": part.strip()} for part in parts if part.strip())
 
 
 def _in_one_form(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise PruneError(f"{where} is {type(row).__name__}, not an object with columns")
+        raise PruneError(f"{where} is {kind(row)}, not an object with columns")
     filled = {
         column: value for column, value in row.items() if value is not None
     }  # a table has all columns in each row
@@ -124,15 +130,26 @@ def _in_one_form(row: Any, where: str) -> dict[str, Any]:
     if not row.keys() & COLUMNS:
         for (asked, answered), (prompt, completion) in WORDINGS.items():
             if asked in row and answered in row:
-                row |= {"prompt": prompt.format(row[asked]), "completion": completion.format(row[answered])}
+                given = [_text(row, column, where) for column in (asked, answered)]
+                row |= {"prompt": prompt.format(given[0]), "completion": completion.format(given[1])}
     for column in ("text", "prompt", "completion"):
-        if column in row and not isinstance(row[column], str):
-            raise PruneError(f"{where}: {column} is {type(row[column]).__name__}, not text")
+        if column in row:
+            _text(row, column, where)
     _check_ids(row, where)
-    _check_messages(row, where)
+    if "messages" in row:
+        row = _conversation(row, where)
+    elif "prompt" in row and any(row.get(column) for column in ("tools", "functions")):
+        raise PruneError(f"{where}: tools goes with messages, not with prompt: give the prompt as messages")
     difficulty = _difficulty(row, where)
     row.pop("difficulty", None)
     return row if difficulty is None else row | {"difficulty": difficulty}
+
+
+def _text(row: Mapping[str, Any], column: str, where: str) -> str:
+    try:
+        return text(row[column])
+    except NotText as error:
+        raise PruneError(f"{where}: {column} {error}") from None
 
 
 def _check_ids(row: dict[str, Any], where: str) -> None:
@@ -144,12 +161,51 @@ def _check_ids(row: dict[str, Any], where: str) -> None:
         raise PruneError(f"{where}: answer_start {start!r} is not a whole number of zero or more")
 
 
-def _check_messages(row: dict[str, Any], where: str) -> None:
-    turns = row.get("messages", [])
+def _conversation(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """A row with messages whose contents are text, and what goes beside them as the template takes it."""
+    turns = row["messages"]
     if not isinstance(turns, list) or not all(isinstance(turn, dict) and "role" in turn for turn in turns):
         raise PruneError(f"{where}: messages is not a list of objects with role and content")
-    if "messages" in row and not turns:
+    if not turns:
         raise PruneError(f"{where}: messages is empty")
+    if column := next((column for column in NOT_READ if row.get(column)), None):
+        cure = "give them as tools" if column == "functions" else "only text can be read: remove the row or the column"
+        raise PruneError(f"{where}: {column} beside messages: {cure}")
+    found = {**row, "messages": [_turn(turn, f"{where}: message {n}") for n, turn in enumerate(turns, start=1)]}
+    for column in BESIDE_MESSAGES:
+        if value := _structured(found.pop(column, None), f"{where}: {column}"):
+            found[column] = value
+    return found
+
+
+def _turn(turn: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """One message without the fields that tables fill with nothing; a call of a tool may be all that it says."""
+    found = {key: value for key, value in turn.items() if value is not None}
+    if found.get("tool_calls"):
+        found.setdefault("content", "")
+    elif "tool_calls" in found:
+        del found["tool_calls"]
+    try:
+        found["role"] = text(turn["role"])
+    except NotText as error:
+        raise PruneError(f"{where}: role {error}") from None
+    try:
+        found["content"] = content(found.get("content"))
+    except NotText as error:
+        raise PruneError(f"{where}: content {error}") from None
+    return found
+
+
+def _structured(value: Any, where: str) -> Any:
+    """A list or an object, or the JSON of one, as tables hold it; None where there is nothing in it."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            raise PruneError(f"{where} is text that is not JSON: give a list or an object") from None
+    if value and not isinstance(value, list | dict):
+        raise PruneError(f"{where} is {kind(value)}, not a list or an object")
+    return value or None
 
 
 def _difficulty(row: dict[str, Any], where: str) -> float | None:

@@ -72,8 +72,8 @@ def read_prompts(
 
 def _prompt_ids(row: Mapping[str, Any], tokenizer: Any, settings: GenerateSettings, where: str) -> tuple[int, ...]:
     if "messages" in row or (settings.apply_chat_template and "prompt" in row):
-        messages = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
-        return tuple(chat_ids(messages, tokenizer, where)[0])
+        turns = row if "messages" in row else {"messages": [{"role": "user", "content": row["prompt"]}]}
+        return tuple(chat_ids(turns, tokenizer, where)[0])
     if "prompt" in row:
         return tuple(tokenizer(row["prompt"])["input_ids"])
     if "input_ids" in row and "answer_start" in row:

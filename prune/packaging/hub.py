@@ -32,7 +32,7 @@ def check_repo_id(repo_id: str | None) -> str:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UsageError(f"--hub_model_id {repo_id!r}: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"--hub_model_id {repo_id!r}: {' '.join(str(error).split())}") from None
     return repo_id
 
 
@@ -55,6 +55,6 @@ def push(
             repo_id=repo_id, folder_path=directory, repo_type="model", commit_message="Depth-pruned checkpoint"
         )
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        reason = without_secrets(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+        reason = without_secrets(" ".join(str(error).split())[:300] or type(error).__name__)
         raise PruneError(f"{repo_id}: not pushed: {reason}; the export stands in {directory}") from None
     return str(address)

@@ -75,7 +75,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise UsageError(f"{directory}: no {MANIFEST} there; give the directory that `prune export` wrote")
     try:
         manifest = json.loads(path.read_text(encoding="utf8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise PruneError(f"{path}: damaged: {error}") from None
     if (
         not isinstance(manifest, dict)

@@ -70,8 +70,8 @@ class RunDirectory:
         if self._state_path.is_file():
             try:
                 self.state = json.loads(self._state_path.read_text(encoding="utf8"))
-            except json.JSONDecodeError as error:
-                raise PruneError(f"{self._state_path}: damaged ({error.msg}); remove it to start over") from None
+            except ValueError as error:
+                raise PruneError(f"{self._state_path}: damaged ({error}); remove it to start over") from None
         write_json(self._state_path, self.state)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from evals.settings import EvalSettings, SpeedSettings
+from evals.text import NotText, read_text, require_text
 from prune.analysis.settings import AnalyzeSettings
 from prune.checkpoint.source import EMBEDDED
 from prune.data.settings import DocumentSettings, WeightSettings
@@ -210,11 +211,14 @@ def load_recipe(path: Path) -> Recipe:
     if not path.is_file():
         raise UsageError(f"{path}: no such recipe; `prune demo --show_recipe` prints one to start from")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
+        values = yaml.safe_load(read_text(path))
+    except NotText as error:
+        raise UsageError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a recipe is a mapping of keys to values; `prune demo --show_recipe` prints one")
+    require_text(values, str(path))
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:

@@ -93,15 +93,32 @@ def test_a_token_across_prompt_and_completion_counts_as_the_answer(tmp_path, tok
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": None}, "row 1: text is NoneType, not text"),
-        ({"prompt": 3, "completion": "4"}, "row 1: prompt is int, not text"),
+        ({"text": None}, "row 1: text is null, not text"),
+        ({"prompt": 3, "completion": "4"}, "row 1: prompt is a number, not text: write it as text, "),
         ({"text": "a story", "difficulty": "hard"}, "row 1: difficulty 'hard' is not a number"),
-        ([1, 2], "row 1 is list, not an object"),
+        ([1, 2], "row 1 is a list, not an object"),
         ({"input_ids": "12 13"}, "row 1: input_ids is not a list of whole numbers"),
         ({"input_ids": [1, 2.5, 3]}, "row 1: input_ids is not a list of whole numbers"),
         ({"input_ids": [[1, 2, 3]]}, "row 1: input_ids is not a list of whole numbers"),
         ({"input_ids": [1, 2, 3], "answer_start": "x"}, "row 1: answer_start 'x' is not a whole number"),
         ({"messages": ["hello"]}, "row 1: messages is not a list of objects with role and content"),
+        ({"question": "who", "answer": ["Ann", "A."]}, "row 1: answer is a list, not text"),
+        ({"question": "who", "answer": {"text": "Ann"}}, "row 1: answer is an object, not text"),
+        ({"problem": "1 + 1", "solution": 2}, "row 1: solution is a number, not text: write it as text"),
+        ({"question": "who", "answer": None}, r"row 1 has the columns \['question'\]; give text"),
+        ({"text": "cut \ud83d here"}, r"row 1: text holds half of a character \(\\ud83d at position 5\)"),
+        ({"messages": [{"role": "user", "content": None}]}, "row 1: message 1: content is null, not text"),
+        ({"messages": [{"role": "user", "content": 4}]}, "row 1: message 1: content is a number, not text"),
+        ({"messages": [{"role": "user", "content": "\udc00"}]}, "row 1: message 1: content holds half of a character"),
+        ({"messages": [{"role": None, "content": "a"}]}, "row 1: message 1: role is null"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]}]},
+            "row 1: message 1: content part 2 is of type 'image_url'; only text parts can be read",
+        ),
+        ({"messages": [{"role": "user", "content": "a"}], "images": ["a.png"]}, "row 1: images beside messages"),
+        ({"messages": [{"role": "user", "content": "a"}], "tools": "{add"}, "row 1: tools is text that is not JSON"),
+        ({"messages": [{"role": "user", "content": "a"}], "tools": 4}, "row 1: tools is a number, not a list"),
+        ({"prompt": "a", "completion": "b", "tools": [{"name": "add"}]}, "row 1: tools goes with messages"),
         ({"sentence": "a story"}, r"columns \['sentence'\]; give text, prompt \+ completion"),
     ],
 )
@@ -162,8 +179,9 @@ def test_the_columns_that_other_rows_of_a_table_have_may_be_empty(tmp_path, toke
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("latin.txt", b"caf\xe9", r"latin\.txt: not UTF-8 text \(byte 3\)"),
-        ("latin.jsonl", b'{"text": "caf\xe9"}', "not UTF-8 text"),
+        ("latin.txt", b"caf\xe9", r"latin\.txt: is not UTF-8 text \(byte 0xe9 in line 1\): save it as UTF-8"),
+        ("latin.jsonl", b'{"text": "a"}\n{"text": "caf\xe9"}', "is not UTF-8 text .byte 0xe9 in line 2."),
+        ("wide.jsonl", '{"text": "a"}'.encode("utf-16"), r"wide\.jsonl: is UTF-16 \(as PowerShell's > writes it\)"),
         ("cut.json", b'[\n{"text": ', "line 2 is not JSON"),
         ("cut.jsonl", b'{"text": "a"}\n{"text": ', "line 2 is not JSON"),
         ("cut.parquet", b"PAR1\x00", r"cut\.parquet: damaged \(Parquet file size is 5 bytes"),
@@ -227,9 +245,9 @@ def test_documents_in_memory_are_those_of_a_file_with_the_same_rows(tmp_path, ro
         ({"d": {"text": "a dog"}}, "data d: is dict; give a path, or a list of strings or rows"),
         ({"d": 3}, "data d: is int; give a path"),
         ({"d": []}, "data d: holds no documents"),
-        ({"d": ["a dog", 4]}, "data d: row 2 is int, not an object with columns"),
-        ({"d": [{"text": 4}]}, "data d: row 1: text is int, not text"),
-        ({"d": [{"sentence": "a dog"}]}, r"data d: a row has the columns \['sentence'\]"),
+        ({"d": ["a dog", 4]}, "data d: row 2 is a number, not an object with columns"),
+        ({"d": [{"text": 4}]}, "data d: row 1: text is a number, not text"),
+        ({"d": [{"sentence": "a dog"}]}, r"data d: row 1 has the columns \['sentence'\]"),
         (["a dog ran"], "data 'a dog ran': write NAME=PATH.* or give a mapping of names to documents"),
         ({"d": Path("missing")}, "data d=missing: no such file"),
     ],
@@ -243,3 +261,84 @@ def test_an_account_counts_what_was_left_out_and_why(tokenizer):
     long = {"prompt": "one dog and one cat and one bird", "completion": " ran"}
     domain = load_domain("math", ["a dog", "", long], tokenizer, seq_length=4)
     assert account({"math": domain.describe()}) == [("math", 1, 2, 1, 1)]
+
+
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+USES_TOOLS = "{% if tools %}<tools>{{ tools | tojson }}</tools>{% endif %}" + CHAT
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT
+SKIPS_SYSTEM = CHAT.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
+TURNS = [{"role": "user", "content": "Add 1 and 2"}, {"role": "assistant", "content": "3"}]
+SYSTEM = [{"role": "system", "content": "Be brief"}]
+
+
+def chatting(template):
+    chat = AutoTokenizer.from_pretrained(MODEL)
+    chat.chat_template = template
+    return chat
+
+
+def listed(text):
+    """A message's content as parts, cut in two."""
+    return [{"type": "text", "text": text[:3]}, {"type": "text", "text": text[3:]}]
+
+
+def test_text_parts_of_a_message_are_the_text_in_one_piece(tmp_path):
+    chat = chatting(CHAT)
+    parts = [{**turn, "content": listed(turn["content"])} for turn in TURNS]
+    whole, cut = (load_domain("d", write(tmp_path, {"messages": m}), chat).documents for m in (TURNS, parts))
+    assert whole == cut
+    assert "Add 1 and 2" in chat.decode(cut[0].input_ids)
+
+
+@pytest.mark.parametrize("tools", [TOOLS, json.dumps(TOOLS)])
+def test_tools_beside_messages_are_rendered_by_the_template(tmp_path, tools):
+    chat = chatting(USES_TOOLS)
+    (document,) = load_domain("d", write(tmp_path, {"messages": TURNS, "tools": tools}), chat).documents
+    text = chat.apply_chat_template(TURNS, tools=TOOLS, tokenize=False)
+    assert chat.decode(document.input_ids) == text
+    assert '"name": "add"' in text
+    assert chat.decode(document.input_ids[document.answer_start :]).strip() == "3"
+
+
+@pytest.mark.parametrize("nothing", [None, [], ""])
+def test_a_table_may_have_a_column_of_tools_with_nothing_in_it(tmp_path, nothing):
+    row = {"messages": [{**turn, "tool_calls": nothing} for turn in TURNS], "tools": nothing}
+    assert len(load_domain("d", write(tmp_path, row), chatting(CHAT)).documents) == 1
+
+
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]}
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "message"),
+    [
+        (CHAT, {"messages": TURNS, "tools": TOOLS}, "row 2: the tokenizer's chat template leaves out tools"),
+        (CHAT, {"messages": TURNS, "documents": [{"text": "a"}]}, "row 2: .* leaves out documents"),
+        (CHAT, {"messages": [TURNS[0], CALL]}, "row 2: the tokenizer's chat template leaves out tool_calls"),
+        (SKIPS_SYSTEM, {"messages": SYSTEM + TURNS}, "row 2: .* leaves out the system message"),
+        (NO_SYSTEM, {"messages": SYSTEM + TURNS}, r"row 2: .* refuses this conversation \(System role not supported\)"),
+        ("{{ messages[0].content + messages[0].no }}", {"messages": TURNS}, "row 2: .* refuses this conversation"),
+    ],
+)
+def test_what_a_template_refuses_or_leaves_out_is_named_by_row(tmp_path, template, row, message):
+    path = write(tmp_path, {"text": "a story"}, row)
+    with pytest.raises(PruneError, match=message):
+        load_domain("d", path, chatting(template))
+    with pytest.raises(PruneError, match=message):
+        read_prompts("d", path, chatting(template), GenerateSettings(), None)
+
+
+def test_a_template_that_is_no_jinja_is_said_to_be_that(tmp_path):
+    with pytest.raises(PruneError, match=r"row 1: the tokenizer's chat template is no valid Jinja \(line 1: .*mend"):
+        load_domain("d", write(tmp_path, {"messages": TURNS}), chatting("{% for m in messages %}{{ m.content }"))
+
+
+@pytest.mark.parametrize("name", ["long.csv", "long.tsv", "LONG.CSV", "Long.Tsv"])
+def test_a_field_of_a_table_may_be_of_any_length_and_its_ending_in_any_case(tmp_path, tokenizer, name):
+    text = '"Yes" she said ' * 20_000
+    quoted = '"' + text.replace('"', '""') + '"' if name.lower().endswith("csv") else text
+    (tmp_path / name).write_text(f"text\n{quoted}\na dog\n")
+    long, short = load_domain("d", str(tmp_path / name), tokenizer, seq_length=1_000_000).documents
+    assert len(text) > 131_072  # where Python's csv stops unless told
+    assert long.input_ids == tuple(tokenizer(text)["input_ids"])
+    assert short.input_ids == tuple(tokenizer("a dog")["input_ids"])

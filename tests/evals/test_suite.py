@@ -143,6 +143,21 @@ def test_ones_own_multiple_choice_has_the_chance_of_its_choices(tmp_path: Path) 
         ([CHOICE], "kind: regex, regex: 'a'", "has 0 groups"),
         ([CHOICE], "kind: exact, metric: bleu", "kind exact has acc"),
         ([CHOICE], "kind: exact, prompt: '{quest}'", "line 1: no column 'quest'"),
+        ([{"prompt": "q", "answer": None}], "kind: exact", "line 1: answer is null, not text"),
+        ([{"prompt": "q", "answer": ["2", "two"]}], "kind: exact", "line 1: answer is a list, not text"),
+        ([{"prompt": "q", "answer": {"a": 1}}], "kind: numeric", "line 1: answer is an object, not text"),
+        ([{"prompt": "q", "answer": 2.5}], "kind: numeric", 'answer is a number, not text: write it as text, "2.5"'),
+        ([{"prompt": ["q"], "answer": "2"}], "kind: exact", "line 1: prompt is a list, not text"),
+        ([{"prompt": None}], "kind: text", "line 1: prompt is null, not text"),
+        ([{"prompt": "q \ud83d", "answer": "2"}], "kind: exact", r"prompt holds half of a character \(.ud83d"),
+        ([{**CHOICE, "choices": ["a", None]}], "kind: multiple_choice", "line 1: choices: choice 1 is null, not text"),
+        ([{**CHOICE, "answer": None}], "kind: multiple_choice", "line 1: answer is null, not text"),
+        ([{**CHOICE, "answer": True}], "kind: multiple_choice", "line 1: answer is true or false, not text"),
+        (
+            [{**CHOICE, "of": None}],
+            "kind: multiple_choice, cluster: of",
+            "line 1: of is null; what tells clusters apart",
+        ),
     ],
 )
 def test_mistakes_in_ones_own_items_are_named(

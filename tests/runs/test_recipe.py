@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from evals.errors import EvalUsageError
 from prune.embedded import RECIPE, RECIPES
 from prune.errors import UsageError
 from prune.runs.inputs import resolve_suites
@@ -76,3 +77,22 @@ def test_looks_that_do_not_increase_are_refused(tmp_path):
     path.write_text(yaml.safe_dump(values), encoding="utf8")
     with pytest.raises(UsageError, match=r"looks \[50, 50\] must increase"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (MINIMAL.encode("utf-16"), "is UTF-16 .as PowerShell's > writes it., not UTF-8: save it as UTF-8"),
+        (f"# déjà vu{MINIMAL}".encode("latin-1"), r"is not UTF-8 text \(byte 0xe9 in line 1\): save it as UTF-8"),
+        (MINIMAL.replace("a.txt", '"\\uD83D.txt"').encode(), "data: domains: general holds half of a character"),
+    ],
+)
+def test_a_recipe_that_is_not_text_is_named(tmp_path, raw, message):
+    (tmp_path / "mine.yaml").write_bytes(raw)
+    with pytest.raises((UsageError, EvalUsageError), match=rf"mine\.yaml:? {message}|mine\.yaml: {message}"):
+        load_recipe(tmp_path / "mine.yaml")
+
+
+def test_a_recipe_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(f"\ufeff{MINIMAL}".encode())
+    assert load_recipe(tmp_path / "mine.yaml").plan.depths == [12]

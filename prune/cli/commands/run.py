@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from evals.text import NotText, read_text
 from prune.cli.flags import (
     DryRun,
     Json,
@@ -59,7 +60,10 @@ def _text(recipe: str) -> str:
     path = RECIPES.get(recipe, Path(recipe))
     if not path.is_file():
         raise UsageError(f"{recipe}: no such recipe; built-in ones are {', '.join(RECIPES)}")
-    return path.read_text(encoding="utf8")
+    try:
+        return read_text(path)
+    except NotText as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def finish(result: Any, as_json: bool, quiet: bool) -> None:
