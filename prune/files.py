@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import lock_descriptor
 
+from evals.sealed import sealed, unsealed
 from evals.text import NotText, read_text, require_text
 from prune.errors import PruneError, UsageError
 
@@ -70,6 +71,21 @@ def write_text(path: Path, text: str) -> None:
     except OSError:
         partial.unlink(missing_ok=True)  # a full disk, most often: the half file would only take its space
         raise
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object atomically, with the hash of the rest of it: see `evals.sealed`."""
+    write_text(path, sealed(value, indent=2) + "\n")
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Raises:
+        ValueError: damaged; how, in a few words.
+        OSError: it cannot be read.
+    """
+    return unsealed(path.read_bytes())
 
 
 def write_json(path: Path, value: Any) -> None:

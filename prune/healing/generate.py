@@ -11,7 +11,7 @@ again may give other ids; `prompt` and `completion` are the same for people to r
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from evals.sealed import sealed, unsealed
 from prune.errors import PruneError, UsageError
-from prune.files import sha256_json, write_json
+from prune.files import read_sealed, sha256_json, write_sealed
 from prune.healing.prompts import Prompt
 from prune.healing.settings import GenerateSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+log = logging.getLogger("prune")
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def generate_answers(
             answers = _answer(model, members, settings, ends, pad_token_id, number)
             rows = [_row(p, a, ends, tokenizer) for p, a in zip(members, answers, strict=True)]
             batch = list(zip(batches[number], rows, strict=True))
-            handle.write(json.dumps(batch, ensure_ascii=False) + "\n")
+            handle.write(sealed({"batch": batch}) + "\n")
             handle.flush()
             found.update(batch)
             if progress is not None:
@@ -121,8 +125,8 @@ def _check_ids(model: PreTrainedModel, prompts: Sequence[Prompt]) -> None:
 
 def remove_partial(partial: Path) -> None:
     """Remove what `generate_answers` kept for a resumed run."""
-    partial.unlink()
-    partial.with_name(f"{partial.name}.json").unlink()
+    partial.unlink(missing_ok=True)
+    partial.with_name(f"{partial.name}.json").unlink(missing_ok=True)
 
 
 def _finished_batches(partial: Path, key: str, batches: list[list[int]], resume: bool) -> list[list[tuple[int, Any]]]:
@@ -131,25 +135,46 @@ def _finished_batches(partial: Path, key: str, batches: list[list[int]], resume:
     if partial.exists() and not resume:
         raise UsageError(f"{partial} is an unfinished run: add --resume to go on with it, or remove it to start over")
     partial.parent.mkdir(parents=True, exist_ok=True)
-    if not partial.exists():
-        write_json(marker, {"key": key})
+    known = _read_key(marker) if partial.exists() else None
+    if known is None:
+        partial.unlink(missing_ok=True)
+        write_sealed(marker, {"key": key})
         partial.touch()
         return []
-    if not marker.is_file() or json.loads(marker.read_text(encoding="utf8")).get("key") != key:
+    if known != key:
         raise PruneError(f"{partial} is of other prompts, settings or another model: restore those, or remove it")
     done: list[list[tuple[int, Any]]] = []
     size = 0
     for line, members in zip(partial.read_bytes().splitlines(keepends=True), batches, strict=False):
-        if not line.endswith(b"\n"):  # the line that was being written when the run was killed
-            break
-        batch = [(int(index), row) for index, row in json.loads(line)]
+        batch = _read_batch(line)
         if [index for index, _ in batch] != members:
-            raise PruneError(f"{partial}: damaged at batch {len(done) + 1}; remove it to start over")
+            if line.endswith(b"\n"):  # else the line that was being written when the run was killed
+                log.warning("%s: damaged at batch %d; answered again from there on", partial, len(done) + 1)
+            break
         done.append(batch)
         size += len(line)
     with partial.open("r+b") as handle:
         handle.truncate(size)
     return done
+
+
+def _read_key(marker: Path) -> str | None:
+    """Hash of what the batches beside it belong to; None where that can no longer be told."""
+    try:
+        return str(read_sealed(marker)["key"])
+    except (ValueError, KeyError, OSError) as error:
+        log.warning("%s: damaged (%s); every prompt is answered again", marker, error)
+        return None
+
+
+def _read_batch(line: bytes) -> list[tuple[int, Any]]:
+    """Number and row of every answer of a finished batch; none of a damaged one."""
+    if not line.endswith(b"\n"):
+        return []
+    try:
+        return [(int(index), row) for index, row in unsealed(line)["batch"]]
+    except (ValueError, KeyError):
+        return []
 
 
 @contextlib.contextmanager

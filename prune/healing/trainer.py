@@ -2,12 +2,13 @@
 
 Assumptions: the data set is already in training order; the held-out loss (next-token, nats per token, weighted over
 domains) decides which weights are best, and those are kept in memory, because adapters are small; a checkpoint counts
-only when its `heal.json`, written last, is there.
+only when its `heal.json`, written last, is there and has the hash of every other file as it is.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import time
@@ -23,8 +24,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from evals.sealed import tree_hashes
 from prune.errors import PruneError
-from prune.files import write_json
+from prune.files import read_sealed, write_sealed
 from prune.healing.data import Collator, Split, TrainingSet
 from prune.healing.held_out import held_out_loss
 from prune.healing.methods import trained_parameters, whole
@@ -33,10 +35,12 @@ from prune.healing.objectives import PARTS
 from prune.healing.prefix import SharedPrefix
 from prune.healing.settings import HealSettings
 
+log = logging.getLogger("prune")
 Track = Callable[[nn.Module], Mapping[str, float]]
 """Scores of the model as it stands, by name: the gate's own tasks, for example."""
 
 MARKER, BEST_WEIGHTS = "heal.json", "best.safetensors"
+PREFIX = "checkpoint-"  # Trainer's own name, before the number of steps
 SAVE_SECONDS = 600.0  # between checkpoints when save_steps is not given
 
 
@@ -220,6 +224,7 @@ class HealTrainer(Trainer):
         directory = self.checkpoint_directory()
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # the record has the files of all processes
             if self.args.should_save:
                 save_file({n: w.contiguous() for n, w in self.best_weights.items()}, directory / BEST_WEIGHTS)
         except (SafetensorError, RuntimeError) as error:  # how safetensors and torch say that the disk is full
@@ -230,11 +235,14 @@ class HealTrainer(Trainer):
         if self.args.should_save:
             progress = {**vars(self.progress), "seconds": self.seconds()}
             progress["best_loss"] = progress["best_loss"] if self.best_weights else None
-            write_json(directory / MARKER, {"fingerprint": dict(self.task.fingerprint), "progress": progress})
+            (directory / MARKER).unlink(missing_ok=True)
+            files = tree_hashes(directory)
+            record = {"fingerprint": dict(self.task.fingerprint), "progress": progress, "files": files}
+            write_sealed(directory / MARKER, record)
 
     def resume_state(self, checkpoint: Path) -> None:
         """Read what `_save_checkpoint` added; call before `train(resume_from_checkpoint=...)`."""
-        progress = json.loads((checkpoint / MARKER).read_text(encoding="utf8"))["progress"]
+        progress = read_sealed(checkpoint / MARKER)["progress"]
         self.best_weights = load_file(checkpoint / BEST_WEIGHTS)
         if not self.best_weights:
             progress["best_loss"] = math.inf
@@ -260,26 +268,41 @@ class _StepEvents(TrainerCallback):
 
 
 def checkpoint_of(directory: Path, fingerprint: Mapping[str, Any]) -> Path | None:
-    """The complete checkpoint of the highest step of this run, if any; those of earlier, other runs may lie beside it.
+    """The whole checkpoint of the highest step of this run, if any; those of earlier, other runs may lie beside it.
+
+    One that was altered since it was written is named in a warning and passed over.
 
     Raises:
         PruneError: there are only checkpoints of other settings, data or models; names the first field that differs.
     """
-    complete = [p.parent for p in directory.glob(f"checkpoint-*/{MARKER}")]
+    complete = [p.parent for p in directory.glob(f"{PREFIX}*/{MARKER}") if p.parent.name[len(PREFIX) :].isdecimal()]
     refusal = ""
-    for checkpoint in sorted(complete, key=lambda p: int(p.name.split("-")[1]), reverse=True):
-        difference = _difference(checkpoint, fingerprint)
-        if not difference:
-            return checkpoint
+    for checkpoint in sorted(complete, key=lambda p: int(p.name[len(PREFIX) :]), reverse=True):
+        try:
+            record = read_sealed(checkpoint / MARKER)
+            difference = _difference(record["fingerprint"], fingerprint)
+            if not difference:
+                _require_whole(checkpoint, record["files"])
+                return checkpoint
+        except (ValueError, OSError) as error:
+            log.warning("%s: damaged (%s); an earlier checkpoint is used, or training starts afresh", checkpoint, error)
+            continue
         refusal = refusal or f"cannot resume {checkpoint}: {difference}; restore it, or start afresh without resuming"
     if refusal:
         raise PruneError(refusal)
     return None
 
 
-def _difference(checkpoint: Path, fingerprint: Mapping[str, Any]) -> str:
+def _require_whole(checkpoint: Path, files: Mapping[str, str]) -> None:
+    """Every file as it was written; ValueError names the first that is not."""
+    found = {name: digest for name, digest in tree_hashes(checkpoint).items() if name != MARKER}
+    for name in sorted(files.keys() | found.keys()):
+        if found.get(name) != files.get(name):
+            raise ValueError(f"{name} is {'missing' if name not in found else 'not as it was written'}")
+
+
+def _difference(stored: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> str:
     """The first field in which a checkpoint is of another run; empty if it is of this one."""
-    stored = json.loads((checkpoint / MARKER).read_text(encoding="utf8"))["fingerprint"]
     now = json.loads(json.dumps(dict(fingerprint)))
     fields = (f for f in sorted(stored.keys() | now.keys()) if stored.get(f) != now.get(f))
     return next((f"{f} was {stored.get(f)!r} and is {now.get(f)!r}" for f in fields), "")

@@ -153,12 +153,10 @@ class Pipeline:
         return RunDirectory(self.root, resume=self.inputs.resume, guard=self.inputs.source.require_unchanged)
 
     def _record_recipe(self, run: RunDirectory) -> None:
-        path = self.root / "recipe.yaml"
         text = dump_recipe(self.recipe)
-        if path.is_file() and (old := path.read_text(encoding="utf8")) != text:
-            for line in changed_fields(old, text):
-                log.info("recipe changed since the last run: %s", line)
-        run.write("recipe.yaml", text)
+        old = run.write_recipe(text)
+        for line in changed_fields(old, text) if old is not None else ():
+            log.info("recipe changed since the last run: %s", line)
 
     def _checkpoints(
         self, run: RunDirectory, plans: dict[int, Plan], cuts: dict[int, str], depths: Sequence[int]

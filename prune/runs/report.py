@@ -6,7 +6,6 @@ Measures nothing; every figure comes from a file that a stage wrote.
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from prune.reporting.data import (
     SuiteVerdict,
 )
 from prune.runs.costing import cost_summary, heal_figures, put_price, read_speeds
+from prune.runs.directory import read_state
 from prune.runs.outputs import candidate_plan, read_drafts, read_judged, screened_out
 from prune.runs.recipe import Recipe, load_recipe
 from prune.runs.verdict import CandidateKey, Choice, DraftTrial, choose, override_reasons, recommend
@@ -93,7 +93,7 @@ def assemble(
         ],
         recipe=(root / "recipe.yaml").read_text(encoding="utf8"),
         provenance=_provenance(recipe, analysis, redone),
-        durations={name: stage["seconds"] for name, stage in _read(root / "state.json")["stages"].items()},
+        durations={name: stage["seconds"] for name, stage in read_state(root)["stages"].items()},
     )
 
 
@@ -117,10 +117,6 @@ def write_report(root: Path, data: ReportData, lang: str, *, dry_run: bool = Fal
         write_text(root / "report.md", markdown)
         render_html(data, root / "report.html", lang)
     return {kind: str(root / f"report.{kind}") for kind in ("html", "md", "json")}
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf8"))
 
 
 def _provenance(recipe: Recipe, analysis: Analysis, redone: list[str] | None) -> dict[str, Any]:

@@ -82,7 +82,7 @@ import sys, time
 from pathlib import Path
 from prune.runs.directory import RunDirectory
 with RunDirectory(Path(sys.argv[1]), resume=True) as run:
-    run.stage("first", "first", {}, lambda p: (p / "x").write_text("first"))
+    run.stage("first", "first", {}, lambda p: (p / "x").write_text("first") and None)
     print("first done", flush=True)
     def slow(path):
         (path / "x").write_text("second")

@@ -151,8 +151,9 @@ class HealStages:
             if last:
                 cut(source, staging / "model", drop_layers=step.drop)
                 return
-            if not (scratch / "cut").is_dir():
-                cut(source, scratch / "cut", drop_layers=step.drop)
+            # Made again after a kill: next to training it costs little, and what lies there may have been altered.
+            shutil.rmtree(scratch / "cut", ignore_errors=True)
+            cut(source, scratch / "cut", drop_layers=step.drop)
             (staging / "model").mkdir()
             self._train(str(scratch / "cut"), plan, self._shared_out(), scratch, staging / "model")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.files import sha256_tree
 from prune.packaging.manifest import weights_sha256
-from prune.runs.stages.testing import run_suites
+from prune.runs.stages.testing import require_all, run_suites
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
@@ -79,8 +79,7 @@ def _evaluate(inputs: RunInputs, run: RunDirectory, name: str, directory: Path, 
         model = inputs.original if name == "original" else inputs.candidate(directory)
         limit, unfinished = inputs.recipe.eval.limit, inputs.root / UNFINISHED_ANSWERS
         results = run_suites(inputs, model, inputs.suites, limit=limit, cache_dir=unfinished)
-        for failed, reason in results.failures.items():
-            log.warning("%s on %s: %s", failed, name, reason)
+        require_all(results, name)
         if name == "original":
             for note in results.notes.values():
                 log.warning("%s", note)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.files import sha256_tree, write_json
 from prune.runs.outputs import SCREEN, read_confirmed
-from prune.runs.stages.testing import run_suites
+from prune.runs.stages.testing import require_all, run_suites
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
@@ -89,7 +89,9 @@ def _scorer(inputs: RunInputs, depth: int | None, suites: list[Suite]) -> Any:
 
     @cache
     def score(items: int) -> Results:
-        return run_suites(inputs, model, suites, limit=items)
+        results = run_suites(inputs, model, suites, limit=items)
+        require_all(results, "original" if depth is None else f"pruned-{depth}")
+        return results
 
     return score
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.errors import PruneError
+
 if TYPE_CHECKING:
     from evals.harness import Results
     from evals.suite import Suite
@@ -26,4 +28,23 @@ def run_suites(
         seed=inputs.recipe.seed,
         cache_dir=cache_dir,
         progress=inputs.progress,
+    )
+
+
+def require_all(results: Results, name: str) -> None:
+    """A stage in which a task failed is not done: it would stand as its result for good.
+
+    Args:
+        results: of one model on every task.
+        name: what messages call the model.
+
+    Raises:
+        PruneError: naming the tasks and why; finished ones are kept for the resumed run.
+    """
+    if not results.failures:
+        return
+    reasons = "; ".join(f"{task}: {reason}" for task, reason in results.failures.items())
+    kept = f"; the other {len(results)} finished and are kept" if results else ""
+    raise PruneError(
+        f"testing {name} is not done{kept}: {reasons}; mend that, or take the task out of the recipe, and --resume"
     )
