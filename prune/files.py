@@ -109,6 +109,14 @@ def read_json_file(path: Path) -> Any:
     return value
 
 
+def follow_umask(*paths: Path) -> None:
+    """Give files the mode that new files have here; safetensors makes its own readable by the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in paths:
+        path.chmod(0o666 & ~mask)
+
+
 def read_json_as(kind: type[Model], path: Path, *, name: str, writer: str) -> Model:
     """Read a JSON file and check every field.
 

@@ -17,7 +17,7 @@ import numpy as np
 from prune.analysis.axes import axes
 from prune.analysis.display import page, terminal
 from prune.errors import PruneError, UsageError, nearest
-from prune.files import read_json_file, staged_directory, write_json
+from prune.files import follow_umask, read_json_file, staged_directory, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,6 +175,7 @@ class Analysis(Mapping[str, np.ndarray]):
         arrays = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in sorted(self.measurements.items())}
         with staged_directory(directory) as staging:
             save_file(arrays, staging / "measurements.safetensors")
+            follow_umask(staging / "measurements.safetensors")
             write_json(staging / "analysis.json", self.info)
 
     @classmethod

@@ -149,7 +149,7 @@ def heal(
     )
     if PartialState().is_main_process:  # under `accelerate launch` every process has the same result
         with staged_directory(target) as staging:
-            save_healed(result.model, result.as_dict(), original, student.directory, staging)
+            save_healed(result.model, result.trained, result.as_dict(), original, student, staging)
         remove_checkpoints(training / "checkpoints")
     PartialState().wait_for_everyone()
     return result

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError, UsageError
-from prune.files import refuse_non_empty, sha256_file, staged_directory, write_json
+from prune.files import follow_umask, refuse_non_empty, sha256_file, staged_directory, write_json
 from prune.gguf.architectures import BY_DEPTH, RECURRENT_KEY, WINDOW_KEY
 from prune.gguf.cut import join_parts
 from prune.gguf.header import Array, Header, read_header
@@ -131,7 +130,7 @@ def import_file(
         hashes = {part.path.name: sha256_file(part.path) for part in model.parts}
         record = {"format": FORMAT, **result.as_dict(), "sha256": hashes, "versions": library_versions()}
         write_json(staging / RECORD, {key: value for key, value in record.items() if key not in ("output", "files")})
-        _grant(staging)
+        follow_umask(*staging.iterdir())
         result.files = sorted(found.name for found in staging.iterdir())
     return result
 
@@ -292,11 +291,3 @@ def _prove(directory: Path, source: str, expected: dict[str, str], ids: torch.Te
         raise PruneError(f"{source}: tensor {different[0]!r} was not saved as it was read; nothing was written")
     if not torch.equal(_logits(model, ids), logits):
         raise PruneError(f"{source}: the saved checkpoint has other logits; nothing was written")
-
-
-def _grant(directory: Path) -> None:
-    """The modes that new files have here; safetensors makes its own readable by the owner alone."""
-    mask = os.umask(0)
-    os.umask(mask)
-    for path in directory.iterdir():
-        path.chmod(0o666 & ~mask)

@@ -22,7 +22,7 @@ from prune.files import sha256_json
 from prune.healing.checks import check_run
 from prune.healing.data import Collator, Split, TrainingSet
 from prune.healing.held_out import held_out_loss
-from prune.healing.methods import attach, detach, merge
+from prune.healing.methods import attach, changed_parameters, detach, merge
 from prune.healing.objective import matched_states, packs_exactly
 from prune.healing.prefix import find_prefix
 from prune.healing.settings import HealSettings
@@ -44,6 +44,7 @@ class HealResult:
 
     Attributes:
         model: the merged model, float32, on the device the student came on.
+        trained: names of its parameters that training changed; none where it never beat the pruned model.
         history: one entry per log or evaluation: `step`, `seconds`, and `loss`, `next_token_loss`, `distill_loss`,
             `residual_loss`, `learning_rate`, `grad_norm`, or `eval_loss` and `eval_<domain>_loss` (nats per token).
         best_step: step whose weights the model holds; 0 means that training never beat the pruned model.
@@ -64,6 +65,7 @@ class HealResult:
     """
 
     model: PreTrainedModel
+    trained: frozenset[str]
     history: list[dict[str, float]]
     best_step: int
     steps: int
@@ -82,8 +84,8 @@ class HealResult:
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the model, ready for JSON."""
-        values = {k: v for k, v in self.__dict__.items() if k not in ("model", "settings")}
+        """Everything but the model and its names, ready for JSON."""
+        values = {k: v for k, v in self.__dict__.items() if k not in ("model", "trained", "settings")}
         return {**values, "settings": self.settings.model_dump()}
 
 
@@ -183,8 +185,11 @@ def _trained(
     arguments: TrainingArguments,
     checkpoint: Path | None,
     task: Task,
-) -> tuple[PreTrainedModel, HealTrainer, dict[str, int]]:
-    """The merged model of the best step, its trainer, and counts; after an error the student is as it was before."""
+) -> tuple[PreTrainedModel, HealTrainer, dict[str, Any]]:
+    """The merged model of the best step, its trainer, and what was trained, with counts.
+
+    After an error the student is as it was before.
+    """
     settings, shared, prefix, healed = task.settings, None, None, None
     sharded = is_sharded(settings)
     if teacher is not None and kept_layers is not None and not sharded:
@@ -199,7 +204,9 @@ def _trained(
         task = replace(task, head=model.get_output_embeddings(), teacher=teacher, prefix=prefix)
         trainer = HealTrainer(model, task, arguments)
         _train(trainer, checkpoint)
+        improved = trainer.progress.best_step > 0
         facts = {
+            "trained": changed_parameters(model, trainer.best_weights, settings) if improved else frozenset(),
             "trained_parameters": sum(w.numel() for w in trainer.best_weights.values()),
             "shared_bytes": shared.bytes if shared else 0,
             "shared_layers": prefix.depth if prefix else 0,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+PEFT_ROOT = "base_model.model."
+"""What a PeftModel puts before the names of the model that it wraps."""
 LEAST_ADAPTED = 3  # layers, where nothing or little is kept behind the first gap
 
 
@@ -95,9 +97,10 @@ def _with_adapters(model: PreTrainedModel, settings: HealSettings, kept_layers: 
         return get_peft_model(model, config)
     except ValueError as error:
         reason = str(error).split("\n")[0]
+        cure = "names of its linear modules, such as q_proj,o_proj"
+        cure = cure if settings.lora_target_modules == "all-linear" else f"all-linear, or {cure}"
         raise UsageError(
-            f"lora_target_modules {settings.lora_target_modules!r} does not fit this model ({reason}); "
-            "use all-linear, or names of its linear modules"
+            f"lora_target_modules {settings.lora_target_modules!r} does not fit this model ({reason}); use {cure}"
         ) from error
 
 
@@ -149,6 +152,30 @@ def merge(
         for name, weight in weights.items():
             parameters[name].copy_(weight)
     return target.float().merge_and_unload() if adapters else target.float()
+
+
+def changed_parameters(model: Any, weights: Mapping[str, torch.Tensor], settings: HealSettings) -> frozenset[str]:
+    """Names, in the merged model, of the parameters that trained weights change.
+
+    An adapter whose second matrix is still zero adds nothing: it saw no gradient (a vision tower read as text only).
+
+    Args:
+        model: what `attach` returned.
+        weights: of `trained_parameters`, by name.
+        settings: as for `attach`.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    if settings.method == "full":
+        return frozenset(weights)
+    found = set()
+    for path, module in model.named_modules():
+        second = [weights.get(f"{path}.lora_{kind}") for kind in ("B.default.weight", "embedding_B.default")]
+        if isinstance(module, LoraLayer) and any(weight is not None and bool(weight.any()) for weight in second):
+            # Adapters of several parameters of one module (fused experts) wrap each other.
+            plain = path.removeprefix(PEFT_ROOT).replace(".base_layer", "")
+            found.add(f"{plain}.{getattr(module, 'parameter_name', 'weight')}")
+    return frozenset(found)
 
 
 def detach(model: Any, student: PreTrainedModel, settings: HealSettings) -> PreTrainedModel:

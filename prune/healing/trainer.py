@@ -26,7 +26,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from evals.sealed import tree_hashes
 from prune.errors import PruneError
-from prune.files import read_sealed, write_sealed
+from prune.files import follow_umask, read_sealed, write_sealed
 from prune.healing.data import Collator, Split, TrainingSet
 from prune.healing.held_out import held_out_loss
 from prune.healing.methods import trained_parameters, whole
@@ -227,6 +227,7 @@ class HealTrainer(Trainer):
             self.accelerator.wait_for_everyone()  # the record has the files of all processes
             if self.args.should_save:
                 save_file({n: w.contiguous() for n, w in self.best_weights.items()}, directory / BEST_WEIGHTS)
+                follow_umask(directory / BEST_WEIGHTS)
         except (SafetensorError, RuntimeError) as error:  # how safetensors and torch say that the disk is full
             raise PruneError(
                 f"{directory}: the checkpoint cannot be written ({error}); free space there, and go on with "

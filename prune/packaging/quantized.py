@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.checkpoint.directory import is_weight_file, read_json
 from prune.errors import PruneError, UsageError
-from prune.files import refuse_non_empty, sha256_file, staged_directory, write_json, write_text
+from prune.files import follow_umask, refuse_non_empty, sha256_file, staged_directory, write_json, write_text
 from prune.packaging import replay
 from prune.packaging.card import write_card
 from prune.packaging.manifest import MANIFEST, build_manifest, read_manifest
@@ -120,5 +120,4 @@ def _dress(full: Path, staging: Path) -> None:
         own = path.name in ("config.json", "README.md", MANIFEST)
         if path.is_file() and not own and not is_weight_file(path.name):
             shutil.copyfile(path, staging / path.name)
-    for path in staging.iterdir():
-        path.chmod(0o644)
+    follow_umask(*(path for path in staging.iterdir() if path.is_file()))

@@ -95,7 +95,7 @@ def cut(
     try:
         with staged_directory(target) as staging:
             result.files = _write(checkpoint, shards, config, staging, carried)
-            replace_tensors(staging, replaced)
+            replace_tensors(staging, replaced, replaced.__getitem__)
             result.replaced = sorted(replaced)
             if verify:
                 from prune.surgery.proof import prove_in_child

@@ -7,7 +7,7 @@ writes is what was judged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from prune.checkpoint.directory import Checkpoint
 from prune.checkpoint.headers import read_header
 from prune.checkpoint.source import Source, resolve
 from prune.errors import PruneError, UsageError
-from prune.files import sha256_file
+from prune.files import follow_umask, sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ def save_replacements(tensors: Mapping[str, torch.Tensor], checkpoint: Checkpoin
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     save_file(cast, partial)
-    partial.chmod(0o644)
+    follow_umask(partial)
     partial.replace(path)
     return {"file": path.name, "sha256": sha256_file(path)}
 
@@ -131,15 +131,20 @@ def weights_file(plan: Path | Plan | None) -> Path | None:
     return _beside(Path(plan), record)
 
 
-def replace_tensors(directory: Path, replaced: Mapping[str, bytes]) -> None:
-    """Write new bytes over tensors of a staged checkpoint that shares no file with another."""
-    missing = set(replaced)
-    for path in sorted(directory.glob("*.safetensors")) if replaced else []:
+def replace_tensors(directory: Path, names: Collection[str], content: Callable[[str], bytes]) -> None:
+    """Write new bytes over tensors of a staged checkpoint that shares no file with another.
+
+    Args:
+        names: of the tensors.
+        content: the bytes of one, as many as the old ones; asked for one tensor at a time.
+    """
+    missing = set(names)
+    for path in sorted(directory.glob("*.safetensors")) if names else []:
         with path.open("r+b") as handle:
             for entry in read_header(path).entries:
-                if entry.name in replaced:
+                if entry.name in missing:
                     handle.seek(entry.begin)
-                    handle.write(replaced[entry.name])
+                    handle.write(content(entry.name))
                     missing.discard(entry.name)
     if missing:
         raise PruneError(f"{directory.name}: holds no tensor {sorted(missing)[0]!r} to replace")

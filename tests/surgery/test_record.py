@@ -91,7 +91,7 @@ def test_verify_finds_weights_that_are_not_finite_where_none_were_hashed(root: P
 def test_other_weights_do_not_carry_the_record(root: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(root / "out")
     (tmp_path / "healed").mkdir()
-    save_like(model, root / "out", tmp_path / "healed")
+    save_like(model, [], root / "out", tmp_path / "healed")
     assert not (tmp_path / "healed" / CUT_RECORD).exists()
     cut(str(root / "out"), tmp_path / "twice", drop_layers=[0], verify=False)
     assert record(tmp_path / "twice")["keep"] == [1, 2]

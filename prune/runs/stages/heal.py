@@ -240,7 +240,7 @@ class HealStages:
             track=self._tracker() if self.options.track else None,
         )
         teacher = self.inputs.source if settings.needs_teacher else None
-        save_healed(result.model, result.as_dict(), teacher, root / pruned, staging)
+        save_healed(result.model, result.trained, result.as_dict(), teacher, root / pruned, staging)
 
     def _tracker(self) -> Callable[[PreTrainedModel], dict[str, float]]:
         """Scores the first items of the gate's own tasks on the model in training."""
