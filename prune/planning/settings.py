@@ -14,6 +14,9 @@ from prune.settings import Settings, fields_of
 
 
 def _layers(value: Any) -> Any:
+    """Indices from text, or from the parts that a flag's text was split into; a list of numbers as it is."""
+    if isinstance(value, list) and any(isinstance(part, str) for part in value):
+        value = ",".join(map(str, value))
     return (parse_layers(value) if value else []) if isinstance(value, str) else value
 
 

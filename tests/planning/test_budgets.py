@@ -7,6 +7,7 @@ import pytest
 from prune.errors import UsageError
 from prune.planning.plan import Plan
 from prune.planning.planner import make_plan
+from prune.planning.settings import PlanSettings
 from prune.planning.sizes import measure_sizes
 from tests.planning.small import LAYERS, build
 
@@ -124,3 +125,8 @@ def test_another_json_file_is_no_plan_and_the_message_says_what_writes_one(tmp_p
     other.write_text('{"model": "org/model", "num_layers": 16}')
     with pytest.raises(UsageError, match=r"no valid plan \(source: Field required\); `prune plan` writes one"):
         Plan.load(other)
+
+
+@pytest.mark.parametrize("layers", ["0-2,5", ["0-2", "5"], [0, 1, 2, 5]])
+def test_layers_may_be_text_the_parts_that_a_flag_was_split_into_or_numbers(layers):
+    assert PlanSettings(protect=layers).protect == [0, 1, 2, 5]
