@@ -26,15 +26,15 @@ class Worker:
         self.max_length = params.n_ctx
         self.vocabulary = options.get("vocabulary", 1 << 20)
 
-    def _ask(self, ids, count, probabilities):
+    def _ask(self, ids, count, probabilities, **more):
         """The generated tokens, each with the likeliest ones at its place, and whether the end of text stopped it."""
-        found = self.server.handle_completions(
-            {"prompt": ids, "n_predict": count, "temperature": 0.0, "n_probs": probabilities, "cache_prompt": True}
-        )
+        asked = {"prompt": ids, "n_predict": count, "temperature": 0.0, "n_probs": probabilities, "cache_prompt": True}
+        found = self.server.handle_completions(asked | more)
         if "error" in found:
             raise RuntimeError(str(found["error"]))
         choice = found["choices"][0]
-        return choice["logprobs"]["content"], choice["finish_reason"] == "stop"
+        rows = (choice["logprobs"] or {}).get("content") or []  # none where the first token is the end of text
+        return rows, choice["finish_reason"] == "stop"
 
     def generate(self, prompts, max_new_tokens, stop_ids):
         answers = []
@@ -58,7 +58,8 @@ class Worker:
 
     def _step(self, ids, token):
         for count in (FEW, self.vocabulary):
-            rows, _ = self._ask(ids, 1, count)
+            # Probabilities are those of the model, whatever may be sampled; an end token would come without any.
+            rows, _ = self._ask(ids, 1, count, ignore_eos=True)
             for place, entry in enumerate(rows[0]["top_logprobs"]):
                 if entry["id"] == token:
                     return entry["logprob"], place == 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from prune.errors import UsageError
 from prune.model.settings import OriginSettings
+from prune.serving.settings import RuntimeSettings
 from prune.settings import fields_of, takes, validated
 from prune.surgery.settings import CutSettings
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from prune.surgery.cut import CutResult
 
 
-class CutArguments(OriginSettings, CutSettings):
+class CutArguments(OriginSettings, RuntimeSettings, CutSettings):
     """Everything that `prune cut` can be told beside the model, the plan and the output."""
 
 
@@ -85,6 +86,7 @@ def cut(
 
         if is_gguf(model):
             _refuse_for_gguf(**asked.model_dump(include={"revision", "drop_attn", "drop_mlp", "link", "adapters"}))
+            _refuse_for_gguf(runtime=[name for name in asked.runtime if name != "llama.cpp"])
             layers = {"drop_layers": drop_layers, "keep_layers": asked.keep_layers}
             return cut_file(model, output, **layers, plan=plan, verify=asked.verify, dry_run=dry_run)  # type: ignore[arg-type]
     from prune.api._given import given
@@ -99,6 +101,7 @@ def cut(
             raise UsageError("dry_run: a cut in memory writes nothing; leave it out, or give output")
         chosen = {"drop_layers": drop_layers, "keep_layers": asked.keep_layers, "plan": plan, "attn": attn, "mlp": mlp}
         return _in_memory(subject.model(), copy=copy and subject.source is None, **chosen)  # type: ignore[arg-type]
+    from prune.serving.check import ConfigReader
     from prune.surgery import cut as surgery
 
     source = subject.source
@@ -109,7 +112,8 @@ def cut(
 
         whole = as_layers(source.checkpoint.config, attn, mlp)
         drop_layers = sorted({*whole, *(drop_layers or ())})
-    return surgery.cut(
+    reader = ConfigReader(asked.runtime)
+    result = surgery.cut(
         source,
         output,
         drop_layers=drop_layers,
@@ -120,7 +124,10 @@ def cut(
         adapters=asked.adapters,
         verify=asked.verify,
         dry_run=dry_run,
+        finish=reader,
     )
+    result.runtimes = [reading.as_dict() for reading in reader.found]
+    return result
 
 
 def _refuse_for_gguf(**flags: object) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from prune.model.settings import OriginSettings
-from prune.settings import takes, validated
+from prune.serving.settings import RuntimeSettings
+from prune.settings import fields_of, takes, validated
 
 
-class VerifyArguments(OriginSettings):
+class VerifyArguments(RuntimeSettings, OriginSettings):
     """Everything that `prune verify` can be told beside the checkpoint."""
 
 
@@ -22,14 +23,22 @@ def verify(directory: str | Path, **settings: Any) -> dict[str, Any]:
 
     Raises:
         UsageError: neither a manifest nor the record of a cut.
-        PruneError: something differs; every difference is named.
+        PruneError: something differs; every difference is named. Or a named runtime reads the config wrongly.
     """
+    from prune.checkpoint.directory import read_config
     from prune.checkpoint.source import locate
     from prune.packaging.manifest import MANIFEST
     from prune.packaging.verify import verify_export
+    from prune.serving.check import require_readable
+    from prune.serving.readers import readings
     from prune.surgery.record import read_record, verify_cut
 
-    source = locate(directory, **validated(VerifyArguments, settings).model_dump(), whole=True)
+    asked = validated(VerifyArguments, settings)
+    source = locate(directory, **fields_of(OriginSettings, asked), whole=True)
     if not (source.directory / MANIFEST).exists() and (record := read_record(source.directory)):
-        return verify_cut(source, record)
-    return verify_export(source)
+        found = verify_cut(source, record)
+    else:
+        found = verify_export(source)
+    config = read_config(source.directory, source.allow_links)
+    require_readable(config, asked.runtime)
+    return found | {"runtimes": [reading.as_dict() for reading in readings(config)]}

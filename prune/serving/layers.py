@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prune.checkpoint.depth_fields import depth_of, model_kind, text_part
-from prune.surgery.derived import config_object, resolver_for
+from prune.surgery.derived import resolver_for
 
 WINDOWED = frozenset(("sliding_attention", "chunked_attention"))
 ROPE_DEFAULT = 10_000.0
@@ -63,11 +63,11 @@ def is_sparse(text: dict[str, Any], layer: int) -> bool:
 def true_rope(config: dict[str, Any]) -> dict[str, RopeFacts]:
     """Kind of layer (`full_attention`, `sliding_attention`) -> its rotary embeddings; the first alone where all agree.
 
-    Raises:
-        PruneError: a config that transformers refuses.
+    Empty where `rope_parameters` is not there: the older keys alone are read alike by all.
     """
-    text = text_part(config)
-    found = text.get("rope_parameters") or config_object(text).to_dict().get("rope_parameters") or {}
+    found = text_part(config).get("rope_parameters")
+    if not isinstance(found, dict) or not found:
+        return {}
     kinds = {k: v for k, v in found.items() if isinstance(v, dict) and k.endswith("attention")}
     return {kind: _rope(values) for kind, values in (kinds or {"full_attention": found}).items()}
 

@@ -35,6 +35,10 @@ class Reading:
     status: Status
     reason: str = ""
 
+    def as_dict(self) -> dict[str, str]:
+        """JSON-ready."""
+        return {"runtime": self.runtime, "version": self.version, "status": self.status, "reason": self.reason}
+
 
 @dataclass(frozen=True)
 class Runtime:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def cut(
     adapters: Sequence[str | Path] = (),
     verify: bool = True,
     dry_run: bool = False,
+    finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> CutResult:
     """Write the checkpoint that remains when layers are removed.
 
@@ -58,6 +59,7 @@ def cut(
         adapters: directories of LoRA adapters to cut the same way, into `adapters/NAME` of the output.
         verify: prove the result before it gets its name.
         dry_run: check and plan everything, write nothing.
+        finish: the last word on the new config.json: adds keys, or refuses it; see `prune.serving.check`.
 
     Raises:
         UsageError: bad layers, target inside the source, target not empty.
@@ -82,6 +84,7 @@ def cut(
     renamed = rename_tensors(checkpoint.tensors, prefix, depth, new_index, mtp_layers(text_part(checkpoint.config)))
     move_shared(renamed, checkpoint.tensors, prefix, new_index, kind)
     config = edit_config(checkpoint.config, keep)
+    config = finish(config) if finish else config
     replaced = replacements_of(plan, checkpoint, renamed)
     carried = plan_adapters(adapters, BaseCut(prefix, depth, new_index, renamed, str(target)))
     if carried and replaced:

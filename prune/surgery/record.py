@@ -37,6 +37,7 @@ class CutResult:
         files: names in the output directory.
         verified: whether the proof ran and held.
         replaced: tensors, by their new names, that compensation rewrote; all others are the source's bytes.
+        runtimes: how other programs read the result, one entry a version; see `prune.serving.readers`.
     """
 
     source: str
@@ -48,6 +49,7 @@ class CutResult:
     files: list[str]
     verified: bool
     replaced: list[str] = field(default_factory=list)
+    runtimes: list[dict[str, str]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import CONFIG_MAPPING
 
-from prune.serving.dialects import in_both_dialects
+from prune.checkpoint.dialects import in_both_dialects
 from prune.serving.layers import true_layers, true_rope
 from prune.serving.readers import RUNTIMES, readings
 from prune.surgery.config_fields import edit_config

@@ -29,6 +29,10 @@ def cut(
         f"{state}: {output}, {len(result.keep)} of {result.num_layers_before} layers, {result.bytes_written:,} bytes"
     ]
     lines += getattr(result, "notes", [])
+    if result.runtimes:
+        from prune.serving.check import in_words
+
+        lines += in_words(result.runtimes)
     emit(result.as_dict(), lines, as_json=as_json, quiet=quiet)
 
 

@@ -30,7 +30,9 @@ def verify(
     else:
         counts = f"{result['files']} files, {result['tensors']} tensors"
         line = f"{directory}: {counts}, recorded logits replayed: all as exported"
-    emit(result, [line], as_json=as_json, quiet=quiet)
+    from prune.serving.check import in_words
+
+    emit(result, [line, *in_words(result["runtimes"])], as_json=as_json, quiet=quiet)
 
 
 command = with_settings(VerifyArguments)(verify)

@@ -1,0 +1,68 @@
+"""`--runtime`: a cut that it would read wrongly is refused before anything is written; the others are told by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import prune
+from prune.errors import PruneError, UsageError
+from prune.serving.check import can_read
+from tests.serving.test_readers import DEPTH, config_of
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Gemma 3 of twelve layers, every sixth with full attention."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    torch.manual_seed(0)
+    more: dict[str, Any] = {"vocab_size": 64, "intermediate_size": 64, "pad_token_id": 0, "max_position_embeddings": 64}
+    config = Gemma3TextConfig(**(config_of("gemma3_text") | more))
+    directory = tmp_path_factory.mktemp("gemma") / "model"
+    Gemma3ForCausalLM(config).save_pretrained(directory)
+    return directory
+
+
+def test_a_cut_out_of_step_is_refused_for_llama_cpp_and_nothing_is_written(gemma: Path, tmp_path: Path) -> None:
+    with pytest.raises(PruneError, match=r"runtime llama.cpp: .* would read this wrongly: it takes layer 4"):
+        prune.cut(str(gemma), tmp_path / "out", drop_layers="3", runtime=["llama.cpp"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cut_says_by_name_who_reads_it(gemma: Path, tmp_path: Path) -> None:
+    result = prune.cut(str(gemma), tmp_path / "out", drop_layers="3", verify=False)
+    found = {(row["runtime"], row["status"]) for row in result.runtimes}
+    assert {("vllm", "right"), ("llama.cpp", "wrong"), ("mlx", "wrong")} <= found
+    assert result.as_dict()["runtimes"] == result.runtimes
+
+
+def test_a_cut_in_step_is_written_for_the_runtime_in_both_dialects(gemma: Path, tmp_path: Path) -> None:
+    result = prune.cut(str(gemma), tmp_path / "out", drop_layers="1-6", runtime=["mlx", "transformers4"])
+    assert {row["status"] for row in result.runtimes} == {"right"}
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["rope_theta"] == written["rope_parameters"]["full_attention"]["rope_theta"]
+    assert prune.verify(tmp_path / "out", runtime=["llama.cpp"])["runtimes"] == result.runtimes
+
+
+def test_verify_refuses_what_a_named_runtime_reads_wrongly(gemma: Path, tmp_path: Path) -> None:
+    prune.cut(str(gemma), tmp_path / "out", drop_layers="3")
+    with pytest.raises(PruneError, match="runtime mlx"):
+        prune.verify(tmp_path / "out", runtime=["mlx"])
+
+
+def test_an_unknown_runtime_is_named_with_the_known_ones(gemma: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"runtime: unknown 'llamacpp' \(did you mean 'llama.cpp'"):
+        prune.cut(str(gemma), tmp_path / "out", drop_layers="3", runtime=["llamacpp"])
+
+
+def test_which_cuts_a_runtime_reads() -> None:
+    readable = can_read(config_of("gemma3_text"), ["llama.cpp"])
+    whole = range(DEPTH)
+    assert readable([i for i in whole if i not in range(2, 8)])  # a whole period, wherever it starts
+    assert readable(range(9))  # the end
+    assert not readable([i for i in whole if i != 2])
