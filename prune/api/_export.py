@@ -12,10 +12,11 @@ from prune.errors import UsageError
 from prune.files import read_json_file, refuse_non_empty
 from prune.model.settings import TrustSettings
 from prune.packaging.settings import ExportSettings, HubSettings
+from prune.serving.settings import RuntimeSettings
 from prune.settings import ADVANCED, fields_of, takes, validated
 
 
-class ExportArguments(HubSettings, TrustSettings, ExportSettings):
+class ExportArguments(HubSettings, RuntimeSettings, TrustSettings, ExportSettings):
     """Everything that `prune export` can be told beside the model and the output."""
 
     evidence: Path | None = Field(None, description="What `prune eval` wrote.")
@@ -95,6 +96,7 @@ def export(model: str, output: str | Path, *, dry_run: bool = False, **settings:
         override=override,
         max_shard_size=asked.max_shard_size,
         name=repository,
+        runtimes=asked.runtime,
     )
     if quantize is not None:
         write_variant(target, quantize, asked.max_shard_size)

@@ -30,12 +30,17 @@ logits.
 {table}
 
 Retention is (this model - chance) / (original - chance) on the same items, with a paired bootstrap interval.
-{overrides}{pair}
+{overrides}
+{serve}{pair}
 """
 
 
-def write_card(directory: Path, facts: dict[str, Any], evidence: Evidence | None) -> None:
-    """Write README.md with metadata that the hub reads (`base_model`, `model-index`)."""
+def write_card(directory: Path, facts: dict[str, Any], evidence: Evidence | None, serve: str = "") -> None:
+    """Write README.md with metadata that the hub reads (`base_model`, `model-index`).
+
+    Args:
+        serve: the section on programs that serve the checkpoint, see `serve.serve_section`.
+    """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     plan = facts.get("plan") or {}
@@ -74,6 +79,7 @@ def write_card(directory: Path, facts: dict[str, Any], evidence: Evidence | None
         healing=_healing(facts.get("healing")),
         table=_table(evidence),
         overrides="".join(f"\nOverride: {reason}\n" for reason in facts.get("overrides") or []),
+        serve=serve,
         pair=pair_section(facts),
     )
     ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(directory / "README.md")

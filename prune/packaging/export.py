@@ -7,17 +7,23 @@ as the source files do before the directory gets its final name.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.directory import read_config
 from prune.checkpoint.source import Source, resolve
 from prune.errors import GateFailed, PruneError
 from prune.files import staged_directory, write_json
 from prune.packaging import replay
 from prune.packaging.card import write_card
+from prune.packaging.compatible import make_compatible
 from prune.packaging.manifest import MANIFEST, build_manifest, without_paths
 from prune.packaging.mergekit import write_mergekit
 from prune.packaging.saving import HEALING
+from prune.packaging.serve import serve_section
+from prune.serving.check import require_readable
+from prune.serving.readers import readings
 from prune.surgery.cut import copy_checkpoint
 from prune.surgery.record import read_record
 
@@ -52,6 +58,7 @@ def export_checkpoint(
     override: str | None = None,
     max_shard_size: str = "5GB",
     name: str | None = None,
+    runtimes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the checkpoint directory.
 
@@ -62,6 +69,7 @@ def export_checkpoint(
         facts: for manifest and card; see `manifest.build_manifest`.
         override: reason for exporting without a PASS.
         max_shard_size: largest weight file, as transformers writes sizes.
+        runtimes: programs that must read the result rightly, see `prune.serving`.
         name: under which the result will be known, for adapters that come along; the output's own if None.
 
     Returns:
@@ -69,7 +77,7 @@ def export_checkpoint(
 
     Raises:
         GateFailed: see `check_gate`.
-        PruneError: the exported files do not answer as the source files do.
+        PruneError: the exported files do not answer as the source files do, or a named runtime reads them wrongly.
     """
     from prune.model.loading import load_model
 
@@ -89,10 +97,15 @@ def export_checkpoint(
     with staged_directory(output) as staging:
         copy_checkpoint(source, staging, max_shard_size, name=name or output.name)
         (staging / HEALING).unlink(missing_ok=True)  # its content stands in the manifest
+        facts["compatibility"] = make_compatible(staging)
+        config = read_config(staging)
+        require_readable(config, runtimes)
+        found = readings(config)
+        facts["runtimes"] = [reading.as_dict() for reading in found]
         if replay.record(load_model(source.at(staging), device="cpu")) != recorded:
             raise PruneError(f"{source.id}: the exported copy answers differently; nothing was written")
         facts = without_paths(facts)
-        write_card(staging, facts, evidence)
+        write_card(staging, facts, evidence, serve_section(found))
         if plan := facts.get("plan"):
             dtype = str(recorded["dtype"])
             write_mergekit(staging, str(facts.get("source") or plan.get("source")), plan["keep"], dtype)

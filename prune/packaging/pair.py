@@ -5,6 +5,7 @@ Said only where it was measured, with the figures, faster or not.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 SECTION = """
@@ -29,7 +30,7 @@ print(tokenizer.decode(answer[0]))
 ```
 
 ```
-vllm serve {source} --speculative-config '{{"model": "THIS_CHECKPOINT", "num_speculative_tokens": {gamma}}}'
+vllm serve {source} --speculative-config '{speculative}'
 ```
 
 The second command needs a vLLM that takes draft models; it was not run here.
@@ -53,7 +54,7 @@ def pair_section(facts: dict[str, Any]) -> str:
         layers=drafts["num_layers"],
         stage=drafts["stage"],
         rows="\n".join(rows),
-        gamma=gamma,
+        speculative=json.dumps({"method": "draft_model", "model": "THIS_CHECKPOINT", "num_speculative_tokens": gamma}),
     )
 
 
