@@ -22,12 +22,10 @@ class Origin:
     Attributes:
         model: the loaded model that the caller gave; None where it came from a directory, which can be read again.
         domains: the documents.
-        pad_token_id: fills short rows.
     """
 
     model: PreTrainedModel | None
     domains: Mapping[str, Domain]
-    pad_token_id: int
 
 
 @dataclass(eq=False, repr=False)

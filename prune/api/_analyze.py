@@ -127,7 +127,7 @@ def analyze(
     )
     if processes.first and target is not None:
         _save(measured, target, asked.lang)
-    return Analysis(measured.info, measured.measurements, Origin(subject.in_memory, domains, subject.pad_token_id))
+    return Analysis(measured.info, measured.measurements, Origin(subject.in_memory, domains))
 
 
 def _check_streaming(measures: Sequence[str] | None, subject: Given) -> None:

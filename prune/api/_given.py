@@ -6,13 +6,13 @@ on its own device, and left in the mode in which it came.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from prune.checkpoint.source import Source, resolve
+from prune.checkpoint.source import Source, resolve, resolve_all
 from prune.data.domains import pad_token
 from prune.errors import UsageError
 
@@ -65,6 +65,13 @@ class Given:
 
             self._tokenizer = load_tokenizer(self.source)
         return self._tokenizer
+
+    @property
+    def has_own_tokenizer(self) -> bool:
+        """Whether there is one to compare with."""
+        from prune.model.loading import has_tokenizer
+
+        return self._tokenizer is not None or (self.source is not None and has_tokenizer(self.source))
 
     def require_tokenizer(self) -> Any:
         """The tokenizer, where nothing can be done without one.
@@ -136,6 +143,26 @@ def given(
     if revision is not None:
         raise UsageError(f"revision {revision}: the model is loaded already; only a hub id has revisions")
     return Given(str(model.config.name_or_path or type(model).__name__), None, model, tokenizer)
+
+
+def all_given(
+    models: Mapping[str, Model], tokenizers: Mapping[str, Any], *, revision: str | None = None, **options: Any
+) -> dict[str, Given]:
+    """Several models under names of the caller's; `revision` is of every hub id that does not name its own.
+
+    Args:
+        models: names and loaded models, mixed as the caller likes.
+        tokenizers: those that the caller gave, by the same names.
+        revision, options: see `given`.
+
+    Raises:
+        UsageError: a revision, but no hub id; and as for `given`.
+    """
+    written = {name: model for name, model in models.items() if isinstance(model, str | Path)}
+    if revision is not None and not written:
+        raise UsageError(f"revision {revision}: there is no hub id for it; loaded models have no revisions")
+    sources = resolve_all(written, revision=revision, **options)
+    return {name: given(sources.get(name, model), tokenizers.get(name), **options) for name, model in models.items()}
 
 
 @contextmanager

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 from pydantic import Field
 
+from prune.api._given import Given, Model, NoTokenizer, all_given, at_rest
 from prune.api._inputs import Data, DryRun, check_files, load_domains
-from prune.data.domains import pad_token
 from prune.data.settings import WeightSettings
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
@@ -19,6 +20,9 @@ from prune.planning.settings import LayerList
 from prune.settings import ADVANCED, DATA, TRAINING, Names, fields_of, takes, validated
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from prune.data.domains import Domain
     from prune.healing.heal import HealResult
     from prune.healing.trainer import Track
 
@@ -51,11 +55,12 @@ class HealArguments(ModelSettings, WeightSettings, HealSettings):
 
 @overload
 def heal(
-    model: str,
+    model: str | Path,
     output: str | Path,
     *,
-    teacher: str | None,
+    teacher: Model | None,
     data: Data,
+    tokenizer: Any = None,
     resume: bool = False,
     progress: bool = False,
     dry_run: Literal[False] = False,
@@ -65,94 +70,150 @@ def heal(
 
 @overload
 def heal(
-    model: str,
-    output: str | Path,
+    model: Model,
+    output: None = None,
     *,
-    teacher: str | None,
+    teacher: Model | None,
     data: Data,
-    dry_run: Literal[True],
+    tokenizer: Any = None,
     resume: bool = False,
     progress: bool = False,
+    dry_run: Literal[False] = False,
+    **settings: Any,
+) -> PreTrainedModel: ...
+
+
+@overload
+def heal(
+    model: Model,
+    output: str | Path | None = None,
+    *,
+    teacher: Model | None,
+    data: Data,
+    tokenizer: Any = None,
+    resume: bool = False,
+    progress: bool = False,
+    dry_run: Literal[True],
     **settings: Any,
 ) -> DryRun: ...
 
 
 @takes(HealArguments)
 def heal(
-    model: str,
-    output: str | Path,
+    model: Model,
+    output: str | Path | None = None,
     *,
-    teacher: str | None,
+    teacher: Model | None,
     data: Data,
+    tokenizer: Any = None,
     resume: bool = False,
     progress: bool = False,
     dry_run: bool = False,
     **settings: Any,
-) -> HealResult | DryRun:
-    """Train a cut checkpoint back towards its original, merge, and write a new checkpoint.
+) -> HealResult | PreTrainedModel | DryRun:
+    """Train a cut model back towards its original, and merge.
+
+        healed = prune.heal(small, teacher=model, data=data, tokenizer=tokenizer, max_steps=20)
 
     Args:
-        model: directory that `prune cut` wrote.
-        output: new directory.
-        teacher: the original; needed for distillation.
-        data: training documents by domain.
-        resume: go on from the newest checkpoint of a killed run with the same arguments.
+        model: the cut model: a directory, a hub id, or a loaded model. A loaded one stays as it is, and so does a
+            loaded teacher: a copy is trained, which needs memory for its weights once more.
+        output: new directory for a checkpoint with its record. If None, nothing is written, and the healed model is
+            returned.
+        teacher: the original; needed for distillation. Directory, hub id, or a loaded model.
+        data: training documents by domain, as for `prune.analyze`.
+        tokenizer: of a loaded model, where the data are not token ids.
+        resume: go on from the newest checkpoint of a killed run with the same arguments; with `output` only.
         progress: show Trainer's progress bar.
-        dry_run: check only.
+        dry_run: check only; with `output` only.
+
+    Returns:
+        With `output`, the record of what was written (`prune.healing.heal.HealResult`: history, held-out losses in nats
+        per token, the model). Without, the healed model itself: float32, merged, in evaluation mode, on the student's
+        device.
 
     Raises:
         UsageError, PruneError: bad input or non-finite loss; nothing stands under `output`.
     """
-    from prune.checkpoint.source import resolve_all
-
-    target = Path(output)
-    refuse_non_empty(target)
+    target = None if output is None else Path(output)
+    if target is not None:
+        refuse_non_empty(target)
     asked = validated(HealArguments, settings)
     chosen = HealSettings(**fields_of(HealSettings, asked))
     if chosen.needs_teacher and teacher is None:
-        raise UsageError("--teacher is missing: distillation needs the original; or set --distill_weight 0")
-    named = {"model": model} | ({"teacher": teacher} if teacher and chosen.needs_teacher else {})
-    sources = resolve_all(named, **fields_of(ModelSettings, asked))
-    student, original = sources["model"], sources.get("teacher")
-    check_files(data)
+        raise UsageError("teacher is missing: distillation needs the original; or set distill_weight to 0")
+    named = {"model": model} | ({"teacher": teacher} if teacher is not None and chosen.needs_teacher else {})
+    subjects = all_given(named, {"model": tokenizer}, **fields_of(ModelSettings, asked))
+    student, original = subjects["model"], subjects.get("teacher")
+    if target is not None and student.source is None:
+        raise UsageError("output: a loaded model is healed in memory; write the result with save_pretrained")
+    if target is None and (resume or dry_run):
+        raise UsageError(f"{'resume' if resume else 'dry_run'}: goes with output; in memory nothing is written")
+    data = check_files(data)
+    from prune.healing.checks import check_tokenizers, rehearse
+
+    if original is not None and original.has_own_tokenizer and not isinstance(student.tokenizer, NoTokenizer):
+        check_tokenizers(student.tokenizer, original.tokenizer, original.label)
+    where = {"include_path": asked.include_path, "local_data": asked.local_data}
+    if asked.track_suites:
+        student.require_tokenizer()
+    track = _tracker(asked.track_suites, student.tokenizer, asked.track_limit, chosen.seed, where)
+    domains = load_domains(data, student.tokenizer, asked.seq_length or chosen.max_length, None, chosen.seed)
+    shared: dict[str, Any] = {"kept_layers": asked.kept_layers, "domain_weights": asked.domain_weights or None}
+    if dry_run and student.source is not None:
+        if original is not None and original.source is None:
+            raise UsageError("dry_run: reads configurations on disk; give the teacher's directory or hub id")
+        rehearse(student.source, original.source if original else None, domains, chosen, **shared)
+        return DryRun(settings=chosen.model_dump(), data={n: d.describe() for n, d in domains.items()})
+    options = {**shared, "resume": resume, "progress": progress, "track": track}
+    if target is None:
+        with tempfile.TemporaryDirectory(prefix="prune-heal-") as hidden:
+            return _train(student, original, domains, chosen, Path(hidden), options).model
+    training = target.with_name(f".{target.name}.training")
+    result = _train(student, original, domains, chosen, training, options)
+    _save(result, student, original, target, training)
+    return result
+
+
+def _train(
+    student: Given,
+    original: Given | None,
+    domains: Mapping[str, Domain],
+    settings: HealSettings,
+    directory: Path,
+    options: Mapping[str, Any],
+) -> HealResult:
+    from copy import deepcopy
+
+    from prune.healing.heal import heal as train
+
+    # Training consumes its student, and may write into the storage that it shares with its teacher.
+    trained = student.model() if student.in_memory is None else deepcopy(student.in_memory)
+    teacher = original.model() if original else None
+    device = None if teacher is None else teacher.device
+    with at_rest(original.in_memory if original else None):
+        result = train(
+            trained, teacher, domains, settings, pad_token_id=student.pad_token_id, output_dir=directory, **options
+        )
+    if teacher is not None and original is not None and original.in_memory is not None and device is not None:
+        teacher.to(device)  # type: ignore[arg-type]
+    return result
+
+
+def _save(result: HealResult, student: Given, original: Given | None, target: Path, training: Path) -> None:
     from accelerate import PartialState
 
     from prune.files import staged_directory
-    from prune.healing.checks import check_tokenizers, rehearse
-    from prune.healing.heal import heal as train
     from prune.healing.trainer import remove_checkpoints
-    from prune.model.loading import has_tokenizer, load_model, load_tokenizer
     from prune.packaging.saving import save_healed
 
-    tokenizer = load_tokenizer(student)
-    if original is not None and has_tokenizer(original):
-        check_tokenizers(tokenizer, load_tokenizer(original), str(teacher))
-    where = {"include_path": asked.include_path, "local_data": asked.local_data}
-    track = _tracker(asked.track_suites, tokenizer, asked.track_limit, chosen.seed, where)
-    domains = load_domains(data, tokenizer, asked.seq_length or chosen.max_length, None, chosen.seed)
-    shared: dict[str, Any] = {"kept_layers": asked.kept_layers, "domain_weights": asked.domain_weights or None}
-    if dry_run:
-        rehearse(student, original, domains, chosen, **shared)
-        return DryRun(settings=chosen.model_dump(), data={n: d.describe() for n, d in domains.items()})
-    training = target.with_name(f".{target.name}.training")
-    result = train(
-        load_model(student),
-        load_model(original) if original is not None else None,
-        domains,
-        chosen,
-        **shared,
-        pad_token_id=pad_token(tokenizer),
-        output_dir=training,
-        resume=resume,
-        progress=progress,
-        track=track,
-    )
+    assert student.source is not None
     if PartialState().is_main_process:  # under `accelerate launch` every process has the same result
         with staged_directory(target) as staging:
-            save_healed(result.model, result.trained, result.as_dict(), original, student, staging)
+            teacher = None if original is None else original.source or Path(original.label).name
+            save_healed(result.model, result.trained, result.as_dict(), teacher, student.source, staging)
         remove_checkpoints(training / "checkpoints")
     PartialState().wait_for_everyone()
-    return result
 
 
 def _tracker(suites: Sequence[str], tokenizer: Any, limit: int, seed: int, where: Mapping[str, Any]) -> Track | None:

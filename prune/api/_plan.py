@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pydantic import Field
 
-from prune.api._inputs import load_domains
+from prune.analysis.result import Analysis as Measurements
+from prune.api._analysis import Analysis, Origin
+from prune.api._given import Given, Model, NoTokenizer, at_rest, given
+from prune.api._inputs import Data, check_files, load_domains
+from prune.data.settings import DocumentSettings
 from prune.errors import UsageError
-from prune.files import refuse_non_empty
+from prune.files import refuse_non_empty, sha256_json
 from prune.model.settings import TrustSettings
 from prune.planning.settings import BudgetSettings, PlanSettings
 from prune.settings import ADVANCED, Seeded, fields_of, takes, validated
 
 if TYPE_CHECKING:
-    from prune.analysis.result import Analysis
-    from prune.checkpoint.source import Source
+    from transformers import PreTrainedModel
+
     from prune.data.domains import Domain
     from prune.planning.frontier import Frontier
     from prune.planning.plan import Plan
@@ -38,117 +45,249 @@ class PlanArguments(Seeded, TrustSettings, BudgetSettings, PlanSettings):
 
 @overload
 def plan(
-    analysis: str | Path, output: str | Path, *, sweep: Literal[False] = False, dry_run: bool = False, **settings: Any
+    analysis_or_model: Model | Measurements,
+    data: Data | None = None,
+    *,
+    tokenizer: Any = None,
+    output: str | Path | None = None,
+    sweep: Literal[False] = False,
+    dry_run: bool = False,
+    **settings: Any,
 ) -> Plan: ...
 
 
 @overload
 def plan(
-    analysis: str | Path, output: str | Path, *, sweep: Literal[True], dry_run: bool = False, **settings: Any
+    analysis_or_model: Model | Measurements,
+    data: Data | None = None,
+    *,
+    tokenizer: Any = None,
+    output: str | Path | None = None,
+    sweep: Literal[True],
+    dry_run: bool = False,
+    **settings: Any,
 ) -> Frontier: ...
 
 
 @takes(PlanArguments)
-def plan(analysis: str | Path, output: str | Path, *, dry_run: bool = False, **settings: Any) -> Plan | Frontier:
-    """Decide which layers go, and write `plan.json`; or, with `sweep`, the whole frontier.
+def plan(
+    analysis_or_model: Model | Measurements,
+    data: Data | None = None,
+    *,
+    tokenizer: Any = None,
+    output: str | Path | None = None,
+    seq_length: int = 512,
+    calib_num_samples: int | None = None,
+    dtype: str = "float32",
+    revision: str | None = None,
+    dry_run: bool = False,
+    **settings: Any,
+) -> Plan | Frontier:
+    """Decide which layers go; with `sweep`, for every depth down to the budget.
+
+        plan = prune.plan(analysis, num_layers=24)
 
     Exactly one budget says how far: `num_layers`, `drop_fraction`, `target_params`, `target_bytes`, `target_speedup`,
     or the layers themselves. With `sweep` num_layers or drop_fraction says where the frontier ends; half of the layers
-    if neither is given. The model and the calibration data are read again from where the analysis found them, only
-    when the criterion or the strategy needs them; the model, and its revision, are those of the analysis.
+    if neither is given. Model and documents are those of the analysis: still in memory, or read again from where it
+    found them, only when the criterion or the strategy needs them.
 
     Args:
-        analysis: directory that `prune analyze` wrote.
-        output: new plan file; with `sweep` a new directory for frontier.json, frontier.html and plans/.
+        analysis_or_model: an `Analysis`, the directory of one, or a model (loaded, directory or hub id) with `data`.
+        data: documents to score candidates on, as for `prune.analyze`; those of the analysis if None.
+        tokenizer: of a loaded model, where the data are not token ids.
+        output: new plan file; with `sweep` a new directory for frontier.json, frontier.html and plans/. If None,
+            nothing is written but a `score_cache` that is named.
+        seq_length, calib_num_samples: how `data` are cut (in tokens) and drawn (documents a domain).
+        dtype, revision: of a model that is named here.
         dry_run: check the request and search, write nothing but scores.
 
+    Returns:
+        The plan: `keep` and `drop` are sorted layer numbers of the source, losses in nats; or the `Frontier`.
+
     Raises:
-        UsageError: unknown names, no budget or several, a budget that cannot be met.
+        UsageError: unknown names, no budget or several, a budget that cannot be met, or a model or documents that are
+            needed and nowhere to be found.
     """
-    from prune.analysis.result import Analysis
     from prune.planning import frontier, planner
     from prune.planning.budget import check_protected
 
     asked = validated(PlanArguments, settings)
-    target, directory = Path(output), Path(analysis)
-    if asked.sweep:
+    target = None if output is None else Path(output)
+    if target is not None and asked.sweep:
         refuse_non_empty(target)
-    elif target.exists():
-        raise UsageError(f"{target} exists: give -o a new file, or remove it first")
-    found = Analysis.load(directory)
+    elif target is not None and target.exists():
+        raise UsageError(f"{target} exists: give output a new file, or remove it first")
+    documents = DocumentSettings(seq_length=seq_length, calib_num_samples=calib_num_samples)
+    loading = {"dtype": dtype, "revision": revision, **fields_of(TrustSettings, asked)}
+    subject = _subject(analysis_or_model, data, tokenizer, documents, asked.seed, loading)
+    cache = asked.score_cache or (subject.directory.resolve().parent / SCORES if target and subject.directory else None)
     request: dict[str, Any] = {
-        "source": found.info["model"],
+        "source": subject.label,
         "criterion": asked.criterion,
         "strategy": asked.strategy,
         "protect": asked.protect,
         "domain_weights": asked.domain_weights or None,
         "tuning": asked.tuning(asked.seed),
         "seed": asked.seed,
-        **_inputs(
-            found,
-            directory,
-            asked.score_cache or directory.resolve().parent / SCORES,
-            **fields_of(TrustSettings, asked),
-        ),
+        **subject.inputs(),
+        "score_cache": cache,
     }
     budgets = fields_of(BudgetSettings, asked)
-    if not asked.sweep:
-        result = planner.make_plan(**request, **budgets)
-        if not dry_run:
-            result.save(target)
-        return result
-    must_stay = check_protected(asked.protect, found.num_layers)
-    depths = frontier.depths(found.num_layers, len(must_stay), budgets)
-    swept = frontier.Frontier.of(planner.sweep(depths=depths, **request))
-    if not dry_run:
+    with at_rest(subject.model):
+        if not asked.sweep:
+            result = planner.make_plan(**request, **budgets)
+            if target is not None and not dry_run:
+                result.save(target)
+            return result
+        depth = subject.depth()
+        depths = frontier.depths(depth, len(check_protected(asked.protect, depth)), budgets)
+        swept = frontier.Frontier.of(planner.sweep(depths=depths, **request))
+    if target is not None and not dry_run:
         from prune.reporting.frontier import save_frontier
 
         save_frontier(swept, target)
     return swept
 
 
-def _inputs(found: Analysis, directory: Path, cache: Path, **permissions: bool) -> Inputs:
-    """The analysis, and what reads its model and its documents again when a criterion asks for them."""
-    options = found.info.get("calibration") or {}
-    fetched: dict[str, Any] = {}
+@dataclass
+class Subject:
+    """What is planned for: an analysis, a model, or both; each part fetched only when asked for.
 
-    def source() -> Source:
-        from prune.checkpoint.source import resolve
+    Attributes:
+        analysis: measurements, if any.
+        directory: where the analysis was read from, if it was.
+        given: the model, where the caller named or gave one.
+        origin: what an analysis in memory was made from.
+        data: documents that the caller gave for scoring.
+        tokenizer: that the caller gave.
+        documents, seed: how those are cut and drawn.
+        loading: permissions, for a model that is read again.
+    """
 
-        if "source" not in fetched:
-            revision, dtype = found.info.get("revision"), options.get("dtype", "float32")
-            fetched["source"] = resolve(found.info["model"], revision=revision, dtype=dtype, **permissions)
-        return fetched["source"]
+    analysis: Measurements | None
+    directory: Path | None
+    given: Given | None
+    origin: Origin | None
+    data: Data | None
+    tokenizer: Any
+    documents: DocumentSettings
+    seed: int
+    loading: dict[str, Any]
 
-    def model() -> Any:
-        from prune.model.loading import load_model
+    @property
+    def label(self) -> str:
+        """The model's name in the plan."""
+        return self.given.label if self.given else str(self.analysis and self.analysis.info["model"])
 
-        return load_model(source())
+    @property
+    def model(self) -> PreTrainedModel | None:
+        """The caller's own model, if it is in memory."""
+        return self.given.in_memory if self.given else self.origin.model if self.origin else None
 
-    def tokenizer() -> Any:
-        from prune.model.loading import load_tokenizer
+    def inputs(self) -> Inputs:
+        """For the planner."""
+        found: Inputs = {
+            "analysis": self.analysis,
+            "load_model": lambda: self._loaded,
+            "load_domains": self._load_domains,
+        }
+        if self.model is not None:
+            found |= {"model": self.model, "in_memory": True}
+            return found
+        found["locate"] = self._locate
+        if self.analysis is None:
+            found["model"] = self._loaded
+        return found
 
-        if "tokenizer" not in fetched:
-            fetched["tokenizer"] = load_tokenizer(source())
-        return fetched["tokenizer"]
+    def depth(self) -> int:
+        """Layers of the model."""
+        if self.analysis is not None:
+            return self.analysis.num_layers
+        from prune.model.layer_list import find_layer_list
 
-    def domains() -> dict[str, Domain]:
+        return len(find_layer_list(self.model if self.model is not None else self._loaded)[1])
+
+    @cached_property
+    def _named(self) -> Given:
+        """The model behind the analysis, resolved again."""
+        if self.given is not None:
+            return self.given
+        assert self.analysis is not None
+        options = self.analysis.info.get("calibration") or {}
+        if options.get("in_memory"):
+            raise UsageError("the analysis is of a model that was in memory: give the model and its data to plan with")
+        loading = {**self.loading, "dtype": options.get("dtype", "float32")}
+        return given(self.label, self.tokenizer, **{**loading, "revision": self.analysis.info.get("revision")})
+
+    def _locate(self) -> Path:
+        source = self._named.source
+        assert source is not None
+        return source.directory
+
+    @cached_property
+    def _loaded(self) -> PreTrainedModel:
+        return self._named.model()
+
+    def _load_domains(self) -> Mapping[str, Domain]:
+        if self.data is not None:
+            tokenizer = self.tokenizer
+            if tokenizer is None or isinstance(tokenizer, str | Path):
+                tokenizer = self._named.tokenizer if self.model is None or self.given else NoTokenizer(self.model)
+            asked = self.documents
+            return load_domains(self.data, tokenizer, asked.seq_length, asked.calib_num_samples, self.seed)
+        if self.origin is not None:
+            return self.origin.domains
+        if self.analysis is None:
+            raise UsageError("data is missing: the criterion runs the model on documents; give data")
+        return self._read_again(self.analysis)
+
+    def _read_again(self, found: Measurements) -> Mapping[str, Domain]:
+        """The documents of an analysis on disk.
+
+        Raises:
+            UsageError: they were in memory, or have changed since.
+        """
+        options, where = found.info.get("calibration") or {}, self.directory or "the analysis"
         if "files" not in options:
-            raise UsageError(f"{directory}: does not say which documents it used; run `prune analyze` again")
-        if in_memory := [name for name, path in options["files"].items() if path is None]:
-            raise UsageError(f"data {in_memory[0]}: was given in memory and is not in {directory}; give data again")
+            raise UsageError(f"{where}: does not say which documents it used; run `prune analyze` again")
+        if absent := [name for name, path in options["files"].items() if path is None]:
+            raise UsageError(f"data {absent[0]}: was given in memory and is not in {where}; give data again")
+        tokenizer = self._named.tokenizer
         loaded = load_domains(
-            options["files"], tokenizer(), options["seq_length"], options["calib_num_samples"], options["seed"]
+            options["files"], tokenizer, options["seq_length"], options["calib_num_samples"], options["seed"]
         )
         for name, domain in loaded.items():
             if domain.sha256 != found.info["data"][name]["sha256"]:
                 raise UsageError(f"{domain.source}: changed since the analysis; run `prune analyze` again")
         return loaded
 
-    return {
-        "analysis": found,
-        "load_model": model,
-        "load_domains": domains,
-        "locate": lambda: source().directory,
-        "score_cache": cache,
-    }
+
+def _subject(
+    analysis_or_model: Model | Measurements,
+    data: Data | None,
+    tokenizer: Any,
+    documents: DocumentSettings,
+    seed: int,
+    loading: dict[str, Any],
+) -> Subject:
+    """Which of the three the caller gave.
+
+    Raises:
+        UsageError: none of them, or an analysis whose model has been changed since.
+    """
+    if data is not None:
+        data = check_files(data)
+    rest = (data, tokenizer, documents, seed, loading)
+    if isinstance(analysis_or_model, Measurements):
+        origin = analysis_or_model.origin if isinstance(analysis_or_model, Analysis) else None
+        if origin is not None and origin.model is not None:
+            now = sha256_json(origin.model.config.to_dict())
+            if now != analysis_or_model.info["hashes"]["config"]:
+                raise UsageError("the model was changed since this analysis was made: analyze it again")
+        return Subject(analysis_or_model, None, None, origin, *rest)
+    if isinstance(analysis_or_model, str | Path):
+        directory = Path(analysis_or_model)
+        if directory.is_dir() and not (directory / "config.json").exists():
+            return Subject(Measurements.load(directory), directory, None, None, *rest)
+    return Subject(None, None, given(analysis_or_model, tokenizer, **loading), None, *rest)

@@ -124,7 +124,7 @@ def save_healed(
     model: PreTrainedModel,
     trained: Collection[str],
     record: Mapping[str, Any],
-    teacher: Source | None,
+    teacher: Source | str | None,
     template: str | Path | Source,
     directory: Path,
 ) -> None:
@@ -133,11 +133,13 @@ def save_healed(
     Args:
         model, trained, template, directory: see `save_like`.
         record: what `HealResult.as_dict` gives.
-        teacher: named in the record, which travels: of a directory the last part alone.
+        teacher: named in the record, which travels: of a directory the last part alone. A name where it was in memory.
 
     Raises:
         PruneError: see `save_like`.
     """
     save_like(model, trained, template, directory)
-    name = teacher and (f"{teacher.label}@{teacher.revision}" if teacher.revision else teacher.label)
+    name = teacher
+    if teacher is not None and not isinstance(teacher, str):
+        name = f"{teacher.label}@{teacher.revision}" if teacher.revision else teacher.label
     write_json(directory / HEALING, {**record, "teacher": name})

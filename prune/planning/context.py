@@ -44,6 +44,7 @@ class Context:
         locate: the directory of the checkpoint, where `source` is not one itself.
         score_cache: SQLite file for the scores of an evaluator made here.
         pad_token_id: fills short rows there.
+        in_memory: `model` is the caller's own, so its sizes are its own, whatever lies under `source`.
         domain_weights: the user's mix; equal if None.
         protected: layers that must stay.
         seed: of every random choice.
@@ -61,6 +62,7 @@ class Context:
     locate: Callable[[], Path] | None = None
     score_cache: Path | None = None
     pad_token_id: int = 0
+    in_memory: bool = False
     domain_weights: Mapping[str, float] | None = None
     protected: frozenset[int] = frozenset()
     seed: int = 0

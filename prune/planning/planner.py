@@ -29,7 +29,7 @@ from prune.planning.context import Context
 from prune.planning.plan import Plan
 from prune.planning.registry import Step, get_criterion, get_strategy
 from prune.planning.search import EXPLICIT, plan_of, search_plans
-from prune.planning.sizes import config_depth, measure_sizes
+from prune.planning.sizes import config_depth, loaded_sizes, measure_sizes
 from prune.planning.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Inputs(TypedDict, total=False):
         locate: the directory of the checkpoint, where `source` is not one itself.
         score_cache: SQLite file for the scores of an evaluator made here.
         pad_token_id: fills short rows there.
+        in_memory: `model` is the caller's own; sizes are taken from it, not from a checkpoint.
     """
 
     analysis: Analysis | None
@@ -62,6 +63,7 @@ class Inputs(TypedDict, total=False):
     locate: Callable[[], Path] | None
     score_cache: Path | None
     pad_token_id: int
+    in_memory: bool
 
 
 def make_plan(
@@ -189,9 +191,12 @@ def _budget(
     if drop_fraction is not None:
         return fraction_budget(drop_fraction, protected, depth)
     unit = "params" if target_params is not None else "bytes" if target_bytes is not None else "read"
-    place = Path(context.source) if context.locate is None else context.locate()
-    on_disk = place.is_dir() and any(place.glob("*.safetensors"))
-    sizes = measure_sizes(str(place), depth, unit, None if on_disk else context.require_model())
+    if context.in_memory:
+        sizes = loaded_sizes(context.require_model(), unit)
+    else:
+        place = Path(context.source) if context.locate is None else context.locate()
+        on_disk = place.is_dir() and any(place.glob("*.safetensors"))
+        sizes = measure_sizes(str(place), depth, unit, None if on_disk else context.require_model())
     if target_speedup is not None:
         return speed_budget(target_speedup, sizes, protected)
     target = target_params if target_params is not None else target_bytes

@@ -73,10 +73,11 @@ def measure_sizes(source: str, num_layers: int, unit: str, model: nn.Module | No
         return _from_checkpoint(source, files, num_layers, unit)
     if model is None:
         raise UsageError(f"{source}: sizes are read from a local safetensors checkpoint; use --num_layers, or give one")
-    return _from_model(model, unit)
+    return loaded_sizes(model, unit)
 
 
-def _from_model(model: nn.Module, unit: str) -> Sizes:
+def loaded_sizes(model: nn.Module, unit: str) -> Sizes:
+    """Sizes of a loaded model by layer; `unit` as for `measure_sizes`, bytes in the dtype in which it is loaded."""
     from prune.model.anatomy import find_anatomy
 
     def size(module: nn.Module) -> int:

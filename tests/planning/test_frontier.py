@@ -28,7 +28,7 @@ def analysed(tmp_path_factory):
 @pytest.fixture(scope="module")
 def swept(analysed):
     target = analysed.parent / "frontier"
-    return target, prune.plan(analysed, target, sweep=True, num_layers=13, domain_weights={"arithmetic": 1.0})
+    return target, prune.plan(analysed, output=target, sweep=True, num_layers=13, domain_weights={"arithmetic": 1.0})
 
 
 def test_the_frontier_has_every_depth_with_intervals_per_domain(swept):
@@ -55,7 +55,7 @@ def test_the_plot_is_self_contained_and_every_depth_has_a_plan(swept):
 
 
 def test_a_plan_after_the_sweep_scores_nothing_and_agrees(analysed, swept):
-    plan = prune.plan(analysed, analysed.parent / "plan.json", num_layers=14, domain_weights={"arithmetic": 1.0})
+    plan = prune.plan(analysed, output=analysed.parent / "plan.json", num_layers=14, domain_weights={"arithmetic": 1.0})
     assert plan.evaluations["layer_evaluations"] == 0
     assert plan.drop == next(p.drop for p in swept[1].plans if len(p.keep) == 14)
 
@@ -67,7 +67,7 @@ def test_the_analysis_alone_plans_again_without_the_model(analysed, monkeypatch)
     monkeypatch.setattr("prune.model.loading.load_model", forbidden)
     frontier = prune.plan(
         analysed,
-        analysed.parent / "angular",
+        output=analysed.parent / "angular",
         criterion="angular",
         strategy="contiguous",
         sweep=True,
@@ -77,7 +77,10 @@ def test_the_analysis_alone_plans_again_without_the_model(analysed, monkeypatch)
     assert [point["num_layers"] for point in points] == [16, 15, 14, 13, 12]
     assert set(points[-1]["by_domain"]) == {"stories", "arithmetic"}
     assert points[-1]["score"]["lo"] is None
-    assert len(prune.plan(analysed, analysed.parent / "bi.json", criterion="block_influence", num_layers=12).drop) == 4
+    assert (
+        len(prune.plan(analysed, output=analysed.parent / "bi.json", criterion="block_influence", num_layers=12).drop)
+        == 4
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,11 +94,11 @@ def test_the_analysis_alone_plans_again_without_the_model(analysed, monkeypatch)
 )
 def test_a_sweep_without_an_end_is_refused(analysed, tmp_path, budget, message):
     with pytest.raises(UsageError, match=message):
-        prune.plan(analysed, tmp_path / "none", sweep=True, **budget)
+        prune.plan(analysed, output=tmp_path / "none", sweep=True, **budget)
     assert not (tmp_path / "none").exists()
 
 
 def test_a_layer_protected_under_two_numbers_counts_once(analysed, tmp_path):
     options = {"criterion": "block_influence", "sweep": True}
-    frontier = prune.plan(analysed, tmp_path / "swept", protect=[*range(1, 16), -1], **options)
+    frontier = prune.plan(analysed, output=tmp_path / "swept", protect=[*range(1, 16), -1], **options)
     assert [plan.drop for plan in frontier.plans] == [[], [0]]

@@ -192,10 +192,10 @@ def test_without_evidence_only_what_depends_on_it_is_redone(finished):
 def test_a_plan_on_a_runs_analysis_reads_what_the_run_read(finished, tmp_path):
     recipe, root, _ = finished
     weights = yaml.safe_load(recipe.read_text())["plan"]["domain_weights"]
-    found = prune.plan(root / "analysis", tmp_path / "plan.json", num_layers=14, domain_weights=weights)
+    found = prune.plan(root / "analysis", output=tmp_path / "plan.json", num_layers=14, domain_weights=weights)
     assert found.keep == json.loads((root / "plan.json").read_text())["keep"]
     assert found.evaluations["layer_evaluations"] == 0  # the same model and documents: the run's own scores answer
-    prune.plan(root / "analysis", tmp_path / "anew.json", num_layers=15, score_cache=tmp_path / "empty.sqlite")
+    prune.plan(root / "analysis", output=tmp_path / "anew.json", num_layers=15, score_cache=tmp_path / "empty.sqlite")
 
 
 def test_analysis_keys_and_shapes_follow_the_contract(finished):

@@ -133,8 +133,8 @@ def test_every_command_by_hand_reads_and_records_one_commit(
     assert (analysis[key] != other[key]).any()
 
     # A criterion that runs the model takes the analysis' commit, not the branch.
-    plan = prune.plan(tmp_path / "analysis", tmp_path / "plan.json", num_layers=3, criterion="dnll")
-    again = prune.plan(tmp_path / "same", tmp_path / "again.json", num_layers=3, criterion="dnll")
+    plan = prune.plan(tmp_path / "analysis", output=tmp_path / "plan.json", num_layers=3, criterion="dnll")
+    again = prune.plan(tmp_path / "same", output=tmp_path / "again.json", num_layers=3, criterion="dnll")
     assert (plan.revision, plan.scores) == (OLD, again.scores)
     with monkeypatch.context() as patch:  # a budget in bytes is measured in the files, which need not be loaded
         patch.setattr("prune.model.loading.load_model", lambda *_, **__: pytest.fail("a model was loaded"))

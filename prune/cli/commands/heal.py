@@ -30,7 +30,7 @@ def heal(
     from prune import api
 
     asked: dict[str, Any] = {**settings, "progress": not quiet and sys.stderr.isatty(), "dry_run": dry_run}
-    result = api.heal(model, output, teacher=teacher, data=data, resume=resume, **asked)
+    result: Any = api.heal(model, output, teacher=teacher, data=data, resume=resume, **asked)
     if isinstance(result, api.DryRun):
         emit(result, [f"would heal {model} on {', '.join(result['data'])}"], as_json=as_json, quiet=quiet)
         return

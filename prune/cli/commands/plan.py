@@ -30,7 +30,7 @@ def plan(
     from prune import api
     from prune.planning.frontier import Frontier
 
-    result: Any = api.plan(analysis, output, dry_run=dry_run, **settings)
+    result: Any = api.plan(analysis, output=output, dry_run=dry_run, **settings)
     state = "would write" if dry_run else "written"
     if isinstance(result, Frontier):
         _show_frontier(result.describe(), as_json=as_json, quiet=quiet)
