@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from pydantic import Field
 
 from evals.settings import BackendSettings, EvalSettings, Names
+from prune.api._given import Given, Model, all_given, at_rest
 from prune.api._inputs import DryRun, load_suites
 from prune.errors import UsageError
 from prune.files import refuse_non_empty, staged_directory
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from evals.evidence import Evidence
     from evals.harness import Results
     from evals.suite import Suite
-    from prune.checkpoint.source import Source
 
 log = logging.getLogger("prune")
 
@@ -37,10 +37,11 @@ class EvalArguments(BackendSettings, ModelSettings, Seeded, EvalSettings):
 
 @overload
 def eval(
-    model: str,
-    output: str | Path,
+    model: Model,
+    output: str | Path | None = None,
     *,
-    baseline: str,
+    baseline: Model,
+    tokenizer: Any = None,
     progress: bool = False,
     dry_run: Literal[False] = False,
     **settings: Any,
@@ -49,33 +50,46 @@ def eval(
 
 @overload
 def eval(
-    model: str, output: str | Path, *, baseline: str, dry_run: Literal[True], progress: bool = False, **settings: Any
+    model: Model,
+    output: str | Path | None = None,
+    *,
+    baseline: Model,
+    tokenizer: Any = None,
+    progress: bool = False,
+    dry_run: Literal[True],
+    **settings: Any,
 ) -> DryRun: ...
 
 
 @takes(EvalArguments)
 def eval(
-    model: str,
-    output: str | Path,
+    model: Model,
+    output: str | Path | None = None,
     *,
-    baseline: str,
+    baseline: Model,
+    tokenizer: Any = None,
     progress: bool = False,
     dry_run: bool = False,
     **settings: Any,
 ) -> Evidence | DryRun:
     """Test a model against its original on the same items, and judge it.
 
-    A run that was killed goes on where it stopped when it is started again with the same arguments: finished tasks and
-    finished batches lie in a hidden folder beside `output`, by the models' fingerprints, until `output` is complete.
+        evidence = prune.eval(healed, baseline=model, tokenizer=tokenizer, suite="math")
+
+    A run with `output` that was killed goes on where it stopped when it is started again with the same arguments:
+    finished tasks and finished batches lie in a hidden folder beside `output`, by the models' fingerprints, until
+    `output` is complete.
 
     Args:
-        model, baseline: candidate and original; directories or hub ids.
-        output: new directory for evidence.json and samples.
+        model, baseline: candidate and original; directories, hub ids, or loaded models, which stay as they are.
+        output: new directory for evidence.json and samples; nothing is written if None.
+        tokenizer: of both; a checkpoint's own if None.
         progress: show progress bars.
         dry_run: check the input and return the tasks, notes on their data, and what the gate can decide.
 
     Returns:
-        The evidence: figures per suite and task, and the verdict `overall`.
+        The evidence: figures per suite and task, and `verdict`: PASS, FAIL or INCONCLUSIVE. Its candidate has a hash,
+        by which `prune.export` knows its weights, only where it was a checkpoint.
 
     Raises:
         UsageError, PruneError, evals.errors.EvalError: bad input.
@@ -83,17 +97,23 @@ def eval(
     from evals.backend import check_backend, is_first_process
     from evals.power import power_checks
     from evals.suite_choice import check_tasks, choose_suites
-    from prune.checkpoint.source import resolve_all
     from prune.packaging.manifest import weights_sha256
 
-    target = Path(output)
-    refuse_non_empty(target)
+    target = None if output is None else Path(output)
+    if target is not None:
+        refuse_non_empty(target)
     asked = validated(EvalArguments, settings)
     if not asked.suite and not asked.tasks:
-        raise UsageError("--suite or --tasks is missing: name what to test on")
+        raise UsageError("suite or tasks is missing: name what to test on")
     named = load_suites(asked.suite, asked.size)
     check_backend(asked.backend)
-    sources = resolve_all({"baseline": baseline, "model": model}, **fields_of(ModelSettings, asked))
+    models = {"baseline": baseline, "model": model}
+    subjects = all_given(models, dict.fromkeys(models, tokenizer), **fields_of(ModelSettings, asked))
+    for subject in subjects.values():
+        if subject.source is None:
+            subject.require_tokenizer()
+            if asked.backend != "hf":
+                raise UsageError(f"backend {asked.backend!r}: reads checkpoints; give directories or hub ids")
     suites = choose_suites(named, asked.tasks, asked.folders, asked.num_fewshot)
     notes = check_tasks(suites, asked.folders, asked.replacements, asked.confirm_run_unsafe_code)
     power = power_checks(suites, asked.limit)
@@ -102,7 +122,7 @@ def eval(
         return DryRun(suites=planned, notes=notes, gate_power=[check.message for check in power])
     for note in [*notes, *(check.message for check in power if not check.decides)]:
         log.warning("%s", note)
-    unfinished = target.with_name(f".{target.name}.unfinished")
+    unfinished = None if target is None else target.with_name(f".{target.name}.unfinished")
     options = {
         **asked.options(),
         **fields_of(BackendSettings, asked),
@@ -111,9 +131,9 @@ def eval(
         "progress": progress,
     }
     results = {}
-    for name, source in sources.items():
-        results[name] = _score(source, suites, options)
-        source.require_unchanged()
+    for name, subject in subjects.items():
+        results[name] = _score(subject, suites, options)
+        subject.require_unchanged()
         for task, reason in results[name].failures.items():
             log.warning("%s on %s: %s", task, name, reason)
     for note in results["baseline"].notes.values():
@@ -122,25 +142,27 @@ def eval(
     if not is_first_process():
         return DryRun(suites={}, notes=[], gate_power=[])
     evidence = _judge(results, suites, asked.alpha, asked.seed)
-    evidence.original_model, evidence.candidate_model = baseline, model
-    evidence.candidate_sha256 = weights_sha256(sources["model"].directory)
-    _save(evidence, results, target)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    evidence.original_model, evidence.candidate_model = (_named(name, models[name], subjects) for name in models)
+    if (source := subjects["model"].source) is not None:
+        evidence.candidate_sha256 = weights_sha256(source.directory)
+    if target is not None and unfinished is not None:
+        _save(evidence, results, target)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return evidence
 
 
-def _score(source: Source, suites: Sequence[Suite], options: Mapping[str, Any]) -> Results:
-    """One model on every task of the suites; the model is freed on return, before the other one is loaded."""
-    from evals.harness import run_tasks
-    from prune.model.loading import load_model, load_tokenizer
+def _named(name: str, model: Model, subjects: Mapping[str, Given]) -> str:
+    """A model as the caller wrote it; one in memory by where it says it came from."""
+    return str(model) if isinstance(model, str | Path) else subjects[name].label
 
-    in_process = options["backend"] == "hf"
-    return run_tasks(
-        load_model(source) if in_process else str(source.directory),
-        load_tokenizer(source),
-        [task for s in suites for task in s.tasks],
-        **options,
-    )
+
+def _score(subject: Given, suites: Sequence[Suite], options: Mapping[str, Any]) -> Results:
+    """One model on every task of the suites; one loaded here is freed on return, before the other one is loaded."""
+    from evals.harness import run_tasks
+
+    model: Any = str(subject.source.directory) if subject.source and options["backend"] != "hf" else subject.model()
+    with at_rest(subject.in_memory):
+        return run_tasks(model, subject.tokenizer, [task for s in suites for task in s.tasks], **options)
 
 
 def _judge(results: Mapping[str, Results], suites: Sequence[Suite], alpha: float, seed: int) -> Evidence:

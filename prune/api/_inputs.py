@@ -71,8 +71,20 @@ def load_suites(names: str | Sequence[str], size: str) -> list[Suite]:
         UsageError: another size.
         evals.errors.EvalUsageError: no such suite, or a field of its file is wrong.
     """
-    from evals.suite import load_suite
-
     if size not in {"quick", "full"}:
         raise UsageError(f"size {size!r}: use quick or full")
-    return [load_suite(name).sized(size) for name in named(names)]  # type: ignore[arg-type]
+    return [_suite(name).sized(size) for name in named(names)]  # type: ignore[arg-type]
+
+
+def _suite(name: str) -> Suite:
+    """A built-in suite, one of the demo's, or a YAML file."""
+    from evals.suite import load_suite
+    from prune.embedded import SUITES, TASKS
+
+    if name not in SUITES:
+        return load_suite(name)
+    suite = load_suite(SUITES[name])
+    places = {spec.task: str(TASKS / f"{spec.task.removeprefix('demo_')}.yaml") for spec in suite.tasks}
+    return suite.model_copy(
+        update={"tasks": [spec.model_copy(update={"definition": places[spec.task]}) for spec in suite.tasks]}
+    )

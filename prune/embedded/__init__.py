@@ -9,3 +9,6 @@ REAL = HERE / "real.yaml"
 """Recipe of the demo on a real model; `{model}` stands for its directory."""
 RECIPES = {"demo": RECIPE, "poc": HERE / "poc.yaml"}
 """Recipes that `prune run` knows by name."""
+TASKS = HERE / "tasks"
+SUITES = {path.stem: path for path in (HERE / "suites").glob("*.yaml")}
+"""Suites of the demo's tasks that are known by name."""

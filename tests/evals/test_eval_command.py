@@ -115,7 +115,7 @@ def test_local_data_that_is_missing_stops_the_run_before_it_starts(models: dict[
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "--suite or --tasks is missing"),
+        ({}, "suite or tasks is missing"),
         ({"suite": ["math"], "size": "tiny"}, "size 'tiny': Input should be 'quick' or 'full'"),
     ],
 )
