@@ -6,9 +6,10 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prune.data.account import COLUMNS, account
 from prune.secrets import without_secrets
 
 
@@ -37,6 +38,18 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, 
     for row in rows:
         grid.add_row(*map(str, row))
     Console().print(grid)
+
+
+def data_used(described: Mapping[str, Any], warnings: Sequence[str], *, quiet: bool) -> None:
+    """How much of each domain was used, and what to beware of: once, above the result.
+
+    Args:
+        described: domain -> what `Domain.describe` gives.
+        warnings: sentences.
+    """
+    table("data", COLUMNS, account(described), quiet=quiet)
+    for warning in () if quiet else warnings:
+        print(f"warning: {warning}")
 
 
 class _Clock(logging.Handler):

@@ -6,7 +6,7 @@ from typing import Any
 
 from prune.api._analyze import AnalyzeArguments
 from prune.cli.flags import DataFlag, DryRun, Json, Model, Output, Quiet, with_settings
-from prune.cli.show import emit, table
+from prune.cli.show import data_used, emit, table
 
 
 def analyze(
@@ -28,13 +28,10 @@ def analyze(
     if as_json:
         emit(result.info, [], as_json=True, quiet=quiet)
         return
-    columns = {
-        "Block Influence": "block_influence",
-        "contribution": "relative_contribution/layer",
-        "cosine": "contribution_cosine/layer",
-        "ΔNLL without it": "output_effect/dnll",
-    }
-    shown = {title: result[key] for title, key in columns.items() if key in result.measurements}
+    from prune.analysis.display import headlines
+
+    data_used(result.info["data"], result.info["warnings"], quiet=quiet)
+    shown = headlines(result)
     rows = [[i, *(f"{values[i]:.4f}" for values in shown.values())] for i in range(result.num_layers)]
     table(f"{model}", ["layer", *shown], rows, quiet=quiet)
     emit({}, [f"written: {output} (open analysis.html)"], as_json=False, quiet=quiet)

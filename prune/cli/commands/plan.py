@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from prune.api._plan import PlanArguments
 from prune.cli.flags import PANELS, Json, Quiet, with_settings
-from prune.cli.show import emit, listed, number, table
+from prune.cli.show import data_used, emit, listed, number, table
 
 
 def plan(
@@ -47,7 +48,22 @@ def plan(
             f"{used['layer_evaluations']:,} layer evaluations, {used['naive_layer_evaluations']:,} without prefix "
             f"reuse; {used['subsets_from_cache']} of {used['subsets']} subsets scored before"
         )
+    if result.data and not as_json:
+        data_used(result.data, _few_documents(analysis), quiet=quiet)
     emit(result.model_dump(), lines, as_json=as_json, quiet=quiet)
+
+
+def _few_documents(analysis: str) -> list[str]:
+    """What the analysis says of too few documents to choose layers by."""
+    from prune.analysis.result import Analysis
+    from prune.wording import Message
+    from prune.wording.text import english
+
+    directory = Path(analysis)
+    if not (directory / "analysis.json").is_file():
+        return []
+    messages = [Message(**row) for row in Analysis.load(directory).info.get("messages", [])]
+    return [english(found) for found in messages if found.code == "warn_few_documents"]
 
 
 def _show_frontier(found: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
