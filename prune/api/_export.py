@@ -40,9 +40,10 @@ def export(model: str, output: str | Path, *, dry_run: bool = False, **settings:
         model: directory that `prune cut` or `prune heal` wrote.
         output: new directory.
         dry_run: check the input and return what the manifest would say.
+        settings: `evidence` and `plan` may also be what `prune.eval` and `prune.plan` returned.
 
     Raises:
-        UsageError: the evidence is about other weights.
+        UsageError: the evidence is about other weights, or about a model that was in memory.
         GateFailed: no passing evidence and no override.
     """
 
@@ -56,6 +57,7 @@ def export(model: str, output: str | Path, *, dry_run: bool = False, **settings:
     from prune.planning.plan import Plan
     from prune.surgery.record import read_record
 
+    held = {name: _taken(settings, name) for name in ("evidence", "plan")}
     asked = validated(ExportArguments, settings)
     evidence, quantize, override = asked.evidence, asked.quantize, asked.override
     repository = check_repo_id(asked.hub_model_id) if asked.push_to_hub else None
@@ -69,13 +71,18 @@ def export(model: str, output: str | Path, *, dry_run: bool = False, **settings:
     checkpoint = resolve(model, **fields_of(TrustSettings, asked))
     if quantize is not None:
         check_unquantized(Path(model), quantize)
-    found = Evidence.load(evidence) if evidence else None
-    if found and found.candidate_sha256 not in {"", weights_sha256(Path(model))}:
+    found: Evidence | None = held["evidence"] or (Evidence.load(evidence) if evidence else None)
+    if found and not found.candidate_sha256:
         raise UsageError(
-            f"--evidence {evidence}: is about {found.candidate_model}, whose weights are not those of {model}; "
+            f"evidence: is about {found.candidate_model} in memory, and nothing says that {model} holds its weights: "
+            "run `prune eval` on the checkpoint"
+        )
+    if found and found.candidate_sha256 != weights_sha256(Path(model)):
+        raise UsageError(
+            f"evidence: is about {found.candidate_model}, whose weights are not those of {model}; "
             "run `prune eval` on it"
         )
-    chosen = Plan.load(asked.plan) if asked.plan else None
+    chosen: Plan | None = held["plan"] or (Plan.load(asked.plan) if asked.plan else None)
     origin = (read_record(Path(model)) or {}).get("source") or {}
     healing = Path(model) / HEALING
     facts = {
@@ -103,3 +110,8 @@ def export(model: str, output: str | Path, *, dry_run: bool = False, **settings:
     if repository:
         push(target, repository, private=asked.private, token=asked.token)
     return manifest
+
+
+def _taken(settings: dict[str, Any], name: str) -> Any:
+    """A value that is an object, taken out of the settings; None where it is a path or absent."""
+    return None if isinstance(settings.get(name), str | Path | None) else settings.pop(name)

@@ -114,4 +114,9 @@ def test_evidence_of_another_checkpoint_does_not_export_this_one(exported: Path,
     assert prune.export(str(cut_model), tmp_path / "out", evidence=tmp_path / "own", dry_run=True)["overrides"] == []
     with pytest.raises(UsageError, match="is about other, whose weights are not those of"):
         prune.export(str(cut_model), tmp_path / "out", evidence=tmp_path / "other", override="I know")
+    in_memory = Evidence(overall="PASS", suites=[], alpha=0.05, seed=0, bootstrap=100, candidate_model="notebook")
+    with pytest.raises(UsageError, match=r"^evidence: is about notebook in memory"):
+        prune.export(str(cut_model), tmp_path / "out", evidence=in_memory)
+    own = in_memory.model_copy(update={"candidate_sha256": weights_sha256(cut_model)})
+    assert prune.export(str(cut_model), tmp_path / "out", evidence=own, dry_run=True)["overrides"] == []
     assert not (tmp_path / "out").exists()
