@@ -12,7 +12,7 @@ from pydantic import Field
 
 from prune.analysis.result import Analysis as Measurements
 from prune.api._analysis import Analysis, Origin
-from prune.api._given import Given, Model, NoTokenizer, at_rest, given
+from prune.api._given import Given, Model, at_rest, given
 from prune.api._inputs import Data, check_files, load_domains
 from prune.data.settings import DocumentSettings
 from prune.errors import UsageError
@@ -178,7 +178,10 @@ class Subject:
     @property
     def label(self) -> str:
         """The model's name in the plan."""
-        return self.given.label if self.given else str(self.analysis and self.analysis.info["model"])
+        if self.given is not None:
+            return self.given.label
+        assert self.analysis is not None
+        return str(self.analysis.info["model"])
 
     @property
     def model(self) -> PreTrainedModel | None:
@@ -231,11 +234,9 @@ class Subject:
 
     def _load_domains(self) -> Mapping[str, Domain]:
         if self.data is not None:
-            tokenizer = self.tokenizer
-            if tokenizer is None or isinstance(tokenizer, str | Path):
-                tokenizer = self._named.tokenizer if self.model is None or self.given else NoTokenizer(self.model)
+            subject = given(self.model, self.tokenizer) if self.model is not None else self._named
             asked = self.documents
-            return load_domains(self.data, tokenizer, asked.seq_length, asked.calib_num_samples, self.seed)
+            return load_domains(self.data, subject.tokenizer, asked.seq_length, asked.calib_num_samples, self.seed)
         if self.origin is not None:
             return self.origin.domains
         if self.analysis is None:

@@ -9,7 +9,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prune
-from prune.checkpoint.directory import read_checkpoint
 from prune.errors import UsageError
 from prune.planning.sizes import measure_sizes
 
@@ -72,7 +71,7 @@ def test_a_plan_of_measurements_needs_neither_model_nor_documents(analysis):
 
 def test_sizes_of_a_model_cut_in_memory_are_its_own(model, tokenizer, demo_model):
     small = prune.cut(model, drop_layers="8-15", copy=True)
-    sizes = measure_sizes(str(demo_model), len(read_checkpoint(demo_model).config["layer_types"]), "params", None)
+    sizes = measure_sizes(str(demo_model), 16, "params", None)
     target = sum(p.numel() for p in small.parameters()) - sizes.layers[0]
     plan = prune.plan(small, {"chat": CHAT}, tokenizer=tokenizer, criterion="last_n", target_params=target)
     assert (plan.num_layers, plan.drop) == (8, [7])
