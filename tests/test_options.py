@@ -26,7 +26,7 @@ ARGUMENTS = {
 }
 RECIPE = {
     "analyze": ("analyze", "data", None),
-    "plan": ("plan",),
+    "plan": ("plan", "data", None),
     "generate": ("heal.self_generated",),
     "heal": ("heal",),
     "eval": ("eval", None),

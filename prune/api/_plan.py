@@ -17,7 +17,7 @@ from prune.api._inputs import Data, check_files, load_domains
 from prune.data.settings import DocumentSettings
 from prune.errors import UsageError
 from prune.files import refuse_non_empty, sha256_json
-from prune.model.settings import TrustSettings
+from prune.model.settings import ModelSettings
 from prune.planning.settings import BudgetSettings, PlanSettings
 from prune.settings import ADVANCED, Seeded, fields_of, takes, validated
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 SCORES = "scores.sqlite"
 
 
-class PlanArguments(Seeded, TrustSettings, BudgetSettings, PlanSettings):
-    """Everything that `prune plan` can be told beside the analysis and the output."""
+class PlanArguments(Seeded, ModelSettings, DocumentSettings, BudgetSettings, PlanSettings):
+    """Everything that `prune plan` can be told beside the analysis or model, its data and the output."""
 
     sweep: bool = Field(False, description="The frontier down to half of the layers (or the budget), into a directory.")
     score_cache: Path | None = Field(
@@ -76,10 +76,6 @@ def plan(
     *,
     tokenizer: Any = None,
     output: str | Path | None = None,
-    seq_length: int = 512,
-    calib_num_samples: int | None = None,
-    dtype: str = "float32",
-    revision: str | None = None,
     dry_run: bool = False,
     **settings: Any,
 ) -> Plan | Frontier:
@@ -98,8 +94,6 @@ def plan(
         tokenizer: of a loaded model, where the data are not token ids.
         output: new plan file; with `sweep` a new directory for frontier.json, frontier.html and plans/. If None,
             nothing is written but a `score_cache` that is named.
-        seq_length, calib_num_samples: how `data` are cut (in tokens) and drawn (documents a domain).
-        dtype, revision: of a model that is named here.
         dry_run: check the request and search, write nothing but scores.
 
     Returns:
@@ -118,9 +112,8 @@ def plan(
         refuse_non_empty(target)
     elif target is not None and target.exists():
         raise UsageError(f"{target} exists: give output a new file, or remove it first")
-    documents = DocumentSettings(seq_length=seq_length, calib_num_samples=calib_num_samples)
-    loading = {"dtype": dtype, "revision": revision, **fields_of(TrustSettings, asked)}
-    subject = _subject(analysis_or_model, data, tokenizer, documents, asked.seed, loading)
+    documents = DocumentSettings(**fields_of(DocumentSettings, asked))
+    subject = _subject(analysis_or_model, data, tokenizer, documents, asked.seed, fields_of(ModelSettings, asked))
     cache = asked.score_cache or (subject.directory.resolve().parent / SCORES if target and subject.directory else None)
     request: dict[str, Any] = {
         "source": subject.label,
@@ -253,7 +246,7 @@ class Subject:
         if "files" not in options:
             raise UsageError(f"{where}: does not say which documents it used; run `prune analyze` again")
         if absent := [name for name, path in options["files"].items() if path is None]:
-            raise UsageError(f"data {absent[0]}: was given in memory and is not in {where}; give data again")
+            raise UsageError(f"data {absent[0]}: was in memory and is not in {where}; give data again")
         tokenizer = self._named.tokenizer
         loaded = load_domains(
             options["files"], tokenizer, options["seq_length"], options["calib_num_samples"], options["seed"]

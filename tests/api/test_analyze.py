@@ -92,7 +92,7 @@ def test_a_loaded_model_without_a_tokenizer_reads_token_ids_and_says_what_text_n
     ("arguments", "message"),
     [
         ({"data": {}}, "^data is missing"),
-        ({"data": {"d": [3]}}, "^data d: row 1 is int"),
+        ({"data": {"d": [3]}}, "^data d: row 1 is a number"),
         ({"seq_length": 1}, "seq_length"),
         ({"measure": ["skp"]}, "unknown measure 'skp'"),
         ({"model": 3}, "^model: is int; give a directory, a hub id, or a loaded transformers model"),

@@ -68,7 +68,7 @@ def test_mistakes_name_the_argument(teacher, tokenizer):
         ({"resume": True}, "^resume: goes with output"),
         ({"tokenizer": None}, "^tokenizer is missing"),
         ({"max_step": 3}, "unknown argument 'max_step'.*did you mean 'max_steps'"),
-        ({"data": {"math": [4]}}, "^data math: row 1 is int"),
+        ({"data": {"math": [4]}}, "^data math: row 1 is a number"),
     ):
         with pytest.raises(PruneError if "data" in wrong else UsageError, match=message):
             prune.heal(small, **{**given, **wrong})

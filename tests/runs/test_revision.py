@@ -124,9 +124,9 @@ def test_every_command_by_hand_reads_and_records_one_commit(
 ) -> None:
     data = {"arithmetic": str(HERE / "data/calibration/arithmetic.jsonl")}
     few: dict[str, Any] = {"calib_num_samples": 2, "seq_length": 24, "bootstrap": 10, "measure": ["contributions"]}
-    analysis = prune.analyze(ID, tmp_path / "analysis", data=data, revision="v1", **few)
-    same = prune.analyze(str(hub / OLD), tmp_path / "same", data=data, **few)
-    other = prune.analyze(f"{ID}@main", tmp_path / "other", data=data, **few)
+    analysis = prune.analyze(ID, data, output=tmp_path / "analysis", revision="v1", **few)
+    same = prune.analyze(str(hub / OLD), data, output=tmp_path / "same", **few)
+    other = prune.analyze(f"{ID}@main", data, output=tmp_path / "other", **few)
     key = "relative_contribution/layer"
     assert (analysis.info["model"], analysis.info["revision"], other.info["revision"]) == (ID, OLD, NEW)
     assert (analysis[key] == same[key]).all()
@@ -140,7 +140,7 @@ def test_every_command_by_hand_reads_and_records_one_commit(
         patch.setattr("prune.model.loading.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
         budget: dict[str, Any] = {"target_bytes": (hub / OLD / "model.safetensors").stat().st_size - 4096}
         budget |= {"criterion": "relative_contribution", "strategy": "one_shot"}
-        smaller = prune.plan(tmp_path / "analysis", tmp_path / "smaller.json", **budget)
+        smaller = prune.plan(tmp_path / "analysis", output=tmp_path / "smaller.json", **budget)
     assert 1 <= len(smaller.keep) < 4
     with pytest.raises(PruneError, match=f"plan: made for {ID} at {OLD}, the model is {ID} at {NEW}"):
         prune.cut(ID, tmp_path / "wrong", plan=tmp_path / "plan.json")

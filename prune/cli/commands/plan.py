@@ -13,10 +13,20 @@ from prune.cli.show import data_used, emit, listed, number, table
 
 
 def plan(
-    analysis: Annotated[str, typer.Argument(metavar="DIR", help="What `prune analyze` wrote.")],
+    analysis_or_model: Annotated[
+        str, typer.Argument(metavar="DIR", help="What `prune analyze` wrote; or a model, with --data.")
+    ],
     output: Annotated[
         str, typer.Option("--output", "-o", help="New plan.json to write; with --sweep a new directory.")
     ],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            help="Score candidates on these documents, as for analyze; on those of the analysis if absent.",
+            rich_help_panel=PANELS["data"],
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -31,7 +41,7 @@ def plan(
     from prune import api
     from prune.planning.frontier import Frontier
 
-    result: Any = api.plan(analysis, output=output, dry_run=dry_run, **settings)
+    result: Any = api.plan(analysis_or_model, data or None, output=output, dry_run=dry_run, **settings)
     state = "would write" if dry_run else "written"
     if isinstance(result, Frontier):
         _show_frontier(result.describe(), as_json=as_json, quiet=quiet)
@@ -49,7 +59,7 @@ def plan(
             f"reuse; {used['subsets_from_cache']} of {used['subsets']} subsets scored before"
         )
     if result.data and not as_json:
-        data_used(result.data, _few_documents(analysis), quiet=quiet)
+        data_used(result.data, _few_documents(analysis_or_model), quiet=quiet)
     emit(result.model_dump(), lines, as_json=as_json, quiet=quiet)
 
 
