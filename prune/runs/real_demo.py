@@ -62,7 +62,7 @@ def prepare(model: str) -> Path:
     text = REAL.read_text(encoding="utf8").replace("{model}", json.dumps(model))
     files = dict(_files())
     name = sha256_json([text, files])[:16]
-    folder = cache_directory().parent / "real_demo" / name
+    folder = cache_directory() / "demo" / name
     if not (folder / REAL.name).is_file():
         with staged_directory(folder) as staging:
             for path, rows in files.items():

@@ -55,7 +55,7 @@ def test_a_python_without_its_language_reference_is_said_in_one_line(cache, monk
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(PruneError, match="pydoc_data"):
         prepare(str(MODEL))
-    assert not (cache / "real_demo").exists()
+    assert not list(cache.rglob("real.yaml"))
 
 
 def test_the_model_comes_from_the_cache_then_the_hub_then_the_package(cache, monkeypatch):
