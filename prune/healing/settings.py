@@ -6,13 +6,16 @@ fields for their own help. Unknown fields are errors.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from prune.healing.objectives import OBJECTIVES, WEIGHTS, ObjectiveSettings
 
 Method = Literal["lora", "dora", "qlora", "full"]
+FULL_LEARNING_RATE = 2e-4
+"""Default of method full: at the rate of adapters, whole weights would lose what they hold."""
 
 
 class HealSettings(ObjectiveSettings):
@@ -42,7 +45,9 @@ class HealSettings(ObjectiveSettings):
         description="method full: layers of the pruned model (from 0) that are trained; none given: the last three.",
     )
 
-    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate of AdamW.")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="Peak learning rate of AdamW; with method full 0.0002 if none is given."
+    )
     max_steps: int = Field(300, ge=1, description="Optimiser steps.")
     per_device_train_batch_size: int = Field(
         8,
@@ -90,6 +95,13 @@ class HealSettings(ObjectiveSettings):
     def _one_name_is_a_list(cls, value: str | list[str]) -> str | list[str]:
         """`q_proj` means the modules of that name; peft would read a lone string as a pattern for whole paths."""
         return [value] if isinstance(value, str) and value.isidentifier() else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_weights_learn_slower(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("method") == "full" and "learning_rate" not in values:
+            return {**values, "learning_rate": FULL_LEARNING_RATE}
+        return values
 
     @model_validator(mode="after")
     def _some_objective(self) -> HealSettings:

@@ -9,6 +9,7 @@ from prune.healing import objective
 from prune.healing.objective import batch_losses
 from prune.healing.objectives import OBJECTIVES, PARTS, WEIGHTS, Objective, Seen
 from prune.healing.settings import HealSettings
+from prune.runs.recipe import HealRecipe
 
 from . import tiny
 
@@ -55,3 +56,10 @@ def test_a_new_objective_is_added_by_its_line_alone(monkeypatch: pytest.MonkeyPa
     assert both.parts["unsure"].item() == pytest.approx(expected.item(), rel=1e-4)
     assert both.total.item() == pytest.approx(plain.total.item() + 3 * expected.item(), rel=1e-4)
     assert both.parts["next_token"] == plain.parts["next_token"]
+
+
+def test_whole_weights_learn_slower_than_adapters_unless_a_rate_is_given() -> None:
+    assert HealSettings().learning_rate == HealSettings(method="dora").learning_rate == 1e-3
+    assert HealSettings(method="full").learning_rate == 2e-4
+    assert HealSettings(method="full", learning_rate=5e-3).learning_rate == 5e-3
+    assert HealRecipe(method="full").learning_rate == 2e-4
