@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prune.analysis.result import Analysis
     from prune.data.domains import Domain
     from prune.planning.evaluator import Evaluator, Quantity, Score
+    from prune.planning.registry import Slots
     from prune.planning.score_cache import ScoreCache
 
 
@@ -48,6 +49,7 @@ class Context:
         domain_weights: the user's mix; equal if None.
         protected: layers that must stay.
         seed: of every random choice.
+        slots: which layers may stand where, see `registry.Problem`.
     """
 
     source: str
@@ -66,6 +68,7 @@ class Context:
     domain_weights: Mapping[str, float] | None = None
     protected: frozenset[int] = frozenset()
     seed: int = 0
+    slots: Slots | None = None
     _answers: Evaluator | None = None
     _figures: ScoreCache | None = None
 

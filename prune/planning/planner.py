@@ -27,7 +27,7 @@ from prune.planning.budget import (
 )
 from prune.planning.context import Context
 from prune.planning.plan import Plan
-from prune.planning.registry import Step, get_criterion, get_strategy
+from prune.planning.registry import Slots, Step, get_criterion, get_strategy
 from prune.planning.search import EXPLICIT, plan_of, search_plans
 from prune.planning.sizes import config_depth, loaded_sizes, measure_sizes
 from prune.planning.tuning import Tuning
@@ -52,6 +52,7 @@ class Inputs(TypedDict, total=False):
         score_cache: SQLite file for the scores of an evaluator made here.
         pad_token_id: fills short rows there.
         in_memory: `model` is the caller's own; sizes are taken from it, not from a checkpoint.
+        slots: which layers may stand where, see `registry.Problem`.
     """
 
     analysis: Analysis | None
@@ -64,6 +65,7 @@ class Inputs(TypedDict, total=False):
     score_cache: Path | None
     pad_token_id: int
     in_memory: bool
+    slots: Slots | None
 
 
 def make_plan(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prune.planning.context import Context
 
 Keep = tuple[int, ...]
+Slots = Callable[[int], Sequence[frozenset[int]] | None]
 
 CRITERIA = (
     "angular",
@@ -34,7 +35,17 @@ CRITERIA = (
     "relative_contribution",
     "taylor",
 )
-STRATEGIES = ("beam", "blocks", "contiguous", "evolutionary", "exhaustive", "greedy", "greedy_swap", "one_shot")
+STRATEGIES = (
+    "beam",
+    "blocks",
+    "contiguous",
+    "evolutionary",
+    "exhaustive",
+    "greedy",
+    "greedy_swap",
+    "in_step",
+    "one_shot",
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,8 @@ class Problem:
         layer_scores: number of layers to go in all -> the cost of removing each layer alone [L].
         costs: subsets that stay -> the cost of each, lower is better.
         tuning: widths and limits of the searches.
+        slots: number of layers that stay -> for each position the source layers that may stand there, None where no
+            cut of that size will do; absent where any layers may go.
     """
 
     num_layers: int
@@ -74,6 +87,7 @@ class Problem:
     layer_scores: Callable[[int], Sequence[float]]
     costs: Callable[[Sequence[Keep]], Sequence[float]]
     tuning: Tuning = field(default_factory=Tuning)
+    slots: Slots | None = None
 
     @property
     def full(self) -> Keep:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from prune.errors import PruneError
+from prune.errors import PruneError, UsageError
 from prune.planning.budget import Budget
 from prune.planning.context import Context
 from prune.planning.plan import Plan
@@ -15,6 +15,7 @@ from prune.planning.registry import Criterion, Keep, Problem, Step, get_criterio
 from prune.planning.tuning import Tuning
 
 EXPLICIT = "explicit"
+IN_STEP = "in_step"
 
 
 def search_plans(
@@ -26,7 +27,9 @@ def search_plans(
         PruneError: no subset meets the budget, or none has a finite cost.
     """
     scored, chosen = get_criterion(criterion), get_strategy(strategy)
-    if scored.subset_costs is None and chosen.free:
+    if context.slots is not None:
+        strategy, chosen = IN_STEP, get_strategy(IN_STEP)
+    elif scored.subset_costs is None and chosen.free:
         strategy, chosen = "one_shot", get_strategy("one_shot")
     alone: dict[int, float] = {}
     problem = _problem(context, scored, budget, tuning, alone)
@@ -39,6 +42,9 @@ def search_plans(
         plans.append(plan_of(context, strategy, step, alone, scored))
         if not every:
             return plans
+    if context.slots is not None:
+        depths = [n for n in range(1, context.num_layers) if context.slots(n)]
+        raise UsageError(f"--runtime: no cut of that size can be read; depths that can: {_listed(depths)}")
     if not every or len(plans) < len(budget.removals):
         raise PruneError(f"--strategy {strategy} found no subset that meets the budget; use another strategy")
     return plans
@@ -70,7 +76,11 @@ def _problem(
                 alone[next(layer for layer in range(depth) if layer not in keep)] = value
         return values
 
-    return Problem(depth, context.protected, budget.removals, layer_scores, costs, tuning)
+    return Problem(depth, context.protected, budget.removals, layer_scores, costs, tuning, context.slots)
+
+
+def _listed(depths: Sequence[int]) -> str:
+    return ", ".join(map(str, depths)) or "none"
 
 
 def _ordered(value: float) -> float:

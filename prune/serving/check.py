@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prune.checkpoint.depth_fields import depth_of
+from prune.checkpoint.depth_fields import model_kind, text_part
 from prune.checkpoint.dialects import in_both_dialects
 from prune.errors import PruneError
-from prune.serving.readers import Reading, readings
+from prune.serving.layers import true_layers
+from prune.serving.readers import RUNTIMES, Reading, derived, readings, same
 from prune.surgery.config_fields import edit_config
 
 Config = dict[str, Any]
@@ -62,7 +63,6 @@ def can_read(config: Config, runtimes: Sequence[str]) -> Callable[[Sequence[int]
     Returns:
         A function of the kept layers, sorted.
     """
-    depth_of(config)
 
     def readable(keep: Sequence[int]) -> bool:
         try:
@@ -72,6 +72,43 @@ def can_read(config: Config, runtimes: Sequence[str]) -> Callable[[Sequence[int]
         return all(reading.status == "right" for reading in readings(left, list(runtimes)))
 
     return readable
+
+
+def slots_for(config: Config, runtimes: Sequence[str]) -> Callable[[int], list[frozenset[int]] | None]:
+    """For a search: number of layers that stay -> the source layers that may stand at each position.
+
+    A layer may stand where every runtime derives what it is. None where no cut of that size is read rightly, as with a
+    depth at which a runtime takes the model for another.
+
+    Raises:
+        PruneError: a runtime of which nothing is known for this family, or that reads the whole model wrongly.
+    """
+    require_readable(in_both_dialects(config)[0], runtimes)
+    true, text, kind = true_layers(config), text_part(config), model_kind(config)
+    readable = can_read(config, runtimes)
+
+    def slots(count: int) -> list[frozenset[int]] | None:
+        found = [frozenset(range(len(true)))] * count
+        for runtime in (runtime for name in runtimes for runtime in RUNTIMES[name]):
+            blind = kind in (runtime.notes or {})  # it sees no window at all, in the original either
+            for position, facts in enumerate(derived(runtime, text, kind, count)):
+                alike = {layer for layer, own in enumerate(true) if same(own, facts, blind)}
+                found[position] = found[position] & alike
+        keep = _first_fit(found)
+        return found if keep is not None and readable(keep) else None
+
+    return slots
+
+
+def _first_fit(slots: Sequence[frozenset[int]]) -> list[int] | None:
+    """Some increasing choice of one layer a position; None where there is none."""
+    keep: list[int] = []
+    for allowed in slots:
+        following = [layer for layer in allowed if not keep or layer > keep[-1]]
+        if not following:
+            return None
+        keep.append(min(following))
+    return keep
 
 
 def in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:

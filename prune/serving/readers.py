@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from prune.checkpoint.depth_fields import depth_of, model_kind, text_part
-from prune.serving.layers import LayerFacts, RopeFacts, is_sparse, true_layers, true_rope
+from prune.serving.layers import LayerFacts, RopeFacts, true_layers, true_rope
 
 Status = Literal["right", "wrong", "unknown"]
-Derive = Callable[[dict[str, Any], int], list[LayerFacts]]
+Derive = Callable[[dict[str, Any], int], list[LayerFacts] | None]
+"""(text part of the config, layers) -> what stands at each position; None where the config's own lists are taken."""
 Rope = Callable[[dict[str, Any]], dict[str, RopeFacts]]
 
 
@@ -59,9 +60,9 @@ class Runtime:
     notes: Mapping[str, str] | None = None
 
 
-def explicit(text: dict[str, Any], n: int) -> list[LayerFacts]:
-    """The config's own lists, as transformers reads them."""
-    return true_layers(text)
+def explicit(text: dict[str, Any], n: int) -> list[LayerFacts] | None:
+    """The config's own lists, as transformers reads them: whatever stands there."""
+    return None
 
 
 def alike(text: dict[str, Any], n: int) -> list[LayerFacts]:
@@ -82,18 +83,6 @@ def windows_every(period: int | str, default: int = 0) -> Derive:
 def no_rope_every(period: int) -> Derive:
     """Every period-th layer has no rotary embeddings, by the layer's number."""
     return lambda text, n: [LayerFacts(rotary=(i + 1) % period != 0) for i in range(n)]
-
-
-def windows_from_count(text: dict[str, Any], n: int) -> list[LayerFacts]:
-    """Qwen in transformers 4.51: a window from layer max_window_layers on."""
-    on = bool(text.get("use_sliding_window")) and text.get("sliding_window") is not None
-    start = text.get("max_window_layers", 28)
-    return [LayerFacts(windowed=on and i >= start) for i in range(n)]
-
-
-def experts(text: dict[str, Any], n: int) -> list[LayerFacts]:
-    """The config's own rule for dense and sparse layers."""
-    return [LayerFacts(sparse=is_sparse(text, i)) for i in range(n)]
 
 
 def all_experts(text: dict[str, Any], n: int) -> list[LayerFacts]:
@@ -198,7 +187,7 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
             {
                 **dict.fromkeys((*PLAIN, "gpt_oss", "olmo3", "smollm3"), explicit),
                 **dict.fromkeys(("qwen2", "qwen3", "gemma2"), alike),
-                "qwen3_moe": experts,
+                "qwen3_moe": explicit,
                 "gemma3_text": windows_every("sliding_window_pattern", 6),
                 "cohere2": windows_every("sliding_window_pattern", 4),
             },
@@ -243,8 +232,9 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
             "4.51.3",
             {
                 **dict.fromkeys(PLAIN, alike),
-                **dict.fromkeys(("qwen2", "qwen3"), windows_from_count),
-                "qwen3_moe": experts,
+                # Windows from max_window_layers on: a count that a cut recounts, so that it stays true.
+                **dict.fromkeys(("qwen2", "qwen3"), explicit),
+                "qwen3_moe": explicit,
                 "gemma2": windows_every(2),
                 "gemma3_text": windows_every("sliding_window_pattern", 6),
                 "cohere2": windows_every("sliding_window_pattern", 4),
@@ -274,7 +264,7 @@ def _read(config: dict[str, Any], name: str, runtime: Runtime) -> Reading:
     if kind not in runtime.families:
         return Reading(name, runtime.version, "unknown", f"no rule for {kind} was read from its source")
     problem = (
-        _layers_differ(runtime.families[kind](text, n), true_layers(config), kind, (runtime.notes or {}).keys())
+        _layers_differ(derived(runtime, text, kind, n), true_layers(config), kind in (runtime.notes or {}))
         or _rope_differs(runtime.rope(config), true_rope(config))
         or _scale_differs(runtime.scale(text, n), text)
     )
@@ -282,11 +272,21 @@ def _read(config: dict[str, Any], name: str, runtime: Runtime) -> Reading:
     return Reading(name, runtime.version, "wrong" if problem else "right", problem or note)
 
 
-def _layers_differ(read: list[LayerFacts], true: list[LayerFacts], kind: str, ignored: Any) -> str:
+def derived(runtime: Runtime, text: dict[str, Any], kind: str, n: int) -> list[LayerFacts]:
+    """What a runtime derives for each of n layers of a family; empty where it takes the config's own lists."""
+    return runtime.families[kind](text, n) or []
+
+
+def same(own: LayerFacts, read: LayerFacts, blind: bool) -> bool:
+    """Whether a layer is what a runtime derives; `blind`: windows do not count."""
+    return (own.rotary, own.sparse) == (read.rotary, read.sparse) and (blind or own.windowed == read.windowed)
+
+
+def _layers_differ(read: list[LayerFacts], true: list[LayerFacts], blind: bool) -> str:
     words = {"windowed": "sliding window", "rotary": "rotary embeddings", "sparse": "mixture of experts"}
-    for layer, (one, other) in enumerate(zip(read, true, strict=True)):
+    for layer, (one, other) in enumerate(zip(read, true, strict=False)):
         for name, what in words.items():
-            if getattr(one, name) != getattr(other, name) and not (name == "windowed" and kind in ignored):
+            if getattr(one, name) != getattr(other, name) and not (name == "windowed" and blind):
                 got, wanted = ("with" if v else "without" for v in (getattr(one, name), getattr(other, name)))
                 return f"takes layer {layer} for one {got} {what}, it is one {wanted}"
     return ""
