@@ -19,6 +19,7 @@ from prune.errors import UsageError
 from prune.files import refuse_non_empty, sha256_json
 from prune.model.settings import ModelSettings
 from prune.planning.settings import BudgetSettings, PlanSettings
+from prune.serving.settings import RuntimeSettings
 from prune.settings import ADVANCED, Seeded, fields_of, takes, validated
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 SCORES = "scores.sqlite"
 
 
-class PlanArguments(Seeded, ModelSettings, DocumentSettings, BudgetSettings, PlanSettings):
+class PlanArguments(Seeded, ModelSettings, DocumentSettings, RuntimeSettings, BudgetSettings, PlanSettings):
     """Everything that `prune plan` can be told beside the analysis or model, its data and the output."""
 
     sweep: bool = Field(False, description="The frontier down to half of the layers (or the budget), into a directory.")
@@ -101,7 +102,8 @@ def plan(
 
     Raises:
         UsageError: unknown names, no budget or several, a budget that cannot be met, or a model or documents that are
-            needed and nowhere to be found.
+            needed and nowhere to be found; a depth that a named runtime cannot read, with those that it can.
+        PruneError: a named runtime reads the layers asked for wrongly, or is not known to read this family.
     """
     from prune.planning import frontier, planner
     from prune.planning.budget import check_protected
@@ -126,10 +128,16 @@ def plan(
         **subject.inputs(),
         "score_cache": cache,
     }
+    if asked.runtime:
+        from prune.serving.check import slots_for
+
+        request["slots"] = slots_for(subject.config(), asked.runtime)
     budgets = fields_of(BudgetSettings, asked)
     with at_rest(subject.model):
         if not asked.sweep:
             result = planner.make_plan(**request, **budgets)
+            if asked.runtime and (asked.drop_layers is not None or asked.keep_layers is not None):
+                _check_readable(subject.config(), result.keep, asked.runtime)
             if target is not None and not dry_run:
                 result.save(target)
             return result
@@ -204,6 +212,14 @@ class Subject:
 
         return len(find_layer_list(self.model if self.model is not None else self._loaded)[1])
 
+    def config(self) -> dict[str, Any]:
+        """config.json of the model."""
+        if self.model is not None:
+            return dict(self.model.config.to_dict())
+        from prune.checkpoint.directory import read_config
+
+        return read_config(self._locate(), self.loading.get("allow_links", False))
+
     @cached_property
     def _named(self) -> Given:
         """The model behind the analysis, resolved again."""
@@ -255,6 +271,15 @@ class Subject:
             if domain.sha256 != found.info["data"][name]["sha256"]:
                 raise UsageError(f"{domain.source}: changed since the analysis; run `prune analyze` again")
         return loaded
+
+
+def _check_readable(config: dict[str, Any], keep: list[int], runtimes: list[str]) -> None:
+    """Refuse explicit layers that a named runtime would read wrongly."""
+    from prune.checkpoint.dialects import in_both_dialects
+    from prune.serving.check import require_readable
+    from prune.surgery.config_fields import edit_config
+
+    require_readable(in_both_dialects(edit_config(config, keep))[0], runtimes)
 
 
 def _subject(

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from prune.analysis.result import Analysis
     from prune.data.domains import Domain
     from prune.planning.evaluator import Evaluator, Quantity, Score
-    from prune.planning.registry import Slots
     from prune.planning.score_cache import ScoreCache
+    from prune.planning.slots import Slots
 
 
 @dataclass

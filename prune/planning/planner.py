@@ -27,9 +27,10 @@ from prune.planning.budget import (
 )
 from prune.planning.context import Context
 from prune.planning.plan import Plan
-from prune.planning.registry import Slots, Step, get_criterion, get_strategy
+from prune.planning.registry import Step, get_criterion, get_strategy
 from prune.planning.search import EXPLICIT, plan_of, search_plans
 from prune.planning.sizes import config_depth, loaded_sizes, measure_sizes
+from prune.planning.slots import Slots
 from prune.planning.tuning import Tuning
 
 if TYPE_CHECKING:

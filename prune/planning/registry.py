@@ -14,13 +14,13 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError, UsageError, nearest
+from prune.planning.slots import Slots
 from prune.planning.tuning import Tuning
 
 if TYPE_CHECKING:
     from prune.planning.context import Context
 
 Keep = tuple[int, ...]
-Slots = Callable[[int], Sequence[frozenset[int]] | None]
 
 CRITERIA = (
     "angular",

@@ -23,6 +23,7 @@ from prune.healing.settings import GenerateSettings, HealSettings
 from prune.model.settings import ModelSettings
 from prune.packaging.settings import ExportSettings
 from prune.planning.settings import PlanSettings
+from prune.serving.settings import RuntimeSettings
 from prune.settings import Seeded, Settings
 from prune.wording.settings import PageSettings
 
@@ -37,7 +38,7 @@ class AnalyzeRecipe(AnalyzeSettings):
     """What is measured; the keys are those of `prune analyze`."""
 
 
-class PlanRecipe(PlanSettings):
+class PlanRecipe(RuntimeSettings, PlanSettings):
     """Which layers go; the keys are those of `prune plan`."""
 
     depths: list[Annotated[int, Field(ge=1)]] = Field(

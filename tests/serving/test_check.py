@@ -66,3 +66,12 @@ def test_which_cuts_a_runtime_reads() -> None:
     assert readable([i for i in whole if i not in range(2, 8)])  # a whole period, wherever it starts
     assert readable(range(9))  # the end
     assert not readable([i for i in whole if i != 2])
+
+
+def test_a_plan_for_a_runtime_cuts_what_it_reads_and_others_are_refused_with_the_depths(gemma: Path) -> None:
+    config = {"criterion": "last_n", "runtime": ["llama.cpp"]}
+    plan = prune.plan(str(gemma), num_layers=DEPTH - 6, **config)
+    assert plan.strategy == "in_step"
+    assert can_read(config_of("gemma3_text"), ["llama.cpp"])(plan.keep)
+    with pytest.raises(PruneError, match=r"runtime llama.cpp: .* would read this wrongly"):
+        prune.plan(str(gemma), drop_layers="3", **config)

@@ -65,6 +65,7 @@ def make_plans(inputs: RunInputs, run: RunDirectory, analysis: Analysis, analysi
     """
     from prune.planning.plan import Plan
     from prune.planning.planner import sweep
+    from prune.serving.check import slots_for
 
     options = inputs.recipe.plan
 
@@ -83,6 +84,7 @@ def make_plans(inputs: RunInputs, run: RunDirectory, analysis: Analysis, analysi
             seed=inputs.recipe.seed,
             score_cache=inputs.root / SCORES,
             pad_token_id=inputs.pad,
+            slots=slots_for(inputs.source.checkpoint.config, options.runtime) if options.runtime else None,
         )
         for plan in plans:
             _save_plan(inputs, plan, staging / f"{len(plan.keep)}.json")
@@ -123,15 +125,18 @@ def _save_plan(inputs: RunInputs, plan: Plan, path: Path) -> None:
 
 def cut_plan(inputs: RunInputs, run: RunDirectory, plan: Plan) -> str:
     """Cut one plan's layers from the source: `pruned/N/`; the hash of that directory."""
+    from prune.serving.check import ConfigReader
     from prune.surgery.cut import cut
 
     depth = len(plan.keep)
 
     def work(staging: Path) -> None:
         staging.rmdir()
-        cut(inputs.source, staging, plan=inputs.root / "plans" / f"{depth}.json")
+        finish = ConfigReader(inputs.recipe.plan.runtime)
+        cut(inputs.source, staging, plan=inputs.root / "plans" / f"{depth}.json", finish=finish)
 
     new = (plan.compensation or {}).get("sha256")
     depends_on = {"model": inputs.source_hash, "keep": plan.keep, "versions": inputs.versions}
+    depends_on |= {"runtime": runtime} if (runtime := inputs.recipe.plan.runtime) else {}
     depends_on |= {"compensation": new} if new else {}
     return run.stage(f"cut-{depth}", CandidateKey(depth, "pruned").path, depends_on, work)
