@@ -135,7 +135,7 @@ def test_help_names_the_choices_and_the_defaults(capsys, monkeypatch):
     for columns in ("200", "80"):  # a table, and plain lines
         monkeypatch.setenv("COLUMNS", columns)
         assert re.search(r"Rank of the adapters\. \[default: 16[;\]]", help_of("heal")), columns
-        assert "angular, answer_nll, block_influence" in help_of("plan")
+        assert "angular, answer_accuracy, answer_nll, block_influence" in help_of("plan")
         assert "greedy, greedy_swap, one_shot" in help_of("plan")
 
 

@@ -33,12 +33,12 @@ def measure(clean: CleanPass, records: Records) -> None:
             Alteration(layer, functools.partial(_without_segment, clean, prompts, layer, segment))
             for layer in range(clean.num_layers)
         ]
-        sums, _, _, counted = compare_outputs(clean, propagate(clean, alterations))
+        found = compare_outputs(clean, propagate(clean, alterations))
         for kind in KINDS:
-            columns[kind].append(sums[kind])  # [B, L]
+            columns[kind].append(found.sums[kind])  # [B, L]
     for kind, values in columns.items():
-        table = torch.stack(values, 2).cpu().numpy()[prompts.rows]  # [b, L, 8]
-        records.add(f"erasure/{kind}", prompts.index, table, counted.cpu().numpy()[prompts.rows])
+        table = torch.stack(values, 2).numpy()[prompts.rows]  # [b, L, 8]
+        records.add(f"erasure/{kind}", prompts.index, table, found.counted.numpy()[prompts.rows])
 
 
 def _without_segment(clean: CleanPass, prompts: Prompts, layer: int, segment: int) -> torch.Tensor:

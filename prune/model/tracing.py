@@ -197,6 +197,23 @@ class Walk:
             total.index_add_(0, row.cpu(), divergence.double().cpu())
         return total
 
+    @torch.no_grad()
+    def missed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Whether some counted token of a document is not the likeliest (of equal ones the lowest id is taken).
+
+        Args:
+            hidden: [B, T, d], a stream after the last layer.
+
+        Returns:
+            [B] float64, 0 or 1, on CPU; NaN where the best logit is not finite, which an argmax would hide.
+        """
+        misses = torch.zeros(self.batch.input_ids.shape[0], dtype=torch.float64)  # [B]
+        for row, target, logits in self.target_logits(hidden):
+            missed = logits.argmax(-1).ne(target).double()  # [n]
+            missed[~logits.amax(-1).isfinite()] = torch.nan
+            misses.index_add_(0, row.cpu(), missed.cpu())
+        return misses.clamp(max=1)
+
     @property
     def vocabulary(self) -> int:
         """Number of output classes V."""

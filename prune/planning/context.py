@@ -79,12 +79,12 @@ class Context:
         return [tuple(other for other in full if other != layer) for layer in full]
 
     def measure(self, key: str) -> np.ndarray:
-        """A measurement of the analysis, float64: the weighted mean over its domains.
+        """A measurement of the analysis, float64: the weighted mean over those of its domains that have it.
 
         The analysis' own figure averages over all tokens, so that the domain of the longest documents would decide.
 
         Raises:
-            UsageError: there is no analysis, or the weights name an unknown domain.
+            UsageError: there is no analysis, the weights name an unknown domain, or none that has the measurement.
             PruneError: it was not measured.
         """
         if self.analysis is None:
@@ -93,6 +93,10 @@ class Context:
         if not names and self.domain_weights is None:
             return self.analysis[key].astype(np.float64)
         weights = normalised(self.domain_weights or dict.fromkeys(names, 1.0), names)
+        having = [name for name in names if f"by_domain/{name}/{key}" in self.analysis]
+        if having and not (set(having) & set(weights)):
+            raise UsageError(f"--domain_weights: no weight on a domain that has {key}: {', '.join(having)}")
+        weights = normalised({n: w for n, w in weights.items() if n in having}, having) if having else weights
         return sum(  # type: ignore[return-value]
             (weight * self.analysis.of_domain(key, name).astype(np.float64) for name, weight in weights.items()),
             np.zeros(()),

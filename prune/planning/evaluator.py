@@ -1,4 +1,4 @@
-"""What removing layers costs: ΔNLL or KL per predicted token against the full model, per domain and weighted.
+"""What removing layers costs: ΔNLL or KL per predicted token, or answers lost, per domain and weighted.
 
 The honest pruning scores (SLEB, Shortened LLaMA), paid for once: every subset is run from the first layer where it
 differs from an evaluated one (`prefix`), every score is cached by content (`score_cache`), and batches stand outside
@@ -26,7 +26,7 @@ from prune.model.tracing import RecordedWalk
 from prune.planning.prefix import Keep, PrefixTree
 from prune.planning.score_cache import ScoreCache, document_key, model_fingerprint
 
-Quantity = Literal["dnll", "kl"]
+Quantity = Literal["dnll", "kl", "missed"]
 SUBSETS_A_COMMIT = 256  # scored on one batch at most before they are made durable
 
 
@@ -37,8 +37,8 @@ class Score:
     Attributes:
         keep: the layers that stay, sorted source indices.
         sums: for each domain the cost (ΔNLL or KL) summed over each document's counted tokens, in nats [documents];
-            infinite where the subset's model gives a non-finite value.
-        tokens: for each domain the counted tokens of each document [documents].
+            infinite where the subset's model gives a non-finite value. Of `missed`: 1 for a missed document, else 0.
+        tokens: for each domain the counted tokens of each document [documents]; 1 each for `missed`.
         weights: of the domains; they need not sum to one.
     """
 
@@ -49,12 +49,12 @@ class Score:
 
     @property
     def by_domain(self) -> dict[str, float]:
-        """Cost per counted token, in nats, of each domain."""
+        """Cost per counted token, in nats, of each domain; of `missed` the share of its documents."""
         return {name: float(self.sums[name].sum() / self.tokens[name].sum()) for name in self.sums}
 
     @property
     def total(self) -> float:
-        """Weighted mean over domains of `by_domain`, in nats per token."""
+        """Weighted mean over domains of `by_domain`."""
         return self.weighted(self.weights)
 
     def weighted(self, weights: Mapping[str, float]) -> float:
@@ -199,7 +199,9 @@ class Evaluator:
         }
         chosen = {name: domain for name, domain in chosen.items() if domain.documents}
         if not chosen:
-            raise UsageError("--criterion answer_nll: no document has prompt + completion; use --criterion dnll")
+            raise UsageError(
+                "--criterion: no document has prompt + completion, so none has an answer; use --criterion dnll"
+            )
         weights = {name: weight for name, weight in self.weights.items() if name in chosen}
         if not any(weights.values()):
             raise UsageError(f"--domain_weights: no weight on a domain with prompts: {', '.join(chosen)}")
@@ -234,7 +236,8 @@ class Evaluator:
         Args:
             keeps: the layers that stay, each.
             quantity: `dnll`, the rise of the negative log-likelihood of the documents' own tokens; or `kl`, the
-                divergence KL(p ‖ p') of the next-token distribution p' from the full model's p.
+                divergence KL(p ‖ p') of the next-token distribution p' from the full model's p; or `missed`, whether
+                a counted token is not the subset's likeliest, by document.
 
         Raises:
             UsageError: a subset is empty or names a layer that the model lacks.
@@ -273,7 +276,8 @@ class Evaluator:
                     raise PruneError(f"the full model gives a non-finite likelihood on --data {name}: check --dtype")
                 values = values - clean
             sums[name] = values
-        return Score(keep, sums, self._tokens, self.weights)
+        tokens = self._tokens if quantity != "missed" else {n: np.ones_like(t) for n, t in self._tokens.items()}
+        return Score(keep, sums, tokens, self.weights)
 
     def _values(self, name: str, keep: Keep, quantity: Quantity) -> np.ndarray:
         """[documents] cached sums."""
@@ -305,7 +309,7 @@ class Evaluator:
                 continue
             tree = self._tree(name, number, batch)
             before = tree.walk.layer_calls
-            read = tree.walk.nll if quantity == "dnll" else tree.walk.kl
+            read = {"dnll": tree.walk.nll, "kl": tree.walk.kl, "missed": tree.walk.missed}[quantity]
             for begin in range(0, len(missing), SUBSETS_A_COMMIT):
                 some = missing[begin : begin + SUBSETS_A_COMMIT]
                 for keep, values in tree.measure(some, read, self._stream_bytes - self._stored_bytes()).items():

@@ -24,6 +24,7 @@ Keep = tuple[int, ...]
 
 CRITERIA = (
     "angular",
+    "answer_accuracy",
     "answer_nll",
     "block_influence",
     "dnll",

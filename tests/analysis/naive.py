@@ -141,8 +141,11 @@ def output_effects(
     target = ids[where + 1][:, None]
     log_p = logits[where].double().log_softmax(-1)
     effects: dict[str, list[torch.Tensor]] = {}
+    answers = []
     for skipped in range(layers):
-        log_q = without(model, skipped, ids)[where].double().log_softmax(-1)
+        altered = without(model, skipped, ids)[where]
+        answers.append((altered.argmax(-1) == target[:, 0]).all())
+        log_q = altered.double().log_softmax(-1)
         distance = (log_p.exp() - log_q.exp()).norm(dim=-1)
         for key, value in {
             "dnll": (log_p - log_q).gather(1, target)[:, 0], "kl": (log_p.exp() * (log_p - log_q)).sum(-1),
@@ -151,7 +154,11 @@ def output_effects(
         }.items():  # fmt: skip
             effects.setdefault(f"output_effect/{key}", []).append(value)
     found = {key: torch.stack(values, 1) for key, values in effects.items()}
-    return found | {"nll": -log_p.gather(1, target)[:, 0]}
+    found["nll"] = -log_p.gather(1, target)[:, 0]
+    if document.answer_start > 1:  # one figure a document
+        found["output_effect/answer_accuracy"] = torch.stack(answers)[None]
+        found["answer_accuracy_clean"] = (logits[where].argmax(-1) == target[:, 0]).all()[None]
+    return found
 
 
 def head(model: torch.nn.Module, stream: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from prune.analysis import analyze
+from prune.data.domains import Document, Domain
 from prune.errors import PruneError, UsageError
 from prune.planning.context import Context
 from prune.planning.planner import make_plan
@@ -132,6 +133,82 @@ def test_answer_nll_needs_a_prompt(model):
     with pytest.raises(UsageError, match="no weight on a domain with prompts"):
         make_plan(
             source="made", model=model, domains=domains(), criterion="answer_nll", num_layers=6,
+            domain_weights={"text": 1.0},
+        )  # fmt: skip
+
+
+def survivors(model, drop, documents) -> float:
+    """The share of documents whose every answer token is the really shortened model's choice."""
+    cut, right = shortened(model, drop), []
+    for document in documents:
+        choice = log_probabilities(cut, document).argmax(-1).tolist()
+        places = range(document.answer_start, len(document.input_ids))
+        right.append(all(choice[at - 1] == document.input_ids[at] for at in places))
+    return float(np.mean(right))
+
+
+@pytest.fixture(scope="module")
+def answers(model):
+    """Two domains of answers, the model's own and those of the model without two layers; and plain text."""
+    generator = torch.Generator().manual_seed(6)
+
+    def made(by, count):
+        documents = []
+        for number in range(count):
+            ids = torch.randint(0, 96, (3 + number % 4,), generator=generator).tolist()
+            start = len(ids)
+            for _ in range(1 + number % 2):
+                ids.append(int(by(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+            documents.append(Document(tuple(ids), answer_start=start))
+        return tuple(documents)
+
+    with torch.no_grad():
+        own, other = made(model, 10), made(shortened(model, [2, 5]), 8)
+    return {"text": domains()["text"], "own": Domain("own", own, "made", "o"), "cut": Domain("cut", other, "made", "c")}
+
+
+def test_answer_accuracy_costs_the_share_of_answers_lost(model, answers):
+    context = Context("made", LAYERS, "answer_accuracy", model=model, domains=answers)
+    criterion = get_criterion("answer_accuracy")
+    drops = [[2, 5], [0], [3], [1, 4, 6]]
+
+    def expected(drop, weights):
+        return sum(w * (1 - survivors(model, drop, answers[name].documents)) for name, w in weights.items())
+
+    equal = {"own": 0.5, "cut": 0.5}
+    costs = criterion.subset_costs(context, [without(*drop) for drop in drops])
+    assert costs == pytest.approx([expected(drop, equal) for drop in drops])
+    assert len(set(costs)) > 2
+    assert survivors(model, [2, 5], answers["cut"].documents) == 1
+    # Weights count among the domains that have answers; the analysis says the same of single layers.
+    analysis = analyze(model, answers, measure=["dnll"], bootstrap=10)
+    for weights, mix in ((None, equal), ({"text": 0.5, "own": 0.4, "cut": 0.1}, {"own": 0.8, "cut": 0.2})):
+        read = Context("made", LAYERS, "answer_accuracy", analysis, domain_weights=weights)
+        singles = criterion.layer_scores(read, 1)
+        assert singles == pytest.approx([expected([layer], mix) for layer in range(LAYERS)], abs=1e-6)
+        context.domain_weights = weights
+        assert criterion.layer_scores(context, 1) == pytest.approx(singles, abs=1e-6)
+
+
+def test_answer_accuracy_plans_one_shot_from_the_analysis_and_greedily_on_documents(model, answers):
+    analysis = analyze(model, answers, measure=["dnll"], bootstrap=10)
+    options = {"source": "made", "criterion": "answer_accuracy", "num_layers": 6}
+    one = make_plan(analysis=analysis, strategy="one_shot", **options)
+    equal = [np.mean([survivors(model, [layer], answers[n].documents) for n in ("own", "cut")]) for layer in FULL]
+    assert min(equal[layer] for layer in one.drop) >= max(equal[layer] for layer in one.keep)
+    plan = make_plan(model=model, domains=answers, strategy="greedy", **options)
+    lost = [1 - survivors(model, plan.drop, answers[name].documents) for name in ("own", "cut")]
+    assert plan.scores["cost"] == pytest.approx(np.mean(lost))
+    assert plan.scores["dnll"]["total"]["value"] is not None
+
+
+def test_answer_accuracy_needs_an_answer(model, analysis):
+    plain = {"text": domains()["text"]}
+    with pytest.raises(UsageError, match="prompt \\+ completion"):
+        make_plan(source="made", model=model, domains=plain, criterion="answer_accuracy", num_layers=6)
+    with pytest.raises(UsageError, match="no weight on a domain that has output_effect/answer_accuracy: sums"):
+        make_plan(
+            source="made", analysis=analysis, criterion="answer_accuracy", strategy="one_shot", num_layers=6,
             domain_weights={"text": 1.0},
         )  # fmt: skip
 
