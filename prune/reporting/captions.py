@@ -15,6 +15,7 @@ from evals.cost import Sensitivity
 from prune.analysis.phases import sign_flip
 from prune.reporting.data import AnalysisView, Candidate, ReportData, Stage
 from prune.reporting.figures.layers import LOG_FLOOR, is_logarithmic, shown_score
+from prune.reporting.needs import NEEDED, SPARE, Need, needs
 from prune.wording.numbers import money, quantity, times
 from prune.wording.text import Text
 
@@ -178,6 +179,31 @@ def loss(view: AnalysisView, text: Text) -> str:
     if losses and min(losses) < LOG_FLOOR and is_logarithmic(losses):
         sentences.append(text("caption_dnll_floor", floor=quantity(LOG_FLOOR)))
     return text("sentences", parts=sentences)
+
+
+def domain_needs(view: AnalysisView, text: Text) -> str:
+    """Which layers each domain needs, and which it does not: 'math needs 11, 24 and 28; text does not need 25'."""
+    return text("sentences", parts=[sentence for need in needs(view) for sentence in _needs(need, text)])
+
+
+def _needs(need: Need, text: Text) -> list[str]:
+    name, kind = need.domain or text("all_documents"), text("need_answers" if need.answers else "need_tokens")
+    if need.clean == 0:
+        return [text("caption_need_floor", domain=name)]
+    left = [need.left(layer) for layer in range(len(need.kept))]
+    needed = [layer for layer, share in enumerate(left) if share < NEEDED]
+    spare = [layer for layer, share in enumerate(left) if share >= SPARE]
+    least, most = _extremes(left)  # the dearest layer leaves least
+    words = {"domain": name, "kind": kind}
+    if needed:
+        said = [text("caption_needed", layers=text.ranges(needed), share=text.percent(NEEDED, 0), **words)]
+    else:
+        said = [text("caption_none_needed", layer=least, share=text.percent(left[least], 0), **words)]
+    if spare:
+        said.append(text("caption_spare", layers=text.ranges(spare), share=text.percent(SPARE, 0), **words))
+    else:
+        said.append(text("caption_none_spare", layer=most, share=text.percent(left[most], 0), **words))
+    return said
 
 
 def extremes(view: AnalysisView, key: str, name: str, text: Text, show: Callable[[float], str] = quantity) -> str:

@@ -184,6 +184,7 @@ class AnalysisView(_Part):
     num_layers: int
     domains: list[str] = []
     arrays: dict[str, list[Any]] = {}
+    scalars: dict[str, float] = {}
     phase_changes: dict[str, Any] = {}
     stability: dict[str, Any] = {}
     difficulty: dict[str, Any] = {}
@@ -204,6 +205,9 @@ class AnalysisView(_Part):
             num_layers=analysis.num_layers,
             domains=domains,
             arrays={key: _rounded(value.tolist()) for key, value in sorted(analysis.measurements.items())},
+            scalars={
+                key: value for key, value in (info.get("scalars") or {}).items() if isinstance(value, int | float)
+            },
             phase_changes=phase if isinstance(phase, dict) else {"found": phase},
             stability=stability if isinstance(stability, dict) else {"chosen_set": stability},
             difficulty=finite(info.get("difficulty") or {}),

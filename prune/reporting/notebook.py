@@ -28,6 +28,7 @@ FIGURES: dict[str, Draw] = {
     "contribution_cosine": figures.contribution_cosine,
     "loss_without_layer": figures.loss_without_layer,
     "output_effect/dnll": figures.loss_without_layer,
+    "domain_map": figures.domain_map,
     "angular_distance": figures.angular_triangle,
     "depth_by_difficulty": figures.depth_by_difficulty,
 }

@@ -59,6 +59,7 @@ def analysis_panels(view: AnalysisView, text: Text, drop: Sequence[int] = ()) ->
         ("contribution", captions.contribution(view, text), figures.relative_contribution(view, text, drop), True),
         ("cosine", captions.cosine(view, text), figures.contribution_cosine(view, text, drop), False),
         ("dnll", captions.loss(view, text), figures.loss_without_layer(view, text, drop), False),
+        ("needs", captions.domain_needs(view, text), figures.domain_map(view, text), True),
         ("triangle", captions.triangle(view, text, size, kind), figures.angular_triangle(view, text, kind), False),
     ]
     for identifier, (key, axis) in CURVES.items():

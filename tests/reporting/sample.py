@@ -161,6 +161,11 @@ def sample_analysis(model: str = "demo/counting-16") -> Analysis:
         value = base * factor
         for suffix, scale in (("", 1.0), (".lo", 0.8), (".hi", 1.22)):
             arrays[f"{prefix}output_effect/dnll{suffix}"] = value * scale
+    kept = np.clip(0.6 * dip + 0.3 * (1 - dip), 0.02, 0.58)  # of arithmetic; stories are plain text
+    for prefix in ("", "by_domain/arithmetic/"):
+        for suffix, shift in (("", 0.0), (".lo", -0.05), (".hi", 0.05)):
+            arrays[f"{prefix}output_effect/answer_accuracy{suffix}"] = np.clip(kept + shift, 0, 1)
+    put("output_effect/top1", 0.8 + 0.12 * dip - 0.5 * (depth == 0), 0.03)
     skip = np.triu(0.4 * np.exp(-np.abs(depth[None, :] - depth[:, None]) / 4) * (1.2 - dip)[:, None], 1)
     put("skip_effect/layer/mean", skip, 0.05, domains=False)
     put("lens/kl", 9 * (1 - np.arange(LAYERS + 1) / LAYERS) ** 1.5, 0.03, domains=False)
@@ -173,7 +178,7 @@ def sample_analysis(model: str = "demo/counting-16") -> Analysis:
         "data": {"stories": {"documents": 64, "tokens": 8192}, "arithmetic": {"documents": 256, "tokens": 5120}},
         "seed": 0,
         "versions": {"torch": "2.13", "transformers": "5.23"},
-        "scalars": {},
+        "scalars": {"answer_accuracy_clean": 0.6, "by_domain/arithmetic/answer_accuracy_clean": 0.6},
         "phase_changes": {
             "cosine_sign_flip": {"layer": 8, "lo": 7, "hi": 9, "found_share": 0.99},
             "contribution_change_point": {"layer": 4, "lo": 3, "hi": 6, "found_share": 1.0},

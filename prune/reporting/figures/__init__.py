@@ -13,7 +13,7 @@ from prune.reporting.figures.layers import (
     loss_without_layer,
     relative_contribution,
 )
-from prune.reporting.figures.maps import angular_triangle, depth_map, effect_map
+from prune.reporting.figures.maps import angular_triangle, depth_map, domain_map, effect_map
 
 __all__ = [
     "accuracy_by_cost",
@@ -25,6 +25,7 @@ __all__ = [
     "curve",
     "depth_by_difficulty",
     "depth_map",
+    "domain_map",
     "effect_map",
     "loss_without_layer",
     "quality_by_cost",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prune.reporting.data import AnalysisView
 from prune.reporting.figures.style import SCALE, layout, literal, tick
+from prune.reporting.needs import needs
 from prune.wording.text import Text
 
 if TYPE_CHECKING:
@@ -60,6 +61,36 @@ def effect_map(view: AnalysisView, key: str, text: Text) -> go.Figure | None:
     ticks = {"dtick": tick(view.num_layers)}
     return layout(
         figure, text("axis_affected"), text("axis_skipped"), height=430, x=ticks, y={**ticks, "autorange": "reversed"}
+    )
+
+
+def domain_map(view: AnalysisView, text: Text) -> go.Figure | None:
+    """What is left of each domain without each layer: a row a domain, a column a layer; first the whole model."""
+    import plotly.graph_objects as go
+
+    rows = needs(view)
+    if not rows:
+        return None
+    kinds = ["need_answers" if row.answers else "need_tokens" for row in rows]
+    names = [
+        text("need_row", domain=literal(row.domain or text("all_documents")), kind=text(kind))
+        for row, kind in zip(rows, kinds, strict=True)
+    ]
+    said = [[text.percent(row.clean), *(text.with_interval(*figures) for figures in row.with_ends())] for row in rows]
+    step = tick(view.num_layers)
+    shown = [-1, *range(0, view.num_layers, step)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=[[row.clean, *row.kept] for row in rows], x=list(range(-1, view.num_layers)), y=names,
+            colorscale=REVERSED,
+            zmin=0, zmax=1, xgap=1, ygap=2, customdata=said,
+            colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.85, "tickformat": ".0%"},
+            hovertemplate=text("hover_need") + "<extra></extra>",
+        )
+    )  # fmt: skip
+    x = {"tickvals": shown, "ticktext": [text("none"), *map(str, shown[1:])]}
+    return layout(
+        figure, text("axis_layer_left_out"), "", height=150 + 44 * len(rows), x=x, y={"autorange": "reversed"}
     )
 
 
