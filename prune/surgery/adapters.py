@@ -19,14 +19,15 @@ from prune.checkpoint.directory import inside, read_json
 from prune.checkpoint.headers import read_header
 from prune.errors import PruneError, UsageError
 from prune.files import write_text
+from prune.surgery.module_names import ESCAPED, NUMBERED
 from prune.surgery.names import FIRST_NUMBER, FOREIGN
-from prune.surgery.quantization import renumber
 from prune.surgery.writer import Piece, Shard, write_shard
 
 FOLDER = "adapters"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ROOT = "base_model.model."
+PATTERN = re.compile(r"(?:layers|h|blocks)(?:\\)?\.(?:\(|\[|\\d|\d+\|)")
 BY_NAME = (
     "target_modules", "exclude_modules", "target_parameters", "modules_to_save", "rank_pattern", "alpha_pattern",
 )  # fmt: skip
@@ -149,7 +150,7 @@ def _edit(
     edited = {**config, "base_model_name_or_path": base.output, "revision": None}
     for field in BY_NAME:
         if isinstance(config.get(field), list | dict):
-            edited[field] = renumber(config[field], base.new_index, f"{where}: {field}")
+            edited[field] = _renumber(config[field], base.new_index, f"{where}: {field}")
             if config[field] and not edited[field] and field == "target_modules":
                 raise PruneError(f"{where}: {field} names removed layers only; nothing of it would be left")
     layers = config.get("layers_to_transform")
@@ -162,6 +163,34 @@ def _edit(
         edited["layers_to_transform"] = kept[0] if isinstance(layers, int) else kept
     _check_patterns(config, edited, _modules(prefix, renamed, base), where)
     return edited
+
+
+def _renumber(value: Any, new_index: dict[int, int], field: str) -> Any:
+    """A list or dictionary with every layer name in it renumbered; `field` (file and field) is for the refusal."""
+    if isinstance(value, list):
+        pairs = [(item, _renumber_name(item, new_index, field) if isinstance(item, str) else item) for item in value]
+        return [
+            new if isinstance(new, str) else _renumber(new, new_index, field) for _, new in pairs if new is not None
+        ]
+    if isinstance(value, dict):
+        renamed = {_renumber_name(key, new_index, field): item for key, item in value.items()}
+        return {key: _renumber(item, new_index, field) for key, item in renamed.items() if key is not None}
+    return value
+
+
+def _renumber_name(text: str, new_index: dict[int, int], field: str) -> str | None:
+    """A name with its layer renumbered; None when the layer is gone; unchanged when it names no layer."""
+    plain = text.removeprefix("re:").removeprefix("+:").removeprefix("-:")
+    plain = plain.replace("\\.", ".").lstrip("^").rstrip("$")
+    if PATTERN.search(text):
+        raise PruneError(f"{field}: {text!r} is a pattern over layer numbers, which cannot be renumbered")
+    match = NUMBERED.search(plain)
+    if match is None or "vision" in text or "visual" in text:
+        return text
+    old = int(match["index"])
+    if old not in new_index:
+        return None
+    return re.sub(ESCAPED.format(old), lambda found: f"{found[1]}{new_index[old]}", text, count=1)
 
 
 def _modules(prefix: str | None, renamed: dict[str, str], base: BaseCut) -> list[tuple[str, str]]:

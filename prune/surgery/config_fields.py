@@ -29,6 +29,7 @@ from prune.errors import PruneError
 from prune.surgery.derived import fixed_lists, follows_depth, from_class, resolver_for
 from prune.surgery.families import Removal, family_of
 from prune.surgery.families.rule import Lists, Resolver
+from prune.surgery.module_names import ModuleNames
 from prune.surgery.quantization import edit_quantization
 
 RECURRENT = frozenset(("linear_attention", "recurrent", "mamba", "mamba2", "conv", "moe", "mlp"))
@@ -46,13 +47,20 @@ def check_causal(config: dict[str, Any]) -> None:
         raise PruneError(f"config.json: {name} cannot be cut: {reason}")
 
 
-def edit_config(config: dict[str, Any], keep: Sequence[int], *, resolve: Resolver | None = None) -> dict[str, Any]:
+def edit_config(
+    config: dict[str, Any],
+    keep: Sequence[int],
+    *,
+    resolve: Resolver | None = None,
+    modules: ModuleNames | None = None,
+) -> dict[str, Any]:
     """The config of the model whose layers are `keep`, in that order.
 
     Args:
         config: parsed config.json (untouched).
         keep: sorted source indices.
         resolve: what derives per-layer lists; the family's known rule, else its config class.
+        modules: of the checkpoint, for names and patterns of a quantisation; the usual ones if None.
 
     Raises:
         PruneError: a field has the wrong length, or the result cannot be expressed (the field is named).
@@ -77,7 +85,7 @@ def edit_config(config: dict[str, Any], keep: Sequence[int], *, resolve: Resolve
         _check_fixed(removal, fixed)
     for part in {id(edited): edited, id(text): text}.values():
         if isinstance(part.get("quantization_config"), dict):
-            edit_quantization(part["quantization_config"], n, removal.new_index)
+            edit_quantization(part["quantization_config"], modules or ModuleNames.usual(n, removal.new_index))
     return edited
 
 

@@ -25,6 +25,7 @@ from prune.planning.plan import Plan
 from prune.surgery.adapters import Adapter, BaseCut, adapter_directories, plan_adapters, write_adapter
 from prune.surgery.config_fields import check_causal, edit_config
 from prune.surgery.families import KNOWN
+from prune.surgery.module_names import ModuleNames
 from prune.surgery.names import find_prefix, move_shared, rename_tensors
 from prune.surgery.packed import plan_slices
 from prune.surgery.record import CutResult, write_record
@@ -83,7 +84,8 @@ def cut(
     new_index = {old: new for new, old in enumerate(keep)}
     renamed = rename_tensors(checkpoint.tensors, prefix, depth, new_index, mtp_layers(text_part(checkpoint.config)))
     move_shared(renamed, checkpoint.tensors, prefix, new_index, kind)
-    config = edit_config(checkpoint.config, keep)
+    modules = ModuleNames.of_tensors(checkpoint.tensors, renamed, prefix, new_index)
+    config = edit_config(checkpoint.config, keep, modules=modules)
     config = finish(config) if finish else config
     replaced = replacements_of(plan, checkpoint, renamed)
     carried = plan_adapters(adapters, BaseCut(prefix, depth, new_index, renamed, str(target)))

@@ -1,54 +1,76 @@
-"""Layer numbers inside `quantization_config`: renumbered where they are plain names, refused where they are patterns.
+"""Layer numbers inside `quantization_config` and the files that repeat it: see `module_names` for what becomes of them.
 
-Quantised tensors themselves are carried byte by byte under their layer's new number. Assumption: a layer is named by a
-path component that is a number, directly after the name of the layer stack (`model.layers.3.mlp`).
+Quantised tensors themselves are carried byte by byte under their layer's new number. In these configurations every
+list of strings, and every key of a dictionary, may name modules; other strings may name several, with commas.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import Any
 
 from prune.checkpoint.config_types import check_method
 from prune.errors import PruneError
-
-NUMBERED = re.compile(r"(?P<head>(?:^|\.)(?:layers|h|blocks|block|layer)\.)(?P<index>[0-9]{1,6})(?=\.|$)")
-PATTERN = re.compile(r"(?:layers|h|blocks)(?:\\)?\.(?:\(|\[|\\d|\d+\|)")
+from prune.surgery.module_names import PLAIN, ModuleNames, Reader, from_start, readers_of
 
 
-def edit_quantization(quantization: dict[str, Any], n: int, new_index: dict[int, int]) -> None:
-    """Renumber every layer name in the dictionary, in place; entries of dropped layers go.
+def edit_quantization(quantization: dict[str, Any], names: ModuleNames, where: str = "config.json") -> None:
+    """Let every name and pattern in a configuration follow its modules, in place.
+
+    Args:
+        quantization: what `quantization_config` holds, or a file that repeats it.
+        names: the modules before and after.
+        where: the file, for messages.
 
     Raises:
-        PruneError: an unknown method, or a regular expression over layer numbers.
+        PruneError: an unknown method, or a pattern that cannot follow (field named).
     """
     check_method(quantization)
-    for name, value in list(quantization.items()):
-        quantization[name] = renumber(value, new_index, f"config.json: quantization_config.{name}")
+    method = str(quantization.get("quant_method", "bitsandbytes"))
+    for field, value in list(quantization.items()):
+        readers = readers_of(method, field)
+        quantization[field] = follow(value, field, names, readers, f"{where}: quantization_config.{field}")
 
 
-def renumber(value: Any, new_index: dict[int, int], field: str) -> Any:
-    """A list or dictionary with every layer name in it renumbered; `field` (file and field) is for the refusal."""
+def follow(value: Any, field: str, names: ModuleNames, readers: tuple[Reader, ...], where: str) -> Any:
+    """A value of a configuration, with every name and pattern in it that of the same modules after the cut."""
     if isinstance(value, list):
-        pairs = [(item, _rename(item, new_index, field) if isinstance(item, str) else item) for item in value]
-        return [new if isinstance(new, str) else renumber(new, new_index, field) for _, new in pairs if new is not None]
+        if all(isinstance(item, str) for item in value):
+            new = [name for item in value for name in names.follow(item, readers, where)]
+            return value if new == value else list(dict.fromkeys(new))
+        return [follow(item, field, names, readers, where) for item in value]
     if isinstance(value, dict):
-        renamed = {_rename(key, new_index, field): item for key, item in value.items()}
-        return {key: renumber(item, new_index, field) for key, item in renamed.items() if key is not None}
+        return _follow_keys(value, field, names, readers, where)
+    if isinstance(value, str) and "." in value:
+        parts = value.split(",")
+        kept = [new for part in parts for new in names.follow(part.strip(), readers, where)]
+        return value if kept == [part.strip() for part in parts] else ",".join(kept)
     return value
 
 
-def _rename(text: str, new_index: dict[int, int], field: str) -> str | None:
-    """A name with its layer renumbered; None when the layer is gone; unchanged when it names no layer."""
-    plain = text.removeprefix("re:").removeprefix("+:").removeprefix("-:")
-    plain = plain.replace("\\.", ".").lstrip("^").rstrip("$")
-    if PATTERN.search(text):
-        raise PruneError(f"{field}: {text!r} is a pattern over layer numbers, which cannot be renumbered")
-    match = NUMBERED.search(plain)
-    if match is None or "vision" in text or "visual" in text:
-        return text
-    old = int(match["index"])
-    if old not in new_index:
-        return None
-    escaped = re.compile(r"((?:layers|h|blocks|block|layer)\\?\.)" + str(old) + r"(?=\\?\.|\$|$)")
-    return escaped.sub(lambda found: f"{found[1]}{new_index[old]}", text, count=1)
+def _follow_keys(
+    value: Mapping[str, Any], field: str, names: ModuleNames, readers: tuple[Reader, ...], where: str
+) -> dict[str, Any]:
+    """The dictionary with its keys followed; a name that two keys become goes to the one that counted before.
+
+    Raises:
+        PruneError: a module would get the value of another key than before.
+    """
+    followed = {key: names.follow(key, readers, where) for key in value}
+    owner: dict[str, str] = {}
+    for key, entries in followed.items():
+        for entry in entries:
+            owner.setdefault(entry, key)
+    made = {name: value[key] for key in value for name in followed[key] if owner[name] == key}
+    if any(new != [key] for key, new in followed.items() if not PLAIN.fullmatch(key)):
+        for old, new in names.stored.items():
+            if new is not None and value.get(_key(value, old, readers)) != made.get(_key(made, new, readers)):
+                raise PruneError(f"{where}: its patterns cannot be written out in this order; write names instead")
+    return {name: follow(item, field, names, readers, where) for name, item in made.items()}
+
+
+def _key(table: Mapping[str, Any], name: str, readers: tuple[Reader, ...]) -> str:
+    """The key that counts for a module: the very name, else the first that matches; GPTQModel takes the first."""
+    if name in table and from_start not in readers:
+        return name
+    return next((key for key in table if any(reader(key, name) for reader in readers)), "")

@@ -52,13 +52,16 @@ def test_a_nested_text_config_is_edited_in_place() -> None:
     assert config["text_config"]["num_hidden_layers"] == 8
 
 
-def test_quantised_layer_names_are_renumbered_and_patterns_refused() -> None:
+def test_quantised_layer_names_are_renumbered_and_patterns_written_out() -> None:
     listed = ["lm_head", "model.layers.3.mlp", "model.layers.5"]
     quantization = {"quant_method": "fp8", "modules_to_not_convert": listed}
     config = {"model_type": "llama", "num_hidden_layers": 8, "quantization_config": quantization}
     names = edit_config(config, KEEP)["quantization_config"]["modules_to_not_convert"]
     assert names == ["lm_head", "model.layers.3"]
-    quantization["modules_to_not_convert"] = [r"re:model\.layers\.(0|3)\.mlp"]
+    quantization["modules_to_not_convert"] = [r"model\.layers\.(0|3)\.mlp\.up_proj"]
+    names = edit_config(config, KEEP)["quantization_config"]["modules_to_not_convert"]
+    assert names == [f"model.layers.{KEEP.index(i)}.mlp.up_proj" for i in (0, 3) if i in KEEP]
+    quantization["modules_to_not_convert"] = ["model.layers.3*"]
     with pytest.raises(PruneError, match="modules_to_not_convert"):
         edit_config(config, KEEP)
 

@@ -59,9 +59,20 @@ def payload(checkpoint: Any, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("pattern", [r"re:model\.layers\.(1|3)\.mlp", r"re:model\.layers\.[13]\.mlp"])
-def test_a_pattern_over_layer_numbers_is_refused_by_field(tmp_path: Path, pattern: str) -> None:
+def test_a_pattern_over_layer_numbers_is_written_out_as_the_names_it_matched(tmp_path: Path, pattern: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    tensor_file(source / SINGLE, [f"model.layers.{i}.mlp.{part}.w" for i in range(4) for part in ("up", "down")])
+    quantization = {"quant_method": "compressed-tensors", "ignore": ["lm_head", pattern]}
+    (source / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": quantization}))
+    cut(str(source), tmp_path / "out", drop_layers=[1], verify=False)
+    found = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]["ignore"]
+    assert sorted(found) == ["lm_head", *(f"model.layers.2.mlp{part}" for part in ("", ".down", ".up"))]
+
+
+def test_a_pattern_that_matches_nothing_here_is_refused_by_field(tmp_path: Path) -> None:
     tensor_file(tmp_path / SINGLE, [f"model.layers.{i}.w" for i in range(4)])
-    quantization = {"quant_method": "compressed-tensors", "ignore": [pattern]}
+    quantization = {"quant_method": "compressed-tensors", "ignore": [r"re:model\.layers\.(1|3)\.mlp"]}
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": quantization}))
     with pytest.raises(PruneError, match=r"quantization_config\.ignore"):
         cut(str(tmp_path), tmp_path.parent / "out", drop_layers=[1], verify=False)
