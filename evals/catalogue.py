@@ -1,4 +1,4 @@
-"""Where lm-eval's own task definitions lie, without building its index, which takes a quarter of a minute.
+"""Where task definitions lie, lm-eval's and ours, without building its index, which takes a quarter of a minute.
 
 Assumption: a task's YAML file has its name in a line of its own, `task: NAME`. Groups and tags have no such file: for
 them, and for a name defined twice, the index is asked.
@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+OURS = Path(__file__).parent / "task_files"
+
 
 @functools.cache
 def _definitions() -> dict[str, list[Path]]:
@@ -20,7 +22,8 @@ def _definitions() -> dict[str, list[Path]]:
     assert found is not None
     assert found.origin is not None
     named: dict[str, list[Path]] = {}
-    for path in sorted((Path(found.origin).parent / "tasks").rglob("*.yaml")):
+    theirs = (Path(found.origin).parent / "tasks").rglob("*.yaml")
+    for path in [*sorted(theirs), *sorted(OURS.glob("*.yaml"))]:
         head = path.read_text(encoding="utf8")
         match = re.search(r"""^["']?task["']?:[ \t]*["']?([\w.+-]+)["']?[ \t]*(?:#.*)?$""", head, re.MULTILINE)
         if match:
@@ -29,7 +32,7 @@ def _definitions() -> dict[str, list[Path]]:
 
 
 def definition_of(task: str) -> Path | None:
-    """The YAML file of one of lm-eval's own tasks; None where the name is a group, a tag, unknown or ambiguous."""
+    """The YAML file of one of lm-eval's tasks or ours; None where the name is a group, a tag, unknown or ambiguous."""
     paths = _definitions().get(task, [])
     return paths[0] if len(paths) == 1 else None
 

@@ -25,7 +25,7 @@ KNOWN = (
     (r"qa4mre_\d+", "document_str"),
     (r"hellaswag", "source_id"),
     # MGSM's English questions are the first 250 of GSM8K: a suite that asks both asks them twice.
-    (r"gsm8k(_cot.*)?|mgsm_(direct|en_cot|native_cot)_\w\w", "question"),
+    (r"gsm8k(_cot.*|_solutions)?|mgsm_(direct|en_cot|native_cot)_\w\w", "question"),
 )
 """Pattern of lm-eval task names -> field that dependent items share, where the documents have it."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from evals.errors import EvalUsageError
 from evals.evidence import Evidence, SuiteEvidence, TaskEvidence, Verdict
+from evals.near_chance import near_chance
 from evals.paired import Pairs, items_needed, pair, paired_test
 from evals.records import TaskResult
 from evals.retention import Interval, count_units, retention_interval, value_interval
@@ -74,7 +75,8 @@ def judge(
             if spec.key in paired
         ]
         members = [paired[spec.key] for spec in suite.gated if spec.key in paired]
-        judged.append(_suite_evidence(suite, tasks, members, intervals[suite.name], levels[suite.name]))
+        low = near_chance(suite.gated, original, paired)
+        judged.append(_suite_evidence(suite, tasks, members, intervals[suite.name], levels[suite.name], low))
     samples = {key: _sample_rows(original[key], candidate[key]) for key in paired}
     return Evidence(
         overall=_overall([suite.verdict for suite in judged]),
@@ -194,6 +196,8 @@ def _task_evidence(
     ours, theirs = value_interval(pairs, seed=seed, bootstrap=bootstrap, alpha=alpha)
     discordant = paired_test(pairs)
     values = pairs.values()
+    undecided = decision.verdict == "INCONCLUSIVE"
+    low = near_chance([spec], {spec.key: original}, {spec.key: pairs}) if undecided else ""
     return TaskEvidence(
         task=spec.task,
         name=spec.key,
@@ -216,7 +220,7 @@ def _task_evidence(
         floor=suite.floor,
         verdict=decision.verdict,
         items_needed=decision.needed,
-        note=_joined(decision.note, original.stats.get("looks_clustered", "")),
+        note=_joined(decision.note, low, original.stats.get("looks_clustered", "")),
         lost=discordant.lost if discordant else None,
         gained=discordant.gained if discordant else None,
         p=discordant.p if discordant else None,
@@ -226,7 +230,7 @@ def _task_evidence(
 
 
 def _suite_evidence(
-    suite: Suite, tasks: list[TaskEvidence], members: list[Pairs], interval: Interval | None, alpha: float
+    suite: Suite, tasks: list[TaskEvidence], members: list[Pairs], interval: Interval | None, alpha: float, low: str
 ) -> SuiteEvidence:
     gated = [task for task in tasks if not task.report_only]
     missing = [spec.key for spec in suite.gated if spec.key not in {task.name for task in gated}]
@@ -239,6 +243,7 @@ def _suite_evidence(
     if missing:
         verdict = "INCONCLUSIVE"
         notes.insert(0, f"no result for {', '.join(missing)} on at least one of the models")
+    notes += [low] if verdict == "INCONCLUSIVE" else []
     notes += [clustered for task in gated if (clustered := task.original_stats.get("looks_clustered"))]
 
     def mean(values: list[float | None]) -> float | None:

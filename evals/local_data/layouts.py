@@ -65,14 +65,14 @@ def _science(name: str) -> dict[str, tuple[str, ...]]:
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
-        r"gsm8k(_cot.*)?",
+        r"gsm8k(_cot.*|_solutions)?",
         r"gsm8k|grade.school.math",
         _TRAIN_TEST,
         (copy("question", "answer"),),
         texts=_texts("question answer"),
     ),
     Layout(
-        r"minerva_math500|hendrycks_math500",
+        r"minerva_math500|hendrycks_math500|math500_solutions",
         r"math.?500",
         _TRAIN_TEST,
         (copy("problem", "solution"),),
