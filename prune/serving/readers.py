@@ -256,7 +256,8 @@ def readings(config: dict[str, Any], runtimes: list[str] | None = None) -> list[
     Raises:
         PruneError: a config that transformers refuses.
     """
-    return [_read(config, name, runtime) for name in runtimes or RUNTIMES for runtime in RUNTIMES[name]]
+    names = RUNTIMES if runtimes is None else runtimes
+    return [_read(config, name, runtime) for name in names for runtime in RUNTIMES[name]]
 
 
 def _read(config: dict[str, Any], name: str, runtime: Runtime) -> Reading:

@@ -55,6 +55,12 @@ def test_verify_refuses_what_a_named_runtime_reads_wrongly(gemma: Path, tmp_path
         prune.verify(tmp_path / "out", runtime=["mlx"])
 
 
+def test_verify_refuses_nothing_that_was_not_asked_for(gemma: Path, tmp_path: Path) -> None:
+    prune.cut(str(gemma), tmp_path / "out", drop_layers="3")
+    told = {(row["runtime"], row["status"]) for row in prune.verify(tmp_path / "out")["runtimes"]}
+    assert ("mlx", "wrong") in told
+
+
 def test_an_unknown_runtime_is_named_with_the_known_ones(gemma: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"runtime: unknown 'llamacpp' \(did you mean 'llama.cpp'"):
         prune.cut(str(gemma), tmp_path / "out", drop_layers="3", runtime=["llamacpp"])
