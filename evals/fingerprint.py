@@ -34,9 +34,9 @@ def fingerprint(model: Any, tokenizer: Any) -> str:
 
 
 def directory_fingerprint(directory: Path, options: dict[str, Any]) -> str:
-    """The same for a checkpoint that another program loads: its files, that program's options, library versions."""
+    """The same for a checkpoint (directory or file) that another program loads: files, options, library versions."""
     digest = hashlib.blake2b(json.dumps([options, _versions()], sort_keys=True, default=str).encode(), digest_size=16)
-    for path in sorted(directory.rglob("*")):
+    for path in [directory] if directory.is_file() else sorted(directory.rglob("*")):
         if path.is_file() and path.suffix not in NOT_READ_BY_A_MODEL:
             digest.update(f"{path.relative_to(directory)}\n".encode())
             with path.open("rb") as handle:

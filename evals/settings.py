@@ -146,9 +146,15 @@ class BackendSettings(BaseModel):
     """What runs the model."""
 
     backend: str = Field(
-        "hf", description="`hf` in this process, or `vllm` where that is installed.", json_schema_extra=ADVANCED
+        "hf",
+        description="`hf` in this process; `vllm`, or `llama.cpp` for a GGUF file, where scripts/runtime installed it.",
+        json_schema_extra=ADVANCED,
     )
-    model_args: Pairs = Field({}, description="Options of vLLM, NAME=VALUE with commas.", json_schema_extra=ADVANCED)
+    model_args: Pairs = Field(
+        {},
+        description="Options of the backend, NAME=VALUE with commas: max_model_len=4096.",
+        json_schema_extra=ADVANCED,
+    )
 
 
 class SpeedSettings(BaseModel):

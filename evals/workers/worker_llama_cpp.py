@@ -21,29 +21,41 @@ class Worker:
         params.n_gpu_layers = 0
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.get("threads", 1)
         params.ctx_shift = False
+        if options.get("dtype", "float32") == "float32":  # the default keeps keys and values in half precision
+            params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+            params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.server = xllamacpp.Server(params)
         self.version = getattr(xllamacpp, "__version__", "unknown")
         self.max_length = params.n_ctx
         self.vocabulary = options.get("vocabulary", 1 << 20)
+        self.whole = range(2, 200)  # one of these is a whole character; once it is found, it alone
 
-    def _ask(self, ids, count, probabilities, **more):
-        """The generated tokens, each with the likeliest ones at its place, and whether the end of text stopped it."""
-        asked = {"prompt": ids, "n_predict": count, "temperature": 0.0, "n_probs": probabilities, "cache_prompt": True}
-        found = self.server.handle_completions(asked | more)
-        if "error" in found:
-            raise RuntimeError(str(found["error"]))
-        choice = found["choices"][0]
-        rows = (choice["logprobs"] or {}).get("content") or []  # none where the first token is the end of text
-        return rows, choice["finish_reason"] == "stop"
+    def _likeliest(self, ids, count):
+        """The `count` likeliest next tokens: [{"id", "logprob"}], by the model's own probabilities.
+
+        The server answers in text: an end token comes without probabilities, and so does half a character. Sampling is
+        kept from both, which changes no probability.
+        """
+        asked = {"prompt": ids, "n_predict": 1, "temperature": 0.0, "n_probs": count, "cache_prompt": True}
+        for token in (None, *self.whole):
+            bias = [] if token is None else [[token, 1000.0]]
+            found = self.server.handle_completions(asked | {"ignore_eos": True, "logit_bias": bias})
+            if "error" in found:
+                raise RuntimeError(str(found["error"]))
+            rows = (found["choices"][0]["logprobs"] or {}).get("content") or []
+            if rows:
+                if token is not None:
+                    self.whole = [token]
+                return rows[0]["top_logprobs"]
+        raise RuntimeError("the server gave no probabilities")
 
     def generate(self, prompts, max_new_tokens, stop_ids):
         answers = []
         for ids in prompts:
-            rows, ended = self._ask(ids, max_new_tokens, 1)
-            tokens = [row["id"] for row in rows]
-            end = next((i + 1 for i, token in enumerate(tokens) if token in stop_ids), None)
-            # The server leaves the end token out that stopped it.
-            answers.append(tokens[:end] if end or not ended else [*tokens, *stop_ids[:1]])
+            found = []
+            while len(found) < max_new_tokens and not (found and found[-1] in stop_ids):
+                found.append(self._likeliest(ids + found, 1)[0]["id"])
+            answers.append(found)
         return answers
 
     def score(self, rows):
@@ -58,9 +70,7 @@ class Worker:
 
     def _step(self, ids, token):
         for count in (FEW, self.vocabulary):
-            # Probabilities are those of the model, whatever may be sampled; an end token would come without any.
-            rows, _ = self._ask(ids, 1, count, ignore_eos=True)
-            for place, entry in enumerate(rows[0]["top_logprobs"]):
+            for place, entry in enumerate(self._likeliest(ids, count)):
                 if entry["id"] == token:
                     return entry["logprob"], place == 0
         raise RuntimeError(f"token {token} is not in the vocabulary of the GGUF")

@@ -14,7 +14,7 @@ from evals.settings import BackendSettings, EvalSettings, Names
 from prune.api._given import Given, Model, all_given, at_rest
 from prune.api._inputs import DryRun, load_suites
 from prune.errors import UsageError
-from prune.files import refuse_non_empty, staged_directory
+from prune.files import refuse_non_empty, sha256_file, staged_directory
 from prune.model.settings import ModelSettings
 from prune.settings import Seeded, fields_of, takes, validated
 
@@ -81,7 +81,8 @@ def eval(
     `output` is complete.
 
     Args:
-        model, baseline: candidate and original; directories, hub ids, or loaded models, which stay as they are.
+        model, baseline: candidate and original; directories, hub ids, or loaded models, which stay as they are; GGUF
+            files with `backend="llama.cpp"`.
         output: new directory for evidence.json and samples; nothing is written if None.
         tokenizer: of both; a checkpoint's own if None.
         progress: show progress bars.
@@ -108,11 +109,13 @@ def eval(
     named = load_suites(asked.suite, asked.size)
     check_backend(asked.backend)
     models = {"baseline": baseline, "model": model}
-    subjects = all_given(models, dict.fromkeys(models, tokenizer), **fields_of(ModelSettings, asked))
+    files = _gguf_files(models, asked.backend)
+    others = {name: other for name, other in models.items() if name not in files}
+    subjects = all_given(others, dict.fromkeys(others, tokenizer), **fields_of(ModelSettings, asked))
     for subject in subjects.values():
         if subject.source is None:
             subject.require_tokenizer()
-            if asked.backend != "hf":
+            if asked.backend == "vllm":
                 raise UsageError(f"backend {asked.backend!r}: reads checkpoints; give directories or hub ids")
     suites = choose_suites(named, asked.tasks, asked.folders, asked.num_fewshot)
     notes = check_tasks(suites, asked.folders, asked.replacements, asked.confirm_run_unsafe_code)
@@ -130,10 +133,14 @@ def eval(
         "cache_dir": unfinished,
         "progress": progress,
     }
+    options["model_args"] = {"dtype": asked.dtype, **asked.model_args} if asked.backend == "vllm" else asked.model_args
     results = {}
-    for name, subject in subjects.items():
-        results[name] = _score(subject, suites, options)
-        subject.require_unchanged()
+    for name in models:
+        if name in files:
+            results[name] = _score_file(files[name], tokenizer, suites, options)
+        else:
+            results[name] = _score(subjects[name], suites, options)
+            subjects[name].require_unchanged()
         for task, reason in results[name].failures.items():
             log.warning("%s on %s: %s", task, name, reason)
     for note in results["baseline"].notes.values():
@@ -143,7 +150,9 @@ def eval(
         return DryRun(suites={}, notes=[], gate_power=[])
     evidence = _judge(results, suites, asked.alpha, asked.seed)
     evidence.original_model, evidence.candidate_model = (_named(name, models[name], subjects) for name in models)
-    if (source := subjects["model"].source) is not None:
+    if "model" in files:
+        evidence.candidate_sha256 = sha256_file(files["model"])
+    elif (source := subjects["model"].source) is not None:
         evidence.candidate_sha256 = weights_sha256(source.directory)
     if target is not None and unfinished is not None:
         _save(evidence, results, target)
@@ -160,9 +169,44 @@ def _score(subject: Given, suites: Sequence[Suite], options: Mapping[str, Any]) 
     """One model on every task of the suites; one loaded here is freed on return, before the other one is loaded."""
     from evals.harness import run_tasks
 
-    model: Any = str(subject.source.directory) if subject.source and options["backend"] != "hf" else subject.model()
+    served = subject.source if options["backend"] == "vllm" else None
+    options = {**options, "backend": "vllm" if served else "hf"}
+    model: Any = str(served.directory) if served else subject.model()
     with at_rest(subject.in_memory):
         return run_tasks(model, subject.tokenizer, [task for s in suites for task in s.tasks], **options)
+
+
+def _gguf_files(models: Mapping[str, Model], backend: str) -> dict[str, Path]:
+    """Which of the models are GGUF files, for llama.cpp; the others run in this process beside it.
+
+    Raises:
+        UsageError: a GGUF file for another backend, or the backend without one.
+    """
+    from prune.gguf.cut import is_gguf
+
+    files = {name: Path(str(model)) for name, model in models.items() if is_gguf(model)}
+    if files and backend != "llama.cpp":
+        file = next(iter(files.values()))
+        raise UsageError(
+            f"{file}: --backend llama.cpp tests it as it is served; `prune import` makes a checkpoint of it"
+        )
+    if backend == "llama.cpp" and not files:
+        raise UsageError("--backend llama.cpp: runs GGUF files; give one as the model or the baseline")
+    for file in files.values():
+        if not file.is_file():
+            raise UsageError(f"{file}: no such file")
+    return files
+
+
+def _score_file(file: Path, tokenizer: Any, suites: Sequence[Suite], options: Mapping[str, Any]) -> Results:
+    """One GGUF file on every task of the suites, run by llama.cpp with the tokens of the file's own tokenizer."""
+    from evals.harness import run_tasks
+    from prune.gguf.header import read_header
+    from prune.gguf.tokenizers import read_tokenizer
+
+    read_header(file)
+    chosen = tokenizer if tokenizer is not None else read_tokenizer(file.resolve(), str(file))
+    return run_tasks(str(file.resolve()), chosen, [task for s in suites for task in s.tasks], **options)
 
 
 def _judge(results: Mapping[str, Results], suites: Sequence[Suite], alpha: float, seed: int) -> Evidence:

@@ -28,12 +28,11 @@ TEXTS = (
 )
 
 
-def save_tokenizer(file: Path, directory: Path, name: str) -> None:
-    """Write the tokenizer, and prove that loading it gives the same ids; messages call the file `name`.
+def read_tokenizer(file: Path, name: str) -> Any:
+    """The tokenizer of a file whose header was checked; messages call the file `name`.
 
     Raises:
-        PruneError: the file has no tokenizer that transformers builds, its chat template does not end, or what was
-            saved tokenises differently.
+        PruneError: the file has none that transformers builds, or its chat template does not end.
     """
     from transformers import AutoTokenizer
 
@@ -43,6 +42,19 @@ def save_tokenizer(file: Path, directory: Path, name: str) -> None:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise PruneError(f"{name}: its tokenizer cannot be read: {type(error).__name__}: {reason}") from error
     check_chat_template(tokenizer, name)
+    return tokenizer
+
+
+def save_tokenizer(file: Path, directory: Path, name: str) -> None:
+    """Write the tokenizer, and prove that loading it gives the same ids; messages call the file `name`.
+
+    Raises:
+        PruneError: the file has no tokenizer that transformers builds, its chat template does not end, or what was
+            saved tokenises differently.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = read_tokenizer(file, name)
     tokenizer.save_pretrained(directory)
     settings = json.loads((directory / CONFIG).read_text(encoding="utf8"))
     kind = settings.get("tokenizer_class")

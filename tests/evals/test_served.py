@@ -94,3 +94,12 @@ def test_vllm_scores_as_transformers(demo_model: Path, task_dir: Path) -> None:
     served = run_tasks(demo_model, tokenizer, SPECS, backend="vllm", **settings)
     assert not served.failures
     agree(served, run_tasks(own, tokenizer, SPECS, **settings), 1e-3)
+
+
+def test_files_have_fingerprints_of_their_own(tmp_path: Path) -> None:
+    """One file is no directory: two GGUF files must not share a cache of answers."""
+    from evals.fingerprint import directory_fingerprint
+
+    (tmp_path / "a.gguf").write_bytes(b"one")
+    (tmp_path / "b.gguf").write_bytes(b"two")
+    assert directory_fingerprint(tmp_path / "a.gguf", {}) != directory_fingerprint(tmp_path / "b.gguf", {})
