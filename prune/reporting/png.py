@@ -144,7 +144,8 @@ def _heatmap(trace: Any, axes: Axes) -> None:
     scale = LinearSegmentedColormap.from_list("report", [(at, colour(name)) for at, name in trace.colorscale])
     x = np.arange(grid.shape[1]) if trace.x is None else _numbers(trace.x)
     y = np.arange(grid.shape[0]) if trace.y is None else _numbers(trace.y)
-    mesh = axes.pcolormesh(x, y, np.ma.masked_invalid(grid), cmap=scale, edgecolors="white", linewidth=0.3)
+    lines = {"edgecolors": "white", "linewidth": 0.3}
+    mesh = axes.pcolormesh(x, y, np.ma.masked_invalid(grid), cmap=scale, vmin=trace.zmin, vmax=trace.zmax, **lines)
     axes.figure.colorbar(mesh, ax=axes)
 
 
@@ -159,11 +160,13 @@ def _shape(shape: Any, axes: Axes) -> None:
 
 
 def _axes(figure: Figure, axes: Axes) -> None:
-    for axis, label, scale, invert in (
-        (figure.layout.xaxis, axes.set_xlabel, axes.set_xscale, axes.invert_xaxis),
-        (figure.layout.yaxis, axes.set_ylabel, axes.set_yscale, axes.invert_yaxis),
+    for axis, label, scale, invert, ticks in (
+        (figure.layout.xaxis, axes.set_xlabel, axes.set_xscale, axes.invert_xaxis, axes.set_xticks),
+        (figure.layout.yaxis, axes.set_ylabel, axes.set_yscale, axes.invert_yaxis, axes.set_yticks),
     ):
         label(axis.title.text or "")
+        if axis.tickvals is not None:
+            ticks(list(axis.tickvals), [_label(name) for name in axis.ticktext])
         if axis.type == "log":
             scale("log")
         if axis.autorange == "reversed":

@@ -107,7 +107,7 @@ def answers(domain: str, clean: float, kept: list[float]) -> AnalysisView:
 
 def test_a_domain_needs_the_layers_without_which_half_of_its_answers_are_gone() -> None:
     said = captions.domain_needs(answers("math", 0.8, [0.1, 0.39, 0.4, 0.75, 0.76, 0.9]), TEXT)
-    assert said.startswith("math needs 0–1: without any one of these layers less than 50")
+    assert said.startswith("math needs 0–1: without any one of these, less than 50")
     assert "It does not need 4–5: at least 95" in said
     assert captions.domain_needs(answers("math", 0.8, [0.5, 0.6, 0.7]), TEXT).startswith(
         "math needs no single layer; 0 "
@@ -123,7 +123,7 @@ def test_plain_text_is_judged_by_its_next_tokens_beside_a_domain_of_answers_and_
     assert "text needs 0: " in said
     assert "of its next tokens stay. It does not need 1:" in said
     figure = figures.domain_map(view, TEXT)
-    assert figure.data[0].y == ("math (answers)", "text (next tokens)")
+    assert figure.layout.yaxis.ticktext == ("math (answers)", "text (next tokens)")
     assert [list(row) for row in figure.data[0].z] == [[1.0, 0.2, 1.0], [1.0, 0.4, 0.96]]
     alone = AnalysisView(num_layers=2, domains=["text"], arrays={"by_domain/text/output_effect/top1": [0.4, 0.96]})
     assert captions.domain_needs(alone, TEXT) == ""
@@ -134,7 +134,9 @@ def test_the_map_says_the_interval_where_the_pointer_rests() -> None:
     view = answers("math", 0.5, [0.25, 0.5])
     for end, row in (("lo", [0.2, 0.4]), ("hi", [0.3, 0.6])):
         view.arrays[f"by_domain/math/output_effect/answer_accuracy.{end}"] = row
-    (said,) = figures.domain_map(view, TEXT).data[0].customdata
-    assert said[0].startswith("50.0")
-    assert "20.0" in said[1]
-    assert "30.0" in said[1]
+    ((whole, first, _),) = figures.domain_map(view, TEXT).data[0].customdata
+    assert tuple(whole[:2]) == ("math (answers)", "none")
+    assert whole[2].startswith("50.0")
+    assert tuple(first[:2]) == ("math (answers)", "0")
+    assert "20.0" in first[2]
+    assert "30.0" in first[2]

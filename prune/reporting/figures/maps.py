@@ -77,21 +77,20 @@ def domain_map(view: AnalysisView, text: Text) -> go.Figure | None:
         for row, kind in zip(rows, kinds, strict=True)
     ]
     said = [[text.percent(row.clean), *(text.with_interval(*figures) for figures in row.with_ends())] for row in rows]
-    step = tick(view.num_layers)
-    shown = [-1, *range(0, view.num_layers, step)]
+    left_out = [text("none"), *map(str, range(view.num_layers))]
+    pointed = [[*zip([name] * len(line), left_out, line, strict=True)] for name, line in zip(names, said, strict=True)]
     figure = go.Figure(
         go.Heatmap(
-            z=[[row.clean, *row.kept] for row in rows], x=list(range(-1, view.num_layers)), y=names,
-            colorscale=REVERSED,
-            zmin=0, zmax=1, xgap=1, ygap=2, customdata=said,
+            z=[[row.clean, *row.kept] for row in rows], x=list(range(-1, view.num_layers)), y=list(range(len(rows))),
+            colorscale=REVERSED, zmin=0, zmax=1, xgap=1, ygap=2, customdata=pointed,
             colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.85, "tickformat": ".0%"},
             hovertemplate=text("hover_need") + "<extra></extra>",
         )
     )  # fmt: skip
-    x = {"tickvals": shown, "ticktext": [text("none"), *map(str, shown[1:])]}
-    return layout(
-        figure, text("axis_layer_left_out"), "", height=150 + 44 * len(rows), x=x, y={"autorange": "reversed"}
-    )
+    shown = [-1, *range(0, view.num_layers, tick(view.num_layers))]
+    x = {"tickvals": shown, "ticktext": [left_out[place + 1] for place in shown]}
+    y = {"tickvals": list(range(len(rows))), "ticktext": names, "autorange": "reversed"}
+    return layout(figure, text("axis_layer_left_out"), "", height=150 + 44 * len(rows), x=x, y=y)
 
 
 def depth_map(found: DepthMap, names: tuple[str, str], text: Text) -> go.Figure:
