@@ -9,6 +9,7 @@ is run.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ WEIGHT_SUFFIXES = (
     ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".tflite", ".ot", ".pkl",
     ".npz", ".nemo", ".index.json",
 )  # fmt: skip
+
+READ_FOLDERS = ("additional_chat_templates", "custom_generate")
+"""Folders below a checkpoint that transformers reads, beside those of a processor's further tokenizers."""
+TOKENIZER_CONFIGS = ("tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+"""One of these in a folder shows that it is a processor's."""
+OTHER_FOLDERS = ("adapters", "original", "onnx", "openvino", "coreml", "gguf", "runs", "assets", "figures", "images")
+"""Folders of other formats, pictures and logs, and of adapters, which follow by themselves."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,8 @@ class Checkpoint:
         tensors: by name, in shard and file order.
         headers: of each weight file, by file name.
         index_metadata: `metadata` of the index; empty for a single file.
-        companions: other files (tokenizer, template, licence ...) to be copied unchanged: name -> real path.
+        companions: other files (tokenizer, template, licence ...) that travel along: name, or folder/name -> real path.
+        left_behind: folders that do not, though it is not known what is in them.
     """
 
     directory: Path
@@ -55,6 +64,7 @@ class Checkpoint:
     headers: dict[str, Header]
     index_metadata: dict[str, Any]
     companions: dict[str, Path]
+    left_behind: tuple[str, ...] = ()
 
 
 def read_checkpoint(directory: Path, *, allow_links: bool = False) -> Checkpoint:
@@ -81,7 +91,7 @@ def read_checkpoint(directory: Path, *, allow_links: bool = False) -> Checkpoint
         _compare(directory / INDEX, weight_map, tensors)
     if not tensors:
         raise PruneError(f"{directory}: its weight files hold no tensor")
-    return Checkpoint(directory, config, tensors, headers, metadata, _companions(directory, allow_links))
+    return Checkpoint(directory, config, tensors, headers, metadata, *_companions(directory, allow_links))
 
 
 def read_config(directory: Path, allow_links: bool = False) -> dict[str, Any]:
@@ -97,8 +107,14 @@ def read_config(directory: Path, allow_links: bool = False) -> dict[str, Any]:
     return config
 
 
-def inside(directory: Path, name: str, allow_links: bool = False) -> Path:
+def inside(directory: Path, name: str, allow_links: bool = False, checkpoint: Path | None = None) -> Path:
     """The path of a plain file name in the directory, after following links.
+
+    Args:
+        directory: a checkpoint, or a folder in one.
+        name: of the file.
+        allow_links: the file may be a link to anywhere.
+        checkpoint: that the folder lies in, which links may not leave.
 
     Raises:
         PruneError: the name has a path in it, is missing, is not a regular file, or links out of the directory.
@@ -107,7 +123,7 @@ def inside(directory: Path, name: str, allow_links: bool = False) -> Path:
         raise PruneError(f"{directory}: file name {name!r} is not a plain name; paths in an index are refused")
     try:
         path = (directory / name).resolve()
-        root = directory.resolve()
+        root = (checkpoint or directory).resolve()
         allowed = (
             allow_links or path.is_relative_to(root) or any(path.is_relative_to(store) for store in _blob_stores(root))
         )
@@ -214,15 +230,31 @@ def _compare(index: Path, weight_map: dict[str, str], tensors: dict[str, Tensor]
             raise PruneError(f"{index}: does not list {name!r}, which {tensor.path.name} holds")
 
 
-def _companions(directory: Path, allow_links: bool) -> dict[str, Path]:
-    """Files to carry along: all of the top level but weights, config, hidden files, the card and our own record."""
-    names = sorted(path.name for path in directory.iterdir() if not path.is_dir())
-    for name in names:
-        if any("\ud800" <= character <= "\udfff" for character in name):  # how Python shows bytes that are no UTF-8
-            raise PruneError(f"{directory}: the file name {os.fsencode(name)!r} is not UTF-8; rename it or remove it")
+def _companions(directory: Path, allow_links: bool) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Files to carry along, and folders that are left behind without being known to hold something else.
+
+    Carried are all files but weights, config, hidden ones, the card and our own record; at the top level, and in the
+    folders that transformers reads.
+    """
     own = (CONFIG, INDEX, CUT_RECORD, "prune_manifest.json", "README.md")
-    chosen = [n for n in names if not n.startswith(".") and n not in own and not is_weight_file(n)]
-    paths = {name: inside(directory, name, allow_links) for name in chosen}
+    paths = _carried(directory, directory, allow_links, own)
+    left = []
+    for folder in sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        if folder.name in READ_FOLDERS or any((folder / name).exists() for name in TOKENIZER_CONFIGS):
+            found = _carried(folder, directory, allow_links)
+            paths |= {f"{folder.name}/{name}": path for name, path in found.items()}
+        elif folder.name not in OTHER_FOLDERS:
+            left.append(folder.name)
     for path in paths.values():
         refuse_pointer(path)
-    return paths
+    return paths, tuple(left)
+
+
+def _carried(folder: Path, checkpoint: Path, allow_links: bool, without: Sequence[str] = ()) -> dict[str, Path]:
+    """The files of one folder of a checkpoint that are neither hidden nor weights, with their real paths."""
+    names = sorted(path.name for path in folder.iterdir() if not path.is_dir())
+    for name in names:
+        if any("\ud800" <= character <= "\udfff" for character in name):  # how Python shows bytes that are no UTF-8
+            raise PruneError(f"{folder}: the file name {os.fsencode(name)!r} is not UTF-8; rename it or remove it")
+    chosen = [n for n in names if not n.startswith(".") and n not in without and not is_weight_file(n)]
+    return {name: inside(folder, name, allow_links, checkpoint) for name in chosen}

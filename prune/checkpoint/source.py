@@ -229,12 +229,13 @@ def _opened(source: Source) -> Source:
 def _stamps(directory: Path, names: Mapping[str, object]) -> dict[str, Stamp]:
     """Real path, size, time and number of each file; and of weight files that came later, which loaders may prefer."""
     found: dict[str, Stamp] = {}
-    for path in [*(directory / name for name in names), *directory.glob("*.safetensors")]:
+    for name in [*names, *(path.name for path in directory.glob("*.safetensors"))]:
+        path = directory / name
         try:
             state = path.stat()
         except OSError:
             continue
-        found[path.name] = (os.path.realpath(path), state.st_size, state.st_mtime_ns, state.st_ino)
+        found[name] = (os.path.realpath(path), state.st_size, state.st_mtime_ns, state.st_ino)
     return found
 
 

@@ -205,4 +205,4 @@ def load_tokenizer(
 
 def has_tokenizer(source: Source) -> bool:
     """Whether any file there could be a tokenizer's."""
-    return any(TOKENIZER_FILE.search(name) for name in source.checkpoint.companions)
+    return any("/" not in name and TOKENIZER_FILE.search(name) for name in source.checkpoint.companions)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import gc
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.checkpoint.directory import is_weight_file, read_json
+from prune.checkpoint.directory import read_checkpoint, read_json
 from prune.errors import PruneError, UsageError
 from prune.files import follow_umask, refuse_non_empty, sha256_file, staged_directory, write_json, write_text
 from prune.packaging import replay
 from prune.packaging.card import write_card
 from prune.packaging.manifest import MANIFEST, build_manifest, read_manifest
+from prune.surgery.companions import write_companions
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
@@ -116,8 +116,5 @@ def _dress(full: Path, staging: Path) -> None:
     config = json.loads((full / "config.json").read_text(encoding="utf8"))
     config["quantization_config"] = saved["quantization_config"]
     write_text(staging / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    for path in sorted(full.iterdir()):
-        own = path.name in ("config.json", "README.md", MANIFEST)
-        if path.is_file() and not own and not is_weight_file(path.name):
-            shutil.copyfile(path, staging / path.name)
+    write_companions(read_checkpoint(full).companions, staging)
     follow_umask(*(path for path in staging.iterdir() if path.is_file()))

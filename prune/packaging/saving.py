@@ -19,6 +19,7 @@ from prune.checkpoint.directory import CONFIG, INDEX, Checkpoint
 from prune.checkpoint.source import Source, resolve
 from prune.errors import PruneError
 from prune.files import write_json
+from prune.surgery.companions import write_companions
 from prune.surgery.replacements import replace_tensors, stored_dtype
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ def save_like(model: PreTrainedModel, trained: Collection[str], template: str | 
     index = [INDEX] if (checkpoint.directory / INDEX).exists() else []
     for name in (*checkpoint.headers, *index, CONFIG):
         shutil.copyfile(checkpoint.directory / name, directory / name)
-    for name, path in checkpoint.companions.items():
-        (directory / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, directory / name)
+    write_companions(checkpoint.companions, directory)
     replace_tensors(directory, values, functools.partial(_bytes, values, checkpoint))
 
 

@@ -10,8 +10,7 @@ and cannot be cut without it.
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from prune.errors import PruneError, UsageError
 from prune.files import refuse_non_empty, staged_directory, write_text
 from prune.planning.plan import Plan
 from prune.surgery.adapters import Adapter, BaseCut, adapter_directories, plan_adapters, write_adapter
+from prune.surgery.companions import plan_companions, write_companions
 from prune.surgery.config_fields import check_causal, edit_config
 from prune.surgery.families import KNOWN
 from prune.surgery.module_names import ModuleNames
@@ -91,6 +91,7 @@ def cut(
     carried = plan_adapters(adapters, BaseCut(prefix, depth, new_index, renamed, str(target)))
     if carried and replaced:
         raise UsageError("--adapter: the plan's compensation changes weights under the adapter; use a plan without it")
+    companions = plan_companions(checkpoint, depth, modules)
     # A linked shard is the source's own file: nothing may be written into it.
     slices = plan_slices(checkpoint, depth, keep)
     shards = plan_shards(checkpoint, renamed, limit, link=link and not replaced, slices=slices)
@@ -99,7 +100,7 @@ def cut(
         return result
     try:
         with staged_directory(target) as staging:
-            result.files = _write(checkpoint, shards, config, staging, carried)
+            result.files = _write(checkpoint, shards, config, staging, carried, companions)
             replace_tensors(staging, replaced, replaced.__getitem__)
             result.replaced = sorted(replaced)
             if verify:
@@ -187,14 +188,18 @@ def _check_target(source: Path, target: Path) -> None:
 
 
 def _write(
-    checkpoint: Checkpoint, shards: list[Shard], config: dict[str, Any], staging: Path, adapters: Sequence[Adapter] = ()
+    checkpoint: Checkpoint,
+    shards: list[Shard],
+    config: dict[str, Any],
+    staging: Path,
+    adapters: Sequence[Adapter] = (),
+    companions: Mapping[str, Path | dict[str, Any]] | None = None,
 ) -> list[str]:
-    """Shards, index, adapters, companions, config last; returns the names."""
+    """Shards, index, adapters, companions (the checkpoint's own if None), config last; returns the names."""
     files = write_shards(shards, checkpoint, staging)
     for adapter in adapters:
         files += write_adapter(adapter, staging)
-    for name, path in checkpoint.companions.items():
-        shutil.copyfile(path, staging / name)
+    files += write_companions(checkpoint.companions if companions is None else companions, staging)
     # Some families state Infinity in their config (Mamba 2: time_step_limit), which strict JSON does not know.
     write_text(staging / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    return sorted([*files, *checkpoint.companions, CONFIG])
+    return sorted([*files, CONFIG])

@@ -18,8 +18,8 @@ from fnmatch import fnmatchcase
 from prune.errors import PruneError
 from prune.surgery.names import FOREIGN
 
-NUMBERED = re.compile(r"(?P<head>(?:^|\.)(?:layers|h|blocks|block|layer)\.)(?P<index>[0-9]{1,6})(?=\.|$)")
-ESCAPED = r"((?:layers|h|blocks|block|layer)\\?\.){}(?=\\?\.|\$|$)"
+NUMBERED = re.compile(r"(?P<head>(?:^|\.)(?:layers|h|blocks|block|layer)\.)(?P<index>[0-9]{1,6})(?=\.|\*|$)")
+ESCAPED = r"((?:layers|h|blocks|block|layer)\\?\.){}(?=\\?\.|\*|\$|$)"
 PLAIN = re.compile(r"[\w.\-/]+")
 SIGNS = ("re:", "+:", "-:")
 """compressed-tensors and torchao mark a regular expression, GPTQModel one that includes or excludes."""

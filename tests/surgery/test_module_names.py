@@ -142,6 +142,8 @@ def test_what_is_said_of_all_layers_alike_stays_as_it_is(kind: str) -> None:
 def test_a_pattern_that_names_one_layer_stays_a_pattern() -> None:
     _, after = edited("compressed-tensors", [r"re:model\.layers\.3\..*", r"re:model\.layers\.2\..*"], modules()[0])
     assert after == [r"re:model\.layers\.2\..*"]
+    for kind in ("compressed-tensors", "fp8", "modelopt"):
+        assert edited(kind, ["model.layers.3*"], modules()[0])[1] == ["model.layers.2*"]
     _, after = edited("awq", ["layers.3.", "layers.2.", "model.layers.3"], modules()[0])
     assert after == ["layers.2.", "model.layers.2"]
 
@@ -149,8 +151,8 @@ def test_a_pattern_that_names_one_layer_stays_a_pattern() -> None:
 @pytest.mark.parametrize(
     ("kind", "entry"),
     [
-        ("compressed-tensors", "model.layers.3*"),  # no reader takes it for a glob, whoever wrote it does
-        ("fp8", "model.layers.3*"),  # as a regular expression it is every layer
+        ("compressed-tensors", "model.layers.1*"),  # no reader takes it for a glob, whoever wrote it does
+        ("fp8", "model.layers.1*"),  # as a regular expression it is every layer
         ("compressed-tensors", r"re:.*\.3\.no_such_part.*"),
         ("gptq", r"-:decoder\.blocks\.(1|2)\..*"),
     ],
