@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-FLAG = re.compile(r"(`[^`]*`)|(?<![\w-])--(?=[a-z])")
-"""A dash-dash before a name, outside of a command in backticks."""
+FLAG = re.compile(r"(`[^`]*`)|(?<![\w-])(?:--(?=[a-z])|-(o)\b)")
+"""A dash-dash before a name, or -o, outside of a command in backticks."""
 
 
 class UserError(Exception):
@@ -24,8 +24,8 @@ class UserError(Exception):
         return super().__str__()
 
     def __str__(self) -> str:
-        """For Python: `num_layers`."""
-        return FLAG.sub(lambda match: match[1] or "", self.flagged)
+        """For Python: `num_layers`; `output` for -o."""
+        return FLAG.sub(lambda match: match[1] or ("output" if match[2] else ""), self.flagged)
 
 
 class EvalError(UserError):

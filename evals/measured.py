@@ -36,7 +36,7 @@ def measure_models(
 
     Args:
         models: loaded ones.
-        directories: where each lies; `bytes` are those of its safetensors files where there are any.
+        directories: where each lies, if on disk; `bytes` are those of its safetensors files where there are any.
         batch_size, prompt_tokens, new_tokens, repeats: see `evals.throughput.measure_side_by_side`.
 
     Raises:
@@ -47,7 +47,7 @@ def measure_models(
     )
     found = {}
     for name, model in models.items():
-        size, stored = footprint(model), _stored(Path(directories[name]))
+        size, stored = footprint(model), _stored(Path(directories[name])) if name in directories else 0
         found[name] = Measured(replace(size, bytes=stored) if stored else size, speeds[name])
     return found
 

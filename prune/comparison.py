@@ -105,7 +105,8 @@ def compare_models(
     """Measure loaded models, the reference first.
 
     Args:
-        models, tokenizers, domains, directories: by name, in one order; no documents, no depth use.
+        models, tokenizers, domains: by name, in one order; no documents, no depth use.
+        directories: where those lie that are on disk.
         suites: none, no quality.
         tests: options of `evals.harness.run_tasks`.
         speed: options of `evals.measured.measure_models`.

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prune.embedded import HERE, MODEL
@@ -23,6 +24,8 @@ CALIBRATION, HEALING_EACH, HEALING_STORIES = 96, 1200, 1600
 EVAL_EACH, EVAL_STORY_QUESTIONS = 200, 400
 STORIES = {"calibration": 40, "heal": 240, "eval": 60}
 TEMPERATURE, STORY_TOKENS, MIN_STORY_TOKENS = 0.7, 150, 60
+OPENINGS, OPENING_TOKENS, OPENING_LETTERS = 1600, 56, (100, 180)
+SENTENCE_END = re.compile(r'[.!?]"?(?=\s|$)')
 
 
 def rows_of(generated: Iterable[Item]) -> list[dict]:
@@ -57,28 +60,52 @@ def item_files() -> dict[str, list[dict]]:
     return files
 
 
-def sample_stories(count: int) -> list[str]:
-    """Stories sampled from the demo model, up to their end or to their last full sentence."""
+def sampled(most: int, rows: int = 64) -> Iterator[tuple[str, int]]:
+    """An endless stream of the demo model's stories: text, and its tokens, `most` of them where it did not end."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     torch.manual_seed(0)
-    found: list[str] = []
-    while len(found) < count:
-        starts = torch.full((64, 1), tokenizer.eos_token_id)
+    while True:
+        starts = torch.full((rows, 1), tokenizer.eos_token_id)
         made = model.generate(
             starts, attention_mask=torch.ones_like(starts), do_sample=True, temperature=TEMPERATURE, top_k=0,
-            max_new_tokens=STORY_TOKENS,
+            max_new_tokens=most,
         )  # fmt: skip
         for row in made[:, 1:].tolist():
             length = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
-            text = tokenizer.decode(row[:length], skip_special_tokens=True).strip()
-            text = text if length < len(row) else text[: text.rfind(".") + 1]
-            if length >= MIN_STORY_TOKENS and text:
-                found.append(text)
-    return found[:count]
+            yield tokenizer.decode(row[:length], skip_special_tokens=True).strip(), length
+
+
+def sample_stories(count: int) -> list[str]:
+    """Stories up to their end or to their last full sentence."""
+    found: list[str] = []
+    for text, length in sampled(STORY_TOKENS):
+        if len(found) == count:
+            break
+        kept = text if length < STORY_TOKENS else text[: text.rfind(".") + 1]
+        if length >= MIN_STORY_TOKENS and kept:
+            found.append(kept)
+    return found
+
+
+def sample_openings(count: int, stories: Iterable[str]) -> list[str]:
+    """Different first sentences of about one length, none of which begins one of `stories`.
+
+    Many and short, because the gate counts documents: it allows for one that is lost whole.
+    """
+    known = tuple(stories)
+    found: dict[str, None] = {}
+    for text, _ in sampled(OPENING_TOKENS, rows=256):
+        if len(found) == count:
+            break
+        ends = (end.end() for end in SENTENCE_END.finditer(text))
+        opening = text[: next((end for end in ends if end >= OPENING_LETTERS[0]), 0)]
+        if opening and len(opening) <= OPENING_LETTERS[1] and not any(s.startswith(opening) for s in known):
+            found[opening] = None
+    return list(found)
 
 
 def write(path: Path, rows: list[dict]) -> None:
@@ -93,6 +120,8 @@ def main() -> None:
     for name, rows in item_files().items():
         write(target / name, rows)
     stories = sample_stories(sum(STORIES.values()))
+    openings = sample_openings(OPENINGS, stories)
+    write(target / "eval/openings.jsonl", [{"text": text} for text in openings])
     for use, count in STORIES.items():
         texts, stories = stories[:count], stories[count:]
         questions = rows_of(take("story", 901, HEALING_STORIES)) if use == "heal" else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import inspect
 import json
@@ -144,6 +145,17 @@ def test_every_argument_of_a_function_is_in_its_docstring(name):
     function = getattr(prune, name)
     said = inspect.getdoc(function) or ""
     assert undocumented(inspect.signature(function).parameters, said) == []
+
+
+@pytest.mark.parametrize("name", [name for name in prune.__all__ if inspect.isfunction(getattr(prune, name))])
+def test_every_function_is_called_in_its_docstring_with_arguments_that_it_takes(name):
+    function = getattr(prune, name)
+    shown = re.findall(r"^    (.*\bprune\..*)$", inspect.getdoc(function), re.MULTILINE)
+    calls = [node for line in shown for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Call)]
+    own = [call for call in calls if ast.unparse(call.func) == f"prune.{name}"]
+    assert own
+    for call in own:
+        inspect.signature(function).bind(*call.args, **{keyword.arg: keyword.value for keyword in call.keywords})
 
 
 def undocumented(arguments, docstring):

@@ -8,6 +8,7 @@ import json
 import re
 
 import pytest
+import yaml
 
 from prune.embedded import HERE
 from prune.embedded.generators import (
@@ -115,6 +116,30 @@ def test_the_wording_is_that_of_lm_evals_arithmetic_tasks():
 def test_shipped_items_are_what_the_generators_give():
     for name, rows in builder().item_files().items():
         assert read(name) == rows, name
+
+
+def test_openings_are_many_different_and_begin_no_story_that_is_trained_or_planned_on():
+    openings = [row["text"] for row in read("eval/openings.jsonl")]
+    seen = [row["text"] for use in ("calibration", "heal") for row in read(f"{use}/stories.jsonl") if "text" in row]
+    assert len(set(openings)) == len(openings) == builder().OPENINGS
+    assert not [text for text in openings if any(story.startswith(text) for story in seen)]
+    assert {len(text) for text in openings} <= set(range(100, 181))
+
+
+def test_the_gate_can_pass_the_openings_and_could_not_pass_sixty_stories():
+    from evals.power import power_check
+    from evals.suite import Suite
+
+    recipe = yaml.safe_load((HERE / "recipe.yaml").read_text(encoding="utf8"))
+    language = Suite(**next(suite for suite in recipe["eval"]["suites"] if suite["name"] == "language"))
+    (gated,) = language.gated
+
+    def decides(count):
+        return power_check(language, None, sizes={gated.key: count}, suites=3).decides
+
+    assert gated.task == "demo_openings"
+    assert decides(len(read("eval/openings.jsonl")))
+    assert not decides(len(read("eval/stories.jsonl")))
 
 
 def test_story_generator_is_reproducible():

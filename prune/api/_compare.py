@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pydantic import Field
 
 from evals.settings import Names, SpeedSettings, TestSettings
+from prune.api._given import Model, all_given, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files, load_domains, load_suites
 from prune.data.settings import DocumentSettings
 from prune.errors import UsageError
@@ -18,6 +20,8 @@ from prune.settings import METHOD, Seeded, fields_of, takes, validated
 from prune.wording.settings import PageSettings
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from prune.comparison import Comparison
 
 
@@ -42,10 +46,11 @@ class CompareArguments(PageSettings, SpeedSettings, ModelSettings, Seeded, Docum
 
 @overload
 def compare(
-    models: Sequence[str],
-    output: str | Path,
+    models: Sequence[Model] | Mapping[str, Model],
+    output: str | Path | None = None,
     *,
     data: Data = (),
+    tokenizer: Any = None,
     progress: bool = False,
     dry_run: Literal[False] = False,
     **settings: Any,
@@ -54,11 +59,12 @@ def compare(
 
 @overload
 def compare(
-    models: Sequence[str],
-    output: str | Path,
+    models: Sequence[Model] | Mapping[str, Model],
+    output: str | Path | None = None,
     *,
     dry_run: Literal[True],
     data: Data = (),
+    tokenizer: Any = None,
     progress: bool = False,
     **settings: Any,
 ) -> DryRun: ...
@@ -66,81 +72,109 @@ def compare(
 
 @takes(CompareArguments)
 def compare(
-    models: Sequence[str],
-    output: str | Path,
+    models: Sequence[Model] | Mapping[str, Model],
+    output: str | Path | None = None,
     *,
     data: Data = (),
+    tokenizer: Any = None,
     progress: bool = False,
     dry_run: bool = False,
     **settings: Any,
 ) -> Comparison | DryRun:
     """Quality, cost, depth use and residual width of two or more checkpoints, and which lie on the Pareto front.
 
+        found = prune.compare({"original": model, "cut": small}, tokenizer=tokenizer, suite="demo_math")
+
     Args:
-        models: directories or hub ids; the first is the reference.
-        output: new directory for compare.json, compare.html and, with `depth_map`, depth_map.html and its JSON.
+        models: directories, hub ids or loaded models, which stay as they are; the first is the reference. A mapping
+            names them.
+        output: new directory for compare.json, compare.html and, with `depth_map`, depth_map.html and its JSON; nothing
+            is written if None.
         data: documents by domain; no depth use and no depth map without.
+        tokenizer: of all; a checkpoint's own if None.
         progress: show progress bars.
         dry_run: check the input and return what would be done.
+
+    Returns:
+        The rows, the reference first: `quality` is mean retention, costs are in bytes and tokens per second.
 
     Raises:
         UsageError, PruneError, evals.errors.EvalError: bad input, or a tokenizer that makes the tests different.
     """
     from evals.suite_choice import check_tasks
-    from prune.checkpoint.source import resolve_all
     from prune.comparison import check_depth_map, compare_models
-    from prune.model.loading import load_model, load_tokenizer
     from prune.reporting.compared import save_comparison
 
-    target = Path(output)
-    refuse_non_empty(target)
+    target = None if output is None else Path(output)
+    if target is not None:
+        refuse_non_empty(target)
     asked = validated(CompareArguments, settings)
-    names = _names(models)
-    if asked.depth_map and (not data or len(models) != 2):
+    named = _names(models)
+    if asked.depth_map and (not data or len(named) != 2):
         raise UsageError("depth_map takes exactly two models and documents (data NAME=PATH)")
-    sources = resolve_all(dict(zip(names, models, strict=True)), **fields_of(ModelSettings, asked))
+    subjects = all_given(named, dict.fromkeys(named, tokenizer), **fields_of(ModelSettings, asked))
     if data:
-        check_files(data)
+        data = check_files(data)
     suites = load_suites(asked.suite, asked.size)
     if suites:
         check_tasks(suites, asked.folders, asked.replacements, asked.confirm_run_unsafe_code)
+        for subject in subjects.values():
+            subject.require_tokenizer()
     if dry_run:
-        return DryRun(models=names, suites=[s.name for s in suites], depth_map=asked.depth_map)
-    tokenizers = {name: load_tokenizer(source) for name, source in sources.items()}
+        return DryRun(models=list(named), suites=[s.name for s in suites], depth_map=asked.depth_map)
+    tokenizers = {name: subject.tokenizer for name, subject in subjects.items()}
     domains = {
         name: load_domains(data, tokenizers[name], asked.seq_length, asked.calib_num_samples, asked.seed)
         if data
         else {}
-        for name in names
+        for name in named
     }
     if asked.depth_map:
         check_depth_map(*domains.values())
-    result, evidence, fitted = compare_models(
-        {name: load_model(source) for name, source in sources.items()},
-        tokenizers,
-        domains,
-        {name: source.directory for name, source in sources.items()},
-        suites=suites,
-        tests={**asked.options(), "batch_size": asked.batch_size, "progress": progress},
-        speed={**fields_of(SpeedSettings, asked), "batch_size": asked.cost_batch_size},
-        mapped=asked.depth_map,
-        batch_size=asked.batch_size,
-        bootstrap=asked.bootstrap,
-        alpha=asked.alpha,
-        seed=asked.seed,
-    )
-    save_comparison(result, evidence, fitted, target, asked.lang)
+    with at_rest(*(subject.in_memory for subject in subjects.values())):
+        result, evidence, fitted = compare_models(
+            {name: subject.model() for name, subject in subjects.items()},
+            tokenizers,
+            domains,
+            {name: subject.source.directory for name, subject in subjects.items() if subject.source},
+            suites=suites,
+            tests={**asked.options(), "batch_size": asked.batch_size, "progress": progress},
+            speed={**fields_of(SpeedSettings, asked), "batch_size": asked.cost_batch_size},
+            mapped=asked.depth_map,
+            batch_size=asked.batch_size,
+            bootstrap=asked.bootstrap,
+            alpha=asked.alpha,
+            seed=asked.seed,
+        )
+    if target is not None:
+        save_comparison(result, evidence, fitted, target, asked.lang)
     return result
 
 
-def _names(models: Sequence[str]) -> list[str]:
-    """Short names, made distinct."""
-    if len(models) < 2:
+def _names(models: Sequence[Model] | Mapping[str, Model]) -> dict[str, Model]:
+    """Models by short names, made distinct: the caller's own, or made of where they come from.
+
+    Raises:
+        UsageError: fewer than two, one that is there twice, or loaded ones that cannot be told apart.
+    """
+    if isinstance(models, str | Path) or len(models) < 2:
         raise UsageError("compare: give two or more models")
-    if len(set(models)) < len(models):
+    if isinstance(models, Mapping):
+        return dict(models)
+    if any(a is b or (isinstance(a, str | Path) and a == b) for a, b in itertools.combinations(models, 2)):
         raise UsageError("compare: a model is named twice")
-    short = [Path(model).name if Path(model).is_dir() else model for model in models]
-    if len(set(short)) == len(short):
-        return short
-    longer = ["/".join(Path(model).parts[-2:]) for model in models]
-    return longer if len(set(longer)) == len(longer) else list(models)
+    labels = [str(model) if isinstance(model, str | Path) else _label(model) for model in models]
+    short = [Path(label).name if Path(label).is_dir() else label for label in labels]
+    longer = ["/".join(Path(label).parts[-2:]) for label in labels]
+    deep = [
+        name if isinstance(model, str | Path) else f"{name} ({model.config.get_text_config().num_hidden_layers} layers)"
+        for name, model in zip(short, models, strict=True)
+    ]
+    for names in (short, longer, deep, labels):
+        if len(set(names)) == len(names):
+            return dict(zip(names, models, strict=True))
+    raise UsageError("models: two of them come from one place and have one depth; give a mapping of names to models")
+
+
+def _label(model: PreTrainedModel) -> str:
+    return given(model).label

@@ -47,6 +47,8 @@ def compensate(
     `prune cut --plan` then writes those weights; nothing is trained, and the result has a stock architecture. See
     `prune.surgery.compensation`.
 
+        prune.compensate("embedded", "better.json", plan="plan.json", data={"chat": "stories.txt"})
+
     Args:
         model: directory, hub id, or `embedded`; the source of the plan.
         output: new plan file; the weights lie beside it as `NAME.safetensors`.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.api._given import Given, Model, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files
-from prune.data.domains import pad_token
 from prune.data.rows import Documents, origin
 from prune.errors import UsageError
 from prune.files import sha256_json, write_json, write_text
@@ -27,70 +28,120 @@ class GenerateArguments(ModelSettings, GenerateSettings):
 
 @takes(GenerateArguments)
 def generate(
-    model: str,
-    output: str | Path,
+    model: Model,
+    output: str | Path | None = None,
     *,
     data: Data,
+    tokenizer: Any = None,
     resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
     dry_run: bool = False,
     **settings: Any,
-) -> dict[str, Any]:
+) -> Generated | DryRun:
     """Prompts in, the model's own answers out: one `.jsonl` file that `prune heal --data NAME=FILE` reads.
 
     Beside the file stands `<file>.provenance.json`: model and prompt hashes, settings, versions, counts.
 
+        answers = prune.generate(model, data={"math": [{"prompt": "1 + 1 ="}]}, tokenizer=tokenizer)
+        healed = prune.heal(small, teacher=model, data={"own": answers.rows}, tokenizer=tokenizer)
+
     Args:
-        model: the original; directory, hub id, or `embedded`.
-        output: new `.jsonl` file.
+        model: the original; directory, hub id, `embedded`, or a loaded model, which stays as it is.
+        output: new `.jsonl` file; nothing is written if None.
         data: prompts by domain; rows with `prompt`, `messages`, `text`, or `input_ids` + `answer_start`.
+        tokenizer: of a loaded model; the checkpoint's own if None.
         resume: go on with what a killed run left.
         progress: called with answers done and answers in all.
         dry_run: check the input and return what would be done.
 
     Returns:
-        The provenance.
+        The provenance, with the answers as `rows`.
 
     Raises:
         UsageError, PruneError: bad input; the output does not exist then.
     """
-    from prune.checkpoint.source import resolve
-    from prune.model.loading import load_config, load_model, load_tokenizer
-    from prune.versions import library_versions
-
-    target = Path(output)
-    if target.suffix != ".jsonl":
+    target = None if output is None else Path(output)
+    if target is None and resume:
+        raise UsageError("resume: goes with output; in memory nothing is left to go on with")
+    if target is not None and target.suffix != ".jsonl":
         raise UsageError(f"{target}: give -o a file that ends in .jsonl")
-    if target.exists():
+    if target is not None and target.exists():
         raise UsageError(f"{target} exists: give -o a new file, or remove it first")
     asked = validated(GenerateArguments, settings)
     chosen = GenerateSettings(**fields_of(GenerateSettings, asked))
     files = check_files(data)
-    source = resolve(model, **fields_of(ModelSettings, asked))
-    tokenizer = load_tokenizer(source)
-    context = getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
-    prompts, described = _read(files, tokenizer, chosen, context)
-    facts: dict[str, Any] = {"model": source.label, "revision": source.revision}
-    facts |= {"dtype": asked.dtype, "settings": chosen.model_dump(), "data": described}
+    subject = given(model, tokenizer, **fields_of(ModelSettings, asked))
+    prompts, described = _read(files, subject.require_tokenizer(), chosen, _context(subject))
+    dtype = asked.dtype if subject.in_memory is None else str(subject.in_memory.dtype).removeprefix("torch.")
+    facts: dict[str, Any] = {"model": subject.label, "revision": subject.source and subject.source.revision}
+    if subject.source:
+        facts["model"] = subject.source.label
+    facts |= {"dtype": dtype, "settings": chosen.model_dump(), "data": described}
     if dry_run:
         return DryRun(facts)
-    from prune.healing.generate import generate_answers, remove_partial
+    began = time.monotonic()
+    if target is None:
+        with tempfile.TemporaryDirectory(prefix="prune-generate-") as hidden:
+            return _answer(subject, prompts, chosen, facts, Path(hidden) / "batches", False, progress, began)
+    from prune.healing.generate import remove_partial
 
-    loaded = load_model(source)
-    facts["model_sha256"] = source.sha256
-    partial, began = target.with_name(f".{target.name}.batches"), time.monotonic()
-    answers = generate_answers(
-        loaded,
-        tokenizer,
-        prompts,
-        chosen,
-        pad_token_id=pad_token(tokenizer),
-        partial=partial,
-        identity={"model": facts["model_sha256"], "dtype": asked.dtype},
-        resume=resume,
-        progress=progress,
-    )
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers.rows)
+    partial = target.with_name(f".{target.name}.batches")
+    found = _answer(subject, prompts, chosen, facts, partial, resume, progress, began)
+    write_json(target.with_name(f"{target.name}.provenance.json"), found)
+    write_text(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows))
+    remove_partial(partial)
+    return found
+
+
+class Generated(dict[str, Any]):
+    """The provenance of answers.
+
+    Attributes:
+        rows: the answers, as `prune.heal` takes them: `prompt`, `completion`, `input_ids`, `answer_start` ...
+    """
+
+    def __init__(self, facts: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
+        super().__init__(facts)
+        self.rows = rows
+
+
+def _context(subject: Given) -> int | None:
+    """Positions that the model knows, in tokens."""
+    from prune.model.loading import load_config
+
+    config = load_config(subject.source) if subject.source else subject.model().config
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def _answer(
+    subject: Given,
+    prompts: Sequence[Prompt],
+    settings: GenerateSettings,
+    facts: dict[str, Any],
+    partial: Path,
+    resume: bool,
+    progress: Callable[[int, int], None] | None,
+    began: float,
+) -> Generated:
+    from evals.fingerprint import fingerprint
+    from prune.healing.generate import generate_answers
+    from prune.versions import library_versions
+
+    loaded = subject.model()
+    facts["model_sha256"] = subject.source.sha256 if subject.source else None
+    identity = facts["model_sha256"] or fingerprint(loaded, subject.tokenizer)
+    with at_rest(subject.in_memory):
+        answers = generate_answers(
+            loaded,
+            subject.tokenizer,
+            prompts,
+            settings,
+            pad_token_id=subject.pad_token_id,
+            partial=partial,
+            identity={"model": identity, "dtype": facts["dtype"]},
+            resume=resume,
+            progress=progress,
+        )
     facts |= {
         "answers": len(answers.rows),
         "cut_short": answers.cut_short,
@@ -100,10 +151,7 @@ def generate(
         "answers_sha256": sha256_json([row["input_ids"] for row in answers.rows]),
         "versions": library_versions(),
     }
-    write_json(target.with_name(f"{target.name}.provenance.json"), facts)
-    write_text(target, text)
-    remove_partial(partial)
-    return facts
+    return Generated(facts, answers.rows)
 
 
 def _read(

@@ -19,6 +19,8 @@ def import_gguf(
 ) -> ImportResult:
     """Write the stock transformers checkpoint that a GGUF file holds, proved against transformers' own reading of it.
 
+        prune.import_gguf("model.gguf", "model")
+
     Args:
         file: a .gguf file; of a split model, its first part.
         output: directory to create: dequantised weights, config, tokenizer, chat template, generation config.

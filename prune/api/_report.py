@@ -15,6 +15,8 @@ def report(
 ) -> dict[str, str]:
     """Write report.html, report.md and report.json of a finished run again; returns their paths.
 
+        prune.report("run", lang="ja")
+
     Args:
         run: the run directory.
         lang: `en` or `ja`; the recipe's if None.

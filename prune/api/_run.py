@@ -23,6 +23,8 @@ def run(
 ) -> RunResult | dict[str, Any]:
     """The whole path of a recipe: analyze, plan, cut, heal, eval, gate, export, report.
 
+        result = prune.run("recipe.yaml", "run", resume=True)
+
     Args:
         recipe: YAML file, or the name of a built-in recipe: `demo`, `poc`.
         output: run directory; `runs/<recipe name>` if None.
@@ -64,6 +66,8 @@ def demo(
     lang: str | None = None,
 ) -> RunResult | dict[str, Any]:
     """`run` on the embedded model and recipe, or (`real`) on SmolLM2-135M-Instruct.
+
+        result = prune.demo("run", lang="ja")
 
     Args:
         output: run directory; `runs/demo`, or `runs/demo-real`, if None.

@@ -18,6 +18,8 @@ class VerifyArguments(RuntimeSettings, OriginSettings):
 def verify(directory: str | Path, **settings: Any) -> dict[str, Any]:
     """Re-check an exported checkpoint: hashes, loading, finite weights, recorded logits; a cut one but for the logits.
 
+        prune.verify("checkpoint")
+
     Args:
         directory: what `prune export` or `prune cut` wrote, here or on the hub.
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from prune.comparison import Compared, Comparison, SuiteFigure
+from evals.cost import Footprint
+from evals.throughput import Throughput
+from prune.comparison import Compared, Comparison
 from prune.reporting.compared import render_comparison_html
 from prune.reporting.markdown import render_markdown
 from prune.reporting.page import render_analysis_html, render_html
 from prune.wording import message
 
 from .pages import Words
-from .sample import sample_analysis, sample_report
+from .sample import sample_analysis, sample_evidence, sample_report
 
 NAMES = {
     "Block", "Influence", "JavaScript", "KL", "KV", "Linux", "MLP", "NLL", "UTC", "USD", "cpu", "float", "kB", "MB",
@@ -97,16 +99,17 @@ WARNINGS = [
 
 
 def test_the_comparison_page_has_no_english(tmp_path: Path) -> None:
-    def model(name: str, layers: int, retention: float | None, verdict: str | None) -> Compared:
-        figures = {"arithmetic": SuiteFigure(score=0.9, retention=retention, retention_hi=1.1, verdict=verdict)}
+    def model(name: str, layers: int, reference: bool) -> Compared:
+        evidence = [suite.model_copy(update={"verdict": "INCONCLUSIVE"}) for suite in sample_evidence(12, "pruned")]
         return Compared(
-            name=name, num_layers=layers, parameters=10**6 * layers, bytes=2 * 10**6 * layers, kv_bytes_per_token=64,
-            decode_tokens_per_s=1000 / layers, suites=figures, relative_contribution=[1.0, 0.5], pareto=True,
-            depth_score=0.5, width_used=0.2,
+            name=name, evidence=evidence, is_reference=reference, pareto=True, depth_score=0.5, width_used=0.2,
+            footprint=Footprint(10**6 * layers, 2 * 10**6 * layers, 64, layers),
+            throughput=Throughput("cpu", 1, "float32", 1, 8, 4, 1000 / layers, 1000 / layers, (0.1,), (0.1,)),
+            relative_contribution=[1.0, 0.5],
         )  # fmt: skip
 
     setting = message("setting_measured", batch_size=1, prompt_tokens=8, new_tokens=4, device="cpu", dtype="float32")
-    models = [model("demo", 16, None, None), model("demo/counting", 12, 0.8, "INCONCLUSIVE")]
+    models = [model("demo", 16, reference=True), model("demo/counting", 12, reference=False)]
     render_comparison_html(Comparison(models=models, setting=setting), tmp_path / "ja.html", "ja")
     assert foreign(page_words((tmp_path / "ja.html").read_text(encoding="utf8"))) == []
 

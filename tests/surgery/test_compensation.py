@@ -279,7 +279,7 @@ def test_too_few_documents_and_unknown_methods_are_named():
 
 
 def test_a_plan_that_would_overwrite_its_own_weights_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"give -o a file that ends in \.json"):
+    with pytest.raises(UsageError, match=r"give output a file that ends in \.json"):
         prune.compensate("embedded", tmp_path / "new.safetensors", plan=tmp_path / "plan.json", data={"a": "a.jsonl"})
 
 
