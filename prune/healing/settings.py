@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from prune.healing.objectives import OBJECTIVES, WEIGHTS, ObjectiveSettings
+from prune.settings import ADVANCED, DATA, METHOD, TRAINING, Settings
 
 Method = Literal["lora", "dora", "qlora", "full"]
 FULL_LEARNING_RATE = 2e-4
@@ -27,22 +28,33 @@ class HealSettings(ObjectiveSettings):
         "unquantised weights); full (the layers of train_layers and the output head).",
     )
 
-    lora_r: int = Field(16, ge=1, description="Rank of the adapters.")
-    lora_alpha: float = Field(32.0, gt=0, description="Adapter scale: the update is multiplied by lora_alpha / lora_r.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapters, as a probability.")
+    lora_r: int = Field(16, ge=1, description="Rank of the adapters.", json_schema_extra=METHOD)
+    lora_alpha: float = Field(
+        32.0,
+        gt=0,
+        description="Adapter scale: the update is multiplied by lora_alpha / lora_r.",
+        json_schema_extra=METHOD,
+    )
+    lora_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout before the adapters, as a probability.", json_schema_extra=METHOD
+    )
     lora_target_modules: str | list[str] = Field(
-        "all-linear", description="Module names that get adapters; all-linear is every linear layer except the head."
+        "all-linear",
+        description="Module names that get adapters; all-linear is every linear layer except the head.",
+        json_schema_extra=METHOD,
     )
     lora_layers: Literal["all", "from_gap"] | list[int] = Field(
         "from_gap",
         description="Layers of the pruned model (from 0) that get adapters: all; from_gap: the one before the first "
         "removed layer and all after it, at least the last three, so that the layers below run once for student and "
         "teacher and keep no activations; or a list.",
+        json_schema_extra=METHOD,
     )
     train_layers: list[int] | None = Field(
         None,
         min_length=1,
         description="method full: layers of the pruned model (from 0) that are trained; none given: the last three.",
+        json_schema_extra=METHOD,
     )
 
     learning_rate: float = Field(
@@ -53,42 +65,84 @@ class HealSettings(ObjectiveSettings):
         8,
         ge=1,
         description="Rows per device and step: packed rows of max_length tokens, or documents where not packed.",
+        json_schema_extra=TRAINING,
     )
-    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches summed into one optimiser step.")
-    max_length: int = Field(512, ge=2, description="Tokens per row; longer documents are cut on the right.")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, description="Batches summed into one optimiser step.", json_schema_extra=TRAINING
+    )
+    max_length: int = Field(
+        512, ge=2, description="Tokens per row; longer documents are cut on the right.", json_schema_extra=DATA
+    )
     packing: bool = Field(
         True,
         description="Put several documents into one row, each attending to itself only; used only on models where a "
         "check at the start shows that it is exact, otherwise rows are padded.",
+        json_schema_extra=DATA,
     )
-    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of max_steps with a rising learning rate.")
-    lr_scheduler_type: str = Field("cosine", description="Any schedule of transformers' Trainer.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    warmup_ratio: float = Field(
+        0.05, ge=0, lt=1, description="Share of max_steps with a rising learning rate.", json_schema_extra=TRAINING
+    )
+    lr_scheduler_type: str = Field(
+        "cosine", description="Any schedule of transformers' Trainer.", json_schema_extra=TRAINING
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.", json_schema_extra=TRAINING)
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="Gradients are clipped to this norm.", json_schema_extra=TRAINING
+    )
 
     eval_fraction: float = Field(
-        0.05, gt=0, lt=1, description="Share of each domain's documents held out; at least one document."
+        0.05,
+        gt=0,
+        lt=1,
+        description="Share of each domain's documents held out; at least one document.",
+        json_schema_extra=DATA,
     )
-    eval_max_documents: int = Field(64, ge=1, description="At most so many held-out documents per domain are scored.")
+    eval_max_documents: int = Field(
+        64, ge=1, description="At most so many held-out documents per domain are scored.", json_schema_extra=DATA
+    )
     eval_steps: int | None = Field(
-        None, ge=1, description="Steps between held-out evaluations; none given: five in the run, and one before it."
+        None,
+        ge=1,
+        description="Steps between held-out evaluations; none given: five in the run, and one before it.",
+        json_schema_extra=TRAINING,
     )
     early_stopping_patience: int | None = Field(
-        3, ge=1, description="Stop after so many evaluations without a better held-out loss; null: never."
+        3,
+        ge=1,
+        description="Stop after so many evaluations without a better held-out loss; null: never.",
+        json_schema_extra=TRAINING,
     )
     save_steps: int | None = Field(
-        None, ge=1, description="Steps between resumable checkpoints; none given: about every ten minutes."
+        None,
+        ge=1,
+        description="Steps between resumable checkpoints; none given: about every ten minutes.",
+        json_schema_extra=TRAINING,
     )
 
     report_to: list[str] = Field(
-        default_factory=list, description="Trackers of transformers' Trainer (wandb, mlflow, trackio, ...)."
+        default_factory=list,
+        description="Trackers of transformers' Trainer (wandb, mlflow, trackio, ...).",
+        json_schema_extra=ADVANCED,
     )
-    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, a third more time.")
-    bf16: bool = Field(False, description="Compute in bfloat16 under autocast (for GPUs; slow on most CPUs).")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations: less memory, a third more time.", json_schema_extra=ADVANCED
+    )
+    bf16: bool = Field(
+        False,
+        description="Compute in bfloat16 under autocast (for GPUs; slow on most CPUs).",
+        json_schema_extra=ADVANCED,
+    )
     deepspeed: str | None = Field(
-        None, description="DeepSpeed configuration, a JSON file, for training in several processes; ZeRO stage 1 or 2."
+        None,
+        description="DeepSpeed configuration, a JSON file, for training in several processes; ZeRO stage 1 or 2.",
+        json_schema_extra=ADVANCED,
     )
-    seed: int = Field(0, ge=0, description="Of the held-out split, the order of the data and the adapters.")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="Of the held-out split, the order of the data and the adapters.",
+        json_schema_extra=ADVANCED,
+    )
 
     @field_validator("lora_target_modules")
     @classmethod
@@ -122,25 +176,44 @@ class HealSettings(ObjectiveSettings):
         return any(objective.needs_states and objective.active(self) for objective in OBJECTIVES)
 
 
-class GenerateSettings(BaseModel):
+class GenerateSettings(Settings):
     """How the original model answers prompts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
     max_new_tokens: int = Field(256, ge=1, description="Longest answer, in tokens, its end of text included.")
-    num_return_sequences: int = Field(1, ge=1, description="Answers per prompt; more than one needs do_sample.")
-    do_sample: bool = Field(False, description="Sample the answers; otherwise each token is the most likely one.")
-    temperature: float = Field(1.0, gt=0, description="Of the sampling.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Sample from the smallest set of tokens with this probability.")
-    top_k: int = Field(0, ge=0, description="Sample from so many most likely tokens; 0: from all.")
-    batch_size: int = Field(32, ge=1, description="Answers generated at a time.")
-    num_prompts: int | None = Field(None, ge=1, description="Prompts drawn per domain; none given: all.")
-    prompt_tokens: int = Field(
-        16, ge=1, description="Rows with text instead of a prompt: so many first tokens are the prompt."
+    num_return_sequences: int = Field(
+        1, ge=1, description="Answers per prompt; more than one needs do_sample.", json_schema_extra=METHOD
     )
-    finished_only: bool = Field(False, description="Leave out answers that max_new_tokens cut short.")
-    apply_chat_template: bool = Field(False, description="Wrap each prompt in the tokenizer's chat template.")
-    seed: int = Field(0, ge=0, description="Of the sampling and of the draw of prompts.")
+    do_sample: bool = Field(
+        False, description="Sample the answers; otherwise each token is the most likely one.", json_schema_extra=METHOD
+    )
+    temperature: float = Field(1.0, gt=0, description="Of the sampling.", json_schema_extra=METHOD)
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Sample from the smallest set of tokens with this probability.",
+        json_schema_extra=METHOD,
+    )
+    top_k: int = Field(
+        0, ge=0, description="Sample from so many most likely tokens; 0: from all.", json_schema_extra=METHOD
+    )
+    batch_size: int = Field(32, ge=1, description="Answers generated at a time.", json_schema_extra=ADVANCED)
+    num_prompts: int | None = Field(
+        None, ge=1, description="Prompts drawn per domain; none given: all.", json_schema_extra=DATA
+    )
+    prompt_tokens: int = Field(
+        16,
+        ge=1,
+        description="Rows with text instead of a prompt: so many first tokens are the prompt.",
+        json_schema_extra=DATA,
+    )
+    finished_only: bool = Field(
+        False, description="Leave out answers that max_new_tokens cut short.", json_schema_extra=METHOD
+    )
+    apply_chat_template: bool = Field(
+        False, description="Wrap each prompt in the tokenizer's chat template.", json_schema_extra=DATA
+    )
+    seed: int = Field(0, ge=0, description="Of the sampling and of the draw of prompts.", json_schema_extra=ADVANCED)
 
     @model_validator(mode="after")
     def _sampling_agrees(self) -> GenerateSettings:
