@@ -1,13 +1,11 @@
 """Write the table of supported families into prune/surgery/README.md, from cuts that are made and compared now.
 
     PYTHONPATH=. python scripts/support_table.py [--families llama,qwen3] [--json found.json]
-    PYTHONPATH=. python scripts/support_table.py --findings found.json --compact
 
 Every family of the zoo (tests/zoo) is built with eight layers, cut in four ways on disk and in memory, and compared
 with the original whose removed layers are passed through. Takes about ten minutes of one core for all families; with
 `--families` only prints. `--findings` renders what earlier runs saved with `--json`, so that families can be shared
-out over processes. `--compact` prints one row an outcome instead, for the README at the top. Exit code 1 when any
-result is wrong.
+out over processes. Exit code 1 when any result is wrong.
 """
 
 from __future__ import annotations
@@ -36,13 +34,12 @@ def main() -> int:
     parser.add_argument("--families", help="Comma-separated; print their findings, write nothing.")
     parser.add_argument("--json", type=Path, help="Also write every finding here.")
     parser.add_argument("--findings", type=Path, nargs="+", help="Render these instead of cutting anything.")
-    parser.add_argument("--compact", action="store_true", help="Print one row an outcome, write nothing.")
     options = parser.parse_args()
     findings = _read(options.findings) if options.findings else _examine(options.families)
     if options.json:
         options.json.write_text(json.dumps([finding.as_dict() for finding in findings], indent=1))
-    table = (compact if options.compact else render)(findings, importlib.metadata.version("transformers"))
-    if options.families or options.compact:
+    table = render(findings, importlib.metadata.version("transformers"))
+    if options.families:
         print(table)
     else:
         before, _, rest = README.read_text().partition(BEGIN)
@@ -72,25 +69,6 @@ def _read(paths: Sequence[Path]) -> list[Finding]:
     if Counter(finding.family for finding in found) != dict.fromkeys(FAMILIES, 4):
         raise SystemExit("--findings: must hold four findings of every family, no more and no less")
     return found
-
-
-def compact(findings: Sequence[Finding], version: str) -> str:
-    """One row an outcome: how many families, and which; what is refused of those that are exact in part."""
-    by_family = _by_family(findings)
-    rows: dict[str, list[str]] = {"exact": [], "partly": [], "refused": [], "wrong": []}
-    for family, found in sorted(by_family.items()):
-        overall = _overall(found)
-        gone = ["{" + ",".join(map(str, f.drop)) + "}" for f in found if f.verdict != "exact"]
-        rows[overall].append(f"{family} ({' '.join(gone)})" if overall == "partly" else family)
-    titles = {
-        "exact": "exact in all four removals",
-        "partly": "exact but for (refused by name)",
-        "refused": "refused by name",
-        "wrong": "wrong",
-    }
-    lines = [f"| of {len(by_family)} families of transformers {version} | families |", "| --- | --- |"]
-    lines += [f"| {len(rows[key])} {title} | {', '.join(rows[key]) or '-'} |" for key, title in titles.items()]
-    return "\n".join(lines)
 
 
 def _by_family(findings: Sequence[Finding]) -> dict[str, list[Finding]]:

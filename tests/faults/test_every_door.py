@@ -80,7 +80,7 @@ def _plan(model: str, root: Path) -> Any:
     """Of an analysis that says it was made of `model`: the criterion reads the model again."""
     values = {"relative_contribution/layer": np.ones(4, np.float32)}
     Analysis({"model": model, "num_layers": 4, "calibration": {"files": DATA}}, values).save(root / "analysis")
-    return prune.plan(root / "analysis", root / "plan.json", num_layers=3, criterion="dnll")
+    return prune.plan(root / "analysis", output=root / "plan.json", num_layers=3, criterion="dnll")
 
 
 def _compensate(model: str, root: Path) -> Any:
