@@ -135,7 +135,7 @@ def _check_streaming(measures: Sequence[str] | None, subject: Given) -> None:
     from prune.analysis.streamed import check_offered
 
     if subject.source is None:
-        raise UsageError("stream: the model is in memory already; give its directory or hub id")
+        raise UsageError("--stream: the model is in memory already; give its directory or hub id")
     check_offered(select(DEFAULT_MEASURES if measures is None else measures))
 
 
@@ -145,7 +145,7 @@ def _streaming(source: Source, target: Path | None, memory: float, processes: Pr
     from prune.model.streaming import StreamedModel
 
     if processes.count > 1:
-        raise UsageError("stream runs in one process: start it without torchrun or accelerate launch")
+        raise UsageError("--stream runs in one process: start it without torchrun or accelerate launch")
     inside = Path(tempfile.gettempdir()) / "spill" if target is None else target.absolute()
     spill = next(parent for parent in inside.parents if parent.is_dir())
     return Streaming(StreamedModel(source), int(memory * GIB), spill)

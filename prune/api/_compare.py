@@ -111,7 +111,7 @@ def compare(
     asked = validated(CompareArguments, settings)
     named = _names(models)
     if asked.depth_map and (not data or len(named) != 2):
-        raise UsageError("depth_map takes exactly two models and documents (data NAME=PATH)")
+        raise UsageError("--depth_map takes exactly two models and documents (--data NAME=PATH)")
     subjects = all_given(named, dict.fromkeys(named, tokenizer), **fields_of(ModelSettings, asked))
     if data:
         data = check_files(data)

@@ -107,7 +107,7 @@ def cut(
     source = subject.source
     if attn or mlp:
         if plan is not None or asked.keep_layers is not None:
-            raise UsageError("drop_attn and drop_mlp go with drop_layers only")
+            raise UsageError("--drop_attn and --drop_mlp go with --drop_layers only")
         from prune.surgery.sublayers import as_layers
 
         whole = as_layers(source.checkpoint.config, attn, mlp)
@@ -172,7 +172,9 @@ def _in_memory(
     replaced = replacements_in(plan, model)
     if attn or mlp:
         if replaced:
-            raise UsageError("plan: its compensation was judged without drop_attn and drop_mlp; give one or other")
+            raise UsageError(
+                "--plan: its compensation was judged without --drop_attn and --drop_mlp; give one or other"
+            )
         drop_sublayers(model, attn=attn, mlp=mlp)
     result = remove(model, drop) if drop else model
     with torch.no_grad():

@@ -105,7 +105,7 @@ def eval(
         refuse_non_empty(target)
     asked = validated(EvalArguments, settings)
     if not asked.suite and not asked.tasks:
-        raise UsageError("suite or tasks is missing: name what to test on")
+        raise UsageError("--suite or --tasks is missing: name what to test on")
     named = load_suites(asked.suite, asked.size)
     check_backend(asked.backend)
     models = {"baseline": baseline, "model": model}
@@ -116,7 +116,7 @@ def eval(
         if subject.source is None:
             subject.require_tokenizer()
             if asked.backend == "vllm":
-                raise UsageError(f"backend {asked.backend!r}: reads checkpoints; give directories or hub ids")
+                raise UsageError(f"--backend {asked.backend!r}: reads checkpoints; give directories or hub ids")
     suites = choose_suites(named, asked.tasks, asked.folders, asked.num_fewshot)
     notes = check_tasks(suites, asked.folders, asked.replacements, asked.confirm_run_unsafe_code)
     power = power_checks(suites, asked.limit)

@@ -141,7 +141,7 @@ def given(
         kind = type(model).__name__
         raise UsageError(f"model: is {kind}; give a directory, a hub id, or a loaded transformers model")
     if revision is not None:
-        raise UsageError(f"revision {revision}: the model is loaded already; only a hub id has revisions")
+        raise UsageError(f"--revision {revision}: the model is loaded already; only a hub id has revisions")
     return Given(str(model.config.name_or_path or type(model).__name__), None, model, tokenizer)
 
 
@@ -160,7 +160,7 @@ def all_given(
     """
     written = {name: model for name, model in models.items() if isinstance(model, str | Path)}
     if revision is not None and not written:
-        raise UsageError(f"revision {revision}: there is no hub id for it; loaded models have no revisions")
+        raise UsageError(f"--revision {revision}: there is no hub id for it; loaded models have no revisions")
     sources = resolve_all(written, revision=revision, **options)
     return {name: given(sources.get(name, model), tokenizers.get(name), **options) for name, model in models.items()}
 

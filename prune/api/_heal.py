@@ -141,7 +141,7 @@ def heal(
     asked = validated(HealArguments, settings)
     chosen = HealSettings(**fields_of(HealSettings, asked))
     if chosen.needs_teacher and teacher is None:
-        raise UsageError("teacher is missing: distillation needs the original; or set distill_weight to 0")
+        raise UsageError("--teacher is missing: distillation needs the original; or set --distill_weight 0")
     named = {"model": model} | ({"teacher": teacher} if teacher is not None and chosen.needs_teacher else {})
     subjects = all_given(named, {"model": tokenizer}, **fields_of(ModelSettings, asked))
     student, original = subjects["model"], subjects.get("teacher")

@@ -34,10 +34,10 @@ def check_files(data: Data) -> dict[str, Documents]:
     flags = list(data.items()) if isinstance(data, Mapping) else [parse_data_flag(flag) for flag in data]
     pairs = {name: _source(name, source) for name, source in flags}
     if not pairs:
-        raise UsageError("data is missing: give at least one NAME=PATH, or a mapping of names to documents")
+        raise UsageError("--data is missing: give at least one NAME=PATH, or a mapping of names to documents")
     if len(pairs) < len(flags):
         twice = next(name for name in pairs if sum(name == other for other, _ in flags) > 1)
-        raise UsageError(f"data {twice}: the domain is named twice; give each file a name of its own")
+        raise UsageError(f"--data {twice}: the domain is named twice; give each file a name of its own")
     return pairs
 
 
@@ -45,12 +45,12 @@ def _source(name: str, source: Documents) -> Documents:
     """A path as text, everything else as a list: an iterator can be read once only."""
     if not isinstance(source, str | Path):
         if isinstance(source, Mapping) or not isinstance(source, Iterable):
-            raise UsageError(f"data {name}: is {type(source).__name__}; give a path, or a list of strings or rows")
+            raise UsageError(f"--data {name}: is {type(source).__name__}; give a path, or a list of strings or rows")
         return list(source)
     path = str(source)
     local = isinstance(source, Path) or path.lower().endswith(ENDINGS) or path.startswith(("/", "."))
     if local and not Path(path).is_file():
-        raise UsageError(f"data {name}={path}: no such file")
+        raise UsageError(f"--data {name}={path}: no such file")
     return path
 
 
@@ -72,7 +72,7 @@ def load_suites(names: str | Sequence[str], size: str) -> list[Suite]:
         evals.errors.EvalUsageError: no such suite, or a field of its file is wrong.
     """
     if size not in {"quick", "full"}:
-        raise UsageError(f"size {size!r}: use quick or full")
+        raise UsageError(f"--size {size!r}: use quick or full")
     return [_suite(name).sized(size) for name in named(names)]  # type: ignore[arg-type]
 
 

@@ -113,7 +113,7 @@ def plan(
     if target is not None and asked.sweep:
         refuse_non_empty(target)
     elif target is not None and target.exists():
-        raise UsageError(f"{target} exists: give output a new file, or remove it first")
+        raise UsageError(f"{target} exists: give -o a new file, or remove it first")
     documents = DocumentSettings(**fields_of(DocumentSettings, asked))
     subject = _subject(analysis_or_model, data, tokenizer, documents, asked.seed, fields_of(ModelSettings, asked))
     cache = asked.score_cache or (subject.directory.resolve().parent / SCORES if target and subject.directory else None)
@@ -249,7 +249,7 @@ class Subject:
         if self.origin is not None:
             return self.origin.domains
         if self.analysis is None:
-            raise UsageError("data is missing: the criterion runs the model on documents; give data")
+            raise UsageError("--data is missing: the criterion runs the model on documents; give --data")
         return self._read_again(self.analysis)
 
     def _read_again(self, found: Measurements) -> Mapping[str, Domain]:
@@ -262,7 +262,7 @@ class Subject:
         if "files" not in options:
             raise UsageError(f"{where}: does not say which documents it used; run `prune analyze` again")
         if absent := [name for name, path in options["files"].items() if path is None]:
-            raise UsageError(f"data {absent[0]}: was in memory and is not in {where}; give data again")
+            raise UsageError(f"--data {absent[0]}: was in memory and is not in {where}; give --data again")
         tokenizer = self._named.tokenizer
         loaded = load_domains(
             options["files"], tokenizer, options["seq_length"], options["calib_num_samples"], options["seed"]

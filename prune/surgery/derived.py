@@ -23,6 +23,10 @@ def config_object(config: dict[str, Any]) -> Any:
     from transformers import CONFIG_MAPPING, PreTrainedConfig
 
     kind = str(config.get("model_type"))
+    if kind not in CONFIG_MAPPING and "auto_map" in config:
+        # Its code comes with the checkpoint and is not run here: the fields as they stand, nothing derived of them.
+        # The proof, which replays such a family, decides.
+        return PreTrainedConfig.from_dict(PreTrainedConfig._decode_special_floats(config))
     if kind not in CONFIG_MAPPING:
         raise PruneError(f"config.json: model_type {kind!r} is unknown to the installed transformers")
     with _refusals(kind):

@@ -172,8 +172,8 @@ def test_the_first_version_of_fsdp_is_refused(cut, tmp_path, monkeypatch):
         ("[]", "must be an object"),
         ('{"zero_optimization": {"stage": 3}}', "stage is 3, but healing works with 1 and 2; .* use FSDP 2"),
         ("{}", "stage is 0"),
-        ('{"zero_optimization": {"stage": 2}, "fp16": {"enabled": true}}', "fp16 is not supported: .* --bf16"),
-        ('{"zero_optimization": {"stage": 2}}', "needs a launcher: torchrun"),
+        ('{"zero_optimization": {"stage": 2}, "fp16": {"enabled": true}}', "fp16 is not supported: .* use bf16 with"),
+        ('{"zero_optimization": {"stage": 2}}', "needs a launcher: `torchrun --nproc"),
     ],
 )
 def test_what_deepspeed_cannot_do_is_refused_before_training(cut, tmp_path, config, message):

@@ -100,7 +100,8 @@ WARNINGS = [
 
 def test_the_comparison_page_has_no_english(tmp_path: Path) -> None:
     def model(name: str, layers: int, reference: bool) -> Compared:
-        evidence = [suite.model_copy(update={"verdict": "INCONCLUSIVE"}) for suite in sample_evidence(12, "pruned")]
+        suites = [suite for suite in sample_evidence(12, "pruned") if suite.name == "arithmetic"]
+        evidence = [suite.model_copy(update={"verdict": "INCONCLUSIVE"}) for suite in suites]
         return Compared(
             name=name, evidence=evidence, is_reference=reference, pareto=True, depth_score=0.5, width_used=0.2,
             footprint=Footprint(10**6 * layers, 2 * 10**6 * layers, 64, layers),
