@@ -15,6 +15,7 @@ from evals.errors import EvalError
 from evals.silence import silenced
 from evals.suite import TaskSpec
 from evals.tasks import find_tasks
+from evals.text_ids import text_ids
 
 OPENING = 16
 """Tokens of a scored text that serve as a prompt."""
@@ -61,5 +62,5 @@ def suite_prompts(
 
 
 def _opening(instance: Any, tokenizer: Any) -> list[int]:
-    ids: list[int] = tokenizer(instance.args[0])["input_ids"]
+    ids = text_ids(tokenizer, instance.args[0])
     return ids[:OPENING] if instance.request_type == "loglikelihood_rolling" else ids

@@ -1,8 +1,8 @@
 """Documents -> domains -> token batches, with content hashes.
 
 Turns the rows of the user's files into tokenised documents; knows nothing of layers. Two rules: token ids given as
-`input_ids` are used untouched, and text gets exactly the special tokens that its tokenizer adds. Documents of fewer
-than two tokens cannot be predicted: they are excluded and counted.
+`input_ids` are used untouched, and text gets exactly the special tokens that its tokenizer adds, none a second time.
+Documents of fewer than two tokens cannot be predicted: they are excluded and counted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.chat import NotRendered, left_out, render
+from evals.text_ids import text_ids
 from prune.data.rows import BESIDE_MESSAGES, FORMS, IN_MEMORY, Documents, origin, place, read_rows
 from prune.errors import PruneError, UsageError, nearest
 from prune.files import sha256_json
@@ -203,10 +204,10 @@ def _document(row: dict[str, Any], tokenizer: Any, seq_length: int, where: str) 
         prompt, whole = chat_ids(row, tokenizer, where)
         prompt = prompt if len(prompt) < len(whole) else []  # no answer at its end: all of it is text
     elif "prompt" in row and "completion" in row:
-        prompt = tokenizer(row["prompt"])["input_ids"]
-        whole = tokenizer(row["prompt"] + row["completion"])["input_ids"]
+        prompt = text_ids(tokenizer, row["prompt"])
+        whole = text_ids(tokenizer, row["prompt"] + row["completion"])
     elif "text" in row:
-        prompt, whole = [], tokenizer(row["text"])["input_ids"]
+        prompt, whole = [], text_ids(tokenizer, row["text"])
     else:
         raise PruneError(f"{where} has the columns {sorted(row)}; give {FORMS}")
     # A token that holds the end of the prompt and the start of the completion counts as the completion's.

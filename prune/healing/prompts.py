@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from evals.text_ids import text_ids
 from prune.data.domains import chat_ids
 from prune.data.rows import Documents, place, read_rows
 from prune.errors import PruneError
@@ -75,9 +76,9 @@ def _prompt_ids(row: Mapping[str, Any], tokenizer: Any, settings: GenerateSettin
         turns = row if "messages" in row else {"messages": [{"role": "user", "content": row["prompt"]}]}
         return tuple(chat_ids(turns, tokenizer, where)[0])
     if "prompt" in row:
-        return tuple(tokenizer(row["prompt"])["input_ids"])
+        return tuple(text_ids(tokenizer, row["prompt"]))
     if "input_ids" in row and "answer_start" in row:
         return tuple(row["input_ids"][: int(row["answer_start"])])
     if "text" in row:
-        return tuple(tokenizer(row["text"])["input_ids"][: settings.prompt_tokens])
+        return tuple(text_ids(tokenizer, row["text"])[: settings.prompt_tokens])
     raise PruneError(f"{where} has the columns {sorted(row)}; give prompt, messages, text, or input_ids + answer_start")
