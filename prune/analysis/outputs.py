@@ -41,45 +41,51 @@ class Comparison:
 
 
 def record_outputs(
-    clean: CleanPass, records: Records, name: str, streams: Sequence[torch.Tensor], kinds: Sequence[str] = ()
+    clean: CleanPass,
+    records: Records,
+    name: str,
+    streams: Sequence[torch.Tensor],
+    kinds: Sequence[str] = (),
+    *,
+    answers: bool = False,
 ) -> None:
-    """Add `name/{dnll,kl,l2_mean,l2_max,top1,answer_accuracy}` [K], or only `kinds` of them, and the clean figures.
+    """Add `name/{dnll,kl,l2_mean,l2_max,top1}` [K], or only `kinds` of them, and the clean `nll` of each document.
 
     dnll: rise of the negative log-likelihood of the actual next token, nats per token. kl: KL(p ‖ p'), nats.
     l2: ‖p - p'‖₂, mean and maximum over tokens. top1: share of tokens whose likeliest next token stays the same.
-    answer_accuracy: share of the documents with a prompt whose every answer token is the altered run's likeliest next
-    token (of equally likely ones the lowest id, as lm-eval's greedy match has it); documents without one do not count.
-    The clean run's figures are `nll` and `answer_accuracy_clean`.
 
     Args:
         streams: K tensors [B, T, d] after the last layer.
+        answers: add `name/answer_accuracy` [K], too: the share of the documents with a prompt whose every answer token
+            is the altered run's likeliest next token (of equally likely ones the lowest id, as lm-eval's greedy match
+            has it); and the clean run's share, `answer_accuracy_clean`. Other documents do not count.
     """
     found = compare_outputs(clean, streams)
     weights = found.counted.numpy()
-    answers = _answered(clean, weights)
     if not clean.nll_recorded:
         records.add("nll", clean.index, found.nll.numpy(), weights)
-        _add_accuracy(clean, records, "answer_accuracy_clean", found.clean_misses, answers)
         clean.nll_recorded = True
     for kind, value in found.sums.items():
         if not kinds or kind in kinds:
             records.add(f"{name}/{kind}", clean.index, value.numpy(), weights)
     if not kinds or "l2_max" in kinds:
         records.add_maximum(f"{name}/l2_max", found.maxima.numpy())
-    if not kinds or "answer_accuracy" in kinds:
-        _add_accuracy(clean, records, f"{name}/answer_accuracy", found.misses, answers)
+    if answers:
+        _add_accuracy(clean, records, f"{name}/answer_accuracy", found.misses, weights)
+        _add_accuracy(clean, records, "answer_accuracy_clean", found.clean_misses, weights)
 
 
-def _answered(clean: CleanPass, counted: np.ndarray) -> np.ndarray:
-    """Rows of the batch that have a prompt: of plain text every token but the first is counted [B] -> [b]."""
-    return np.flatnonzero(counted < clean.lengths - 1)
+def _add_accuracy(clean: CleanPass, records: Records, key: str, misses: torch.Tensor, counted: np.ndarray) -> None:
+    """The share of documents with a prompt that have no miss; nothing where no document of the batch has one.
 
-
-def _add_accuracy(clean: CleanPass, records: Records, key: str, misses: torch.Tensor, answers: np.ndarray) -> None:
-    """The share of documents without a miss, of those in `answers` [b]; nothing where there is none."""
-    if len(answers):
-        index = [clean.index[row] for row in answers]
-        records.add(key, index, misses.eq(0).double().numpy()[answers], np.ones(len(answers)))
+    Args:
+        misses: [B, ...] counted tokens that are not the likeliest.
+        counted: [B] counted tokens; of plain text that is every token but the first.
+    """
+    rows = np.flatnonzero(counted < clean.lengths - 1)  # [b]
+    if len(rows):
+        index = [clean.index[row] for row in rows]
+        records.add(key, index, misses.eq(0).double().numpy()[rows], np.ones(len(rows)))
 
 
 def compare_outputs(clean: CleanPass, streams: Sequence[torch.Tensor]) -> Comparison:

@@ -37,7 +37,8 @@ def _measure_part(clean: CleanPass, records: Records, part: str, *, outputs: boo
 
     finals = propagate(clean, alterations, None if effects is None else filling(clean, effects))
     if outputs:
-        record_outputs(clean, records, "output_effect" if part == "layer" else f"output_effect/{part}", finals)
+        name = "output_effect" if part == "layer" else f"output_effect/{part}"
+        record_outputs(clean, records, name, finals, answers=part == "layer")
     if effects is not None:
         record_table(clean, records, f"skip_effect/{part}", effects)
 

@@ -104,7 +104,7 @@ def collect_streamed(
             for module in clean_measures:
                 module.measure(clean, records[name])
             if REMOVAL in chosen:
-                record_outputs(clean, records[name], "output_effect", each.removed())
+                record_outputs(clean, records[name], "output_effect", each.removed(), answers=True)
             del clean
             each.forget()
 
