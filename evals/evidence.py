@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evals.errors import EvalError
 from evals.records import file_name, write_text
+from evals.secrets import redacted
 from evals.text import text_lines
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
@@ -121,9 +122,10 @@ class Evidence(BaseModel):
     def save(self, directory: Path) -> None:
         """Write samples/TASK.jsonl, then evidence.json, each atomically."""
         for name, rows in self.samples.items():
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            text = "".join(json.dumps(redacted(row), ensure_ascii=False) + "\n" for row in rows)
             write_text(Path(directory) / "samples" / f"{file_name(name)}.jsonl", text)
-        write_text(Path(directory) / "evidence.json", self.model_dump_json(indent=2) + "\n")
+        content = redacted(self.model_dump(mode="json"))
+        write_text(Path(directory) / "evidence.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, directory: Path) -> Evidence:

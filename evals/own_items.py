@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from evals.errors import EvalUsageError
 from evals.homes import cache_directory
 from evals.local_data.files import Row, read_rows
-from evals.records import file_name, write_text
+from evals.records import file_name, write_exact
 from evals.text import NotText, kind, text
 
 Kind = Literal["multiple_choice", "exact", "regex", "numeric", "text"]
@@ -138,9 +138,9 @@ class OwnItems(BaseModel):
         content = self._definition() | {"task": task}
         seed = text + json.dumps(content, sort_keys=True)
         folder = cache_directory("own_items") / hashlib.blake2b(seed.encode(), digest_size=12).hexdigest()
-        write_text(folder / "rows.jsonl", text)
+        write_exact(folder / "rows.jsonl", text)
         content |= {"dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}}}
-        write_text(folder / "task.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
+        write_exact(folder / "task.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
         return folder / "task.yaml"
 
     def _definition(self) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from typing import Any, Literal
 import numpy as np
 
 from evals.errors import EvalError
+from evals.secrets import redacted, without_secrets
 from evals.text import text_lines
+from evals.visible import visible
 
 Aggregation = Literal["mean", "perplexity", "bits_per_byte"]
 
@@ -124,12 +126,12 @@ class TaskResult:
     def save(self, directory: Path) -> None:
         """Write samples/NAME.jsonl and add this task to results.json; both atomically."""
         samples = directory / "samples" / f"{file_name(self.name)}.jsonl"
-        write_text(samples, "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in self.records))
+        write_text(samples, "".join(json.dumps(redacted(asdict(r)), ensure_ascii=False) + "\n" for r in self.records))
         path = directory / "results.json"
         results = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
         summary = {k: v for k, v in asdict(self).items() if k != "records"}
         results[self.name] = summary | {"value": self.value, "n": self.n, "samples": f"samples/{samples.name}"}
-        write_text(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_text(path, json.dumps(redacted(results), indent=2, ensure_ascii=False) + "\n")
 
 
 def save_results(results: Mapping[str, TaskResult], directory: Path) -> None:
@@ -170,7 +172,12 @@ def file_name(name: str) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file so that its name holds the old content or the new, never half of it."""
+    """Write a result, whole or not at all: without secrets, and with unseen characters as JSON escapes them."""
+    write_exact(path, visible(without_secrets(text)))
+
+
+def write_exact(path: Path, text: str) -> None:
+    """Write a UTF-8 file as it is, so that its name holds the old content or the new, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("w", encoding="utf8") as handle:

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import lock_descriptor
 
 from evals.sealed import sealed, unsealed
+from evals.secrets import redacted, without_secrets
 from evals.text import NotText, read_text, require_text
+from evals.visible import visible
 from prune.errors import PruneError, UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +61,12 @@ def sha256_tree(directory: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically (UTF-8, whatever the locale)."""
+    """Write a text that people read, atomically: without secrets, and with unseen characters written out."""
+    write_exact(path, visible(without_secrets(text)))
+
+
+def write_exact(path: Path, text: str) -> None:
+    """Write a text file atomically (UTF-8, whatever the locale) as it is: what programs read, such as config.json."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -75,7 +82,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object atomically, with the hash of the rest of it: see `evals.sealed`."""
-    write_text(path, sealed(value, indent=2) + "\n")
+    write_text(path, sealed(redacted(value), indent=2) + "\n")
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -89,8 +96,13 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically, indented, with a final newline; non-finite numbers are refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a JSON file atomically, indented, with a final newline and no secrets; non-finite numbers are refused."""
+    write_text(path, json.dumps(redacted(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_exact_json(path: Path, value: Any) -> None:
+    """Write JSON that programs read, as it is; Infinity and NaN, which some families' configs hold, included."""
+    write_exact(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json_file(path: Path) -> Any:

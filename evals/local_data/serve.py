@@ -26,7 +26,7 @@ from evals.errors import EvalUsageError
 from evals.homes import cache_directory
 from evals.local_data.files import Row, read_rows
 from evals.local_data.layouts import Layout, layout_of
-from evals.records import write_text
+from evals.records import write_exact
 from evals.text import NotText, read_text, text
 
 DEPTH = 4
@@ -106,7 +106,7 @@ def _serve_one(task: str, shots: set[int | None], source: Path, paths: list[Path
         if {path.suffix for path in found.values()} == {".parquet"}:
             override["dataset_path"] = "parquet"
         override |= _splits(task, stock, shots, set(found))
-    write_text(root / f"{task}.yaml", yaml.safe_dump(override, allow_unicode=True, sort_keys=False))
+    write_exact(root / f"{task}.yaml", yaml.safe_dump(override, allow_unicode=True, sort_keys=False))
     return note
 
 
@@ -268,7 +268,7 @@ def _write(task: str, split: str, path: Path, rows: list[Row], root: Path) -> Pa
     digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     target = root / "rows" / f"{task}-{split}-{digest}.jsonl"
     if not target.is_file():
-        write_text(target, text)
+        write_exact(target, text)
     return target
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from evals.secrets import without_secrets
+from evals.visible import visible
 from prune.data.account import COLUMNS, account
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def terminal(info: Mapping[str, Any], measurements: Mapping[str, np.ndarray]) ->
     table = _layers(info, measurements)
     if len(table.columns):
         parts.append(table.to_string(float_format=_short, max_rows=pd.get_option("display.max_rows")))
-    return "\n\n".join(parts)
+    return visible(without_secrets("\n\n".join(parts)))
 
 
 def page(info: Mapping[str, Any], measurements: Mapping[str, np.ndarray]) -> str:
@@ -60,7 +62,7 @@ def page(info: Mapping[str, Any], measurements: Mapping[str, np.ndarray]) -> str
         parts.append(f"<ul>{warnings}</ul>")
     if len((table := _layers(info, measurements)).columns):
         parts.append(table.to_html(float_format=_short, border=0))
-    return f"<div>{''.join(parts)}</div>"
+    return visible(without_secrets(f"<div>{''.join(parts)}</div>"))
 
 
 def _title(info: Mapping[str, Any], measurements: Mapping[str, np.ndarray]) -> str:

@@ -13,7 +13,7 @@ from prune.api._given import Given, Model, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files
 from prune.data.rows import Documents, origin
 from prune.errors import UsageError
-from prune.files import sha256_json, write_json, write_text
+from prune.files import sha256_json, write_json
 from prune.healing.settings import GenerateSettings
 from prune.model.settings import ModelSettings
 from prune.settings import fields_of, takes, validated
@@ -88,7 +88,7 @@ def generate(
     partial = target.with_name(f".{target.name}.batches")
     found = _answer(subject, prompts, chosen, facts, partial, resume, progress, began)
     write_json(target.with_name(f"{target.name}.provenance.json"), found)
-    write_text(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows))
+    write_exact(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows))
     remove_partial(partial)
     return found
 

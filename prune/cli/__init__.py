@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import signal
 import sys
+import traceback
 import warnings
+from types import TracebackType
 from typing import NoReturn
 
 INTERRUPTED = 130
@@ -35,9 +38,22 @@ def main() -> NoReturn:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries among themselves; no user can act on it
     signal.signal(signal.SIGTERM, _interrupt)
+    _speak_safely()
     if not _speaks():
         sys.stdout = open(os.devnull, "w", encoding="utf8")  # noqa: SIM115 (open until the process ends)
     sys.exit(_run())
+
+
+def _speak_safely() -> None:
+    """What libraries log or warn of, and the traceback of a bug, are shown as all else is."""
+    from prune.shown import ShownRecord, document
+
+    def bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        print(document("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr)
+
+    logging.setLogRecordFactory(ShownRecord)
+    logging.captureWarnings(True)
+    sys.excepthook = bug
 
 
 def _speaks() -> bool:
@@ -91,8 +107,8 @@ def _as_flag(message: str) -> str:
 
 
 def _say(message: str, code: int) -> int:
-    from prune.secrets import without_secrets
+    from prune.shown import shown
 
     if _speaks():
-        print(f"prune: {without_secrets(' '.join(message.split()))}", file=sys.stderr)
+        print(f"prune: {shown(' '.join(message.split()))}", file=sys.stderr)
     return code

@@ -9,34 +9,39 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evals.secrets import redacted
+from evals.visible import visible
 from prune.data.account import COLUMNS, account
-from prune.secrets import without_secrets
+from prune.shown import shown
 
 
 def emit(value: dict[str, Any], lines: Sequence[str], *, as_json: bool, quiet: bool) -> None:
     """Print a result in the form that was asked for."""
     if as_json:
-        print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        print(visible(json.dumps(redacted(value), indent=2, ensure_ascii=False, default=str)))
     elif not quiet:
         for line in lines:
-            print(line)
+            print(shown(line))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, quiet: bool) -> None:
-    """A Rich table on a terminal, tab-separated lines elsewhere."""
+    """A Rich table on a terminal, tab-separated lines elsewhere; a cell is literal text, without markup."""
     if quiet:
         return
     if not sys.stdout.isatty():
-        print("\t".join(columns))
+        print("\t".join(map(shown, columns)))
         for row in rows:
-            print("\t".join(map(str, row)))
+            print("\t".join(map(shown, row)))
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    grid = Table(*columns, title=title)
+    grid = Table(title=Text(shown(title)))
+    for column in columns:
+        grid.add_column(Text(shown(column)))
     for row in rows:
-        grid.add_row(*map(str, row))
+        grid.add_row(*(Text(shown(cell)) for cell in row))
     Console().print(grid)
 
 
@@ -61,7 +66,7 @@ class _Clock(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         print(
-            f"[{time.monotonic() - self.began:6.1f} s] {without_secrets(record.getMessage())}",
+            f"[{time.monotonic() - self.began:6.1f} s] {shown(record.getMessage())}",
             file=sys.stderr,
             flush=True,
         )

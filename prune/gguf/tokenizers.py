@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.errors import PruneError
-from prune.files import write_json
+from prune.files import write_exact_json
 from prune.model.chat_template import check_chat_template
 
 CONFIG = "tokenizer_config.json"
@@ -59,7 +59,7 @@ def save_tokenizer(file: Path, directory: Path, name: str) -> None:
     settings = json.loads((directory / CONFIG).read_text(encoding="utf8"))
     kind = settings.get("tokenizer_class")
     settings = {key: value for key, value in settings.items() if key not in OF_THIS_MACHINE}
-    write_json(directory / CONFIG, {**settings, "tokenizer_class": CLASSES.get(kind, kind)})
+    write_exact_json(directory / CONFIG, {**settings, "tokenizer_class": CLASSES.get(kind, kind)})
     try:
         saved = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
     except Exception as error:

@@ -25,6 +25,7 @@ from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from evals.sealed import tree_hashes
+from evals.secrets import redacted
 from prune.errors import PruneError
 from prune.files import follow_umask, read_sealed, write_sealed
 from prune.healing.data import Collator, Split, TrainingSet
@@ -304,7 +305,7 @@ def _require_whole(checkpoint: Path, files: Mapping[str, str]) -> None:
 
 def _difference(stored: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> str:
     """The first field in which a checkpoint is of another run; empty if it is of this one."""
-    now = json.loads(json.dumps(dict(fingerprint)))
+    now = json.loads(json.dumps(redacted(dict(fingerprint))))  # as it was written
     fields = (f for f in sorted(stored.keys() | now.keys()) if stored.get(f) != now.get(f))
     return next((f"{f} was {stored.get(f)!r} and is {now.get(f)!r}" for f in fields), "")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.files import write_text
 from prune.packaging.pair import pair_section
 from prune.wording import message
+from prune.wording.markdown import code, escape
 from prune.wording.message import ends
 from prune.wording.text import english
 
@@ -18,8 +20,8 @@ TEXT = """
 
 **{headline}**
 
-A shallower version of `{source}`: {kept} of {total} layers stay (source indices {keep}); layers {drop} were removed
-by the criterion `{criterion}` with the strategy `{strategy}`. {healing}
+A shallower version of {source}: {kept} of {total} layers stay (source indices {keep}); layers {drop} were removed
+by the criterion {criterion} with the strategy {strategy}. {healing}
 
 The checkpoint has the architecture of its source and loads with `AutoModelForCausalLM.from_pretrained`; no custom
 code is needed. `prune verify` re-checks the hashes in `prune_manifest.json`, reloads the model and replays recorded
@@ -41,7 +43,7 @@ def write_card(directory: Path, facts: dict[str, Any], evidence: Evidence | None
     Args:
         serve: the section on programs that serve the checkpoint, see `serve.serve_section`.
     """
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub import EvalResult, ModelCardData
 
     plan = facts.get("plan") or {}
     results = [
@@ -67,22 +69,22 @@ def write_card(directory: Path, facts: dict[str, Any], evidence: Evidence | None
         eval_results=results or None,
     )
     text = TEXT.format(
-        title=title,
-        headline=facts.get("label") or "No evidence was given",
-        source=source,
+        title=escape(title),
+        headline=escape(facts.get("label") or "No evidence was given"),
+        source=code(source),
         kept=len(plan.get("keep", [])) or "?",
         total=plan.get("num_layers", "?"),
         keep=_list(plan.get("keep", [])),
         drop=_list(plan.get("drop", [])) or "none",
-        criterion=plan.get("criterion", "unknown"),
-        strategy=plan.get("strategy", "unknown"),
+        criterion=code(plan.get("criterion", "unknown")),
+        strategy=code(plan.get("strategy", "unknown")),
         healing=_healing(facts.get("healing")),
         table=_table(evidence),
-        overrides="".join(f"\nOverride: {reason}\n" for reason in facts.get("overrides") or []),
+        overrides="".join(f"\nOverride: {escape(reason)}\n" for reason in facts.get("overrides") or []),
         serve=serve,
         pair=pair_section(facts),
     )
-    ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(directory / "README.md")
+    write_text(directory / "README.md", f"---\n{data.to_yaml()}\n---\n{text}")
 
 
 def _list(indices: list[int]) -> str:
@@ -99,7 +101,7 @@ def _healing(healing: dict[str, Any] | None) -> str:
     return (
         f"It was then healed with {trained} "
         f"({healing.get('tokens_seen', '?')} tokens)"
-        f"{f', distilling from {teacher}' if settings.get('distill_weight') else ''}"
+        f"{f', distilling from {code(teacher)}' if settings.get('distill_weight') else ''}"
         f"{'' if settings.get('method') == 'full' else ', and the adapters were merged'}."
     )
 
@@ -110,7 +112,7 @@ def _table(evidence: Evidence | None) -> str:
     lines = ["| suite | original | this model | retention | floor | verdict |", "| --- | --- | --- | --- | --- | --- |"]
     for suite in evidence.suites:
         lines.append(
-            f"| {suite.title} | {_number(suite.original)} | {_number(suite.candidate)} | {_retention(suite)} "
+            f"| {escape(suite.title)} | {_number(suite.original)} | {_number(suite.candidate)} | {_retention(suite)} "
             f"| {suite.floor:.0%} | {suite.verdict} |"
         )
     return "\n".join(lines)

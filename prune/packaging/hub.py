@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evals.secrets import without_secrets
 from prune.errors import PruneError, UsageError
 from prune.packaging.manifest import read_manifest
 from prune.packaging.verify import compare_hashes
-from prune.secrets import without_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

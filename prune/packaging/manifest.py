@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evals.secrets import without_secrets
 from prune.errors import PruneError, UsageError
 from prune.files import sha256_file, sha256_json
-from prune.secrets import without_secrets
 from prune.versions import library_versions
 
 MANIFEST = "prune_manifest.json"

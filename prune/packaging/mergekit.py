@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.secrets import redacted
+from prune.files import write_exact
 from prune.layer_runs import runs
 
 MERGEKIT = "mergekit_config.yml"
@@ -28,4 +30,4 @@ def write_mergekit(directory: Path, source: str, keep: Sequence[int], dtype: str
     recipe: dict[str, Any] = {"merge_method": "passthrough", "slices": slices}
     if dtype:
         recipe["dtype"] = dtype
-    (directory / MERGEKIT).write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf8")
+    write_exact(directory / MERGEKIT, yaml.safe_dump(redacted(recipe), sort_keys=False))

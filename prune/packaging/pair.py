@@ -6,12 +6,16 @@ Said only where it was measured, with the figures, faster or not.
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
+
+from evals.visible import on_one_line
+from prune.wording.markdown import code, escape
 
 SECTION = """
 ## As a draft of the original
 
-In speculative decoding this kind of checkpoint proposes tokens and `{source}` decides, so the answers are the
+In speculative decoding this kind of checkpoint proposes tokens and {shown} decides, so the answers are the
 original's own. Measured with {layers} layers ({stage}) as the draft:
 
 | suite | identical outputs | accepted | speed against the original alone | expected |
@@ -21,16 +25,16 @@ original's own. Measured with {layers} layers ({stage}) as the draft:
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-original = AutoModelForCausalLM.from_pretrained("{source}")
+original = AutoModelForCausalLM.from_pretrained({literal})
 draft = AutoModelForCausalLM.from_pretrained("THIS_CHECKPOINT")
-tokenizer = AutoTokenizer.from_pretrained("{source}")
+tokenizer = AutoTokenizer.from_pretrained({literal})
 inputs = tokenizer("Your prompt", return_tensors="pt")
 answer = original.generate(**inputs, assistant_model=draft, do_sample=False, max_new_tokens=64)
 print(tokenizer.decode(answer[0]))
 ```
 
 ```
-vllm serve {source} --speculative-config '{speculative}'
+vllm serve {quoted} --speculative-config '{speculative}'
 ```
 
 The second command needs a vLLM that takes draft models; it was not run here.
@@ -43,14 +47,19 @@ def pair_section(facts: dict[str, Any]) -> str:
     if not drafts.get("suites"):
         return ""
     rows = [
-        f"| {name} | {row['identical']} of {row['prompts']} | {_share(row['acceptance_rate'])} "
+        f"| {escape(name)} | {row['identical']} of {row['prompts']} | {_share(row['acceptance_rate'])} "
         f"| {_times(row['speedup'])} | {_times(row['expected_speedup'])} |"
         for name, row in drafts["suites"].items()
     ]
-    source = facts.get("source")
+    given = facts.get("source")
+    source = (
+        "THE_ORIGINAL" if given in (None, "", "embedded") else on_one_line(str(given))
+    )  # the last is a name of ours
     gamma = next(iter(drafts["suites"].values()))["num_assistant_tokens"]
     return SECTION.format(
-        source="THE_ORIGINAL" if source in (None, "", "embedded") else source,  # the last is a name of ours only
+        shown=code(source),
+        literal=json.dumps(source, ensure_ascii=False),
+        quoted=shlex.quote(source),
         layers=drafts["num_layers"],
         stage=drafts["stage"],
         rows="\n".join(rows),

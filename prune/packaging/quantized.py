@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from prune.checkpoint.directory import read_checkpoint, read_json
 from prune.errors import PruneError, UsageError
-from prune.files import follow_umask, refuse_non_empty, sha256_file, staged_directory, write_json, write_text
+from prune.files import (
+    follow_umask,
+    refuse_non_empty,
+    sha256_file,
+    staged_directory,
+    write_exact_json,
+    write_json,
+)
 from prune.packaging import replay
 from prune.packaging.card import write_card
 from prune.packaging.manifest import MANIFEST, build_manifest, read_manifest
@@ -115,6 +122,6 @@ def _dress(full: Path, staging: Path) -> None:
     saved = json.loads((staging / "config.json").read_text(encoding="utf8"))
     config = json.loads((full / "config.json").read_text(encoding="utf8"))
     config["quantization_config"] = saved["quantization_config"]
-    write_text(staging / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_exact_json(staging / "config.json", config)
     write_companions(read_checkpoint(full).companions, staging)
     follow_umask(*(path for path in staging.iterdir() if path.is_file()))

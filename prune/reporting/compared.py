@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prune.files import staged_directory, write_json, write_text
+from prune.files import staged_directory, write_exact, write_json
 from prune.reporting import figures, tables
 from prune.reporting.page import fill_page, render_depth_map_html
 from prune.reporting.panels import Panel
@@ -44,7 +44,7 @@ def render_comparison_html(found: Comparison, path: Path, lang: str = "en") -> N
         "analysis": panels, "phases": [], "stability": [], "warnings": [],
         "layer_table": comparison_table(found, text), "provenance": [], "panels_shown": panels,
     }  # fmt: skip
-    write_text(path, fill_page("analysis.html.jinja", context))
+    write_exact(path, fill_page("analysis.html.jinja", context))
 
 
 def save_comparison(

@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from evals.cost import Sensitivity
 from evals.evidence import SuiteEvidence
 from evals.score import Score, Side
+from evals.secrets import redacted
 from evals.speculative import DraftResult
 from prune.files import read_json_as, write_json
 from prune.planning.plan import Plan
-from prune.secrets import without_secrets
 from prune.wording import Message, Text, Words
 
 if TYPE_CHECKING:
@@ -319,8 +319,12 @@ class ReportData(_Part):
             UsageError: unknown language.
         """
         text = Text(lang or self.lang)
-        found = self.model_copy(update={"recipe": without_secrets(self.recipe), "lang": text.lang})
+        found = self.model_copy(update={"lang": text.lang})
         write_json(path, text.spelled(found.model_dump(mode="json")))
+
+    def without_secrets(self) -> ReportData:
+        """The same report with every secret removed; before anything is escaped, which would hide one."""
+        return ReportData.model_validate(redacted(self.model_dump()))
 
     @classmethod
     def load(cls, path: Path) -> ReportData:

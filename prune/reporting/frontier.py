@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.files import staged_directory, write_json, write_text
+from evals.secrets import redacted
+from prune.files import staged_directory, write_exact, write_json
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,7 +29,7 @@ def save_frontier(frontier: Frontier, directory: Path) -> None:
     found = frontier.describe()
     with staged_directory(directory) as staging:
         write_json(staging / "frontier.json", found)
-        write_text(staging / "frontier.html", frontier_figure(found).to_html(include_plotlyjs=True))
+        write_exact(staging / "frontier.html", frontier_figure(redacted(found)).to_html(include_plotlyjs=True))
         for plan in frontier.plans:
             if plan.drop:
                 plan.save(staging / "plans" / f"{len(plan.keep)}.json")

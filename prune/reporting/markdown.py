@@ -5,24 +5,14 @@ Assumption: any value from data may hold any character, so cells and list items 
 
 from __future__ import annotations
 
-import re
-
+from evals.visible import visible
 from prune.reporting import captions, tables
 from prune.reporting.answers import Answer, answers, headline
 from prune.reporting.data import ReportData
 from prune.reporting.tables import Table
-from prune.secrets import without_secrets
 from prune.wording import Message
+from prune.wording.markdown import escape, fenced
 from prune.wording.text import Text
-
-SPACES = re.compile(r"[^\S\u00a0]+")  # line breaks too, but not the one between a figure and its unit
-SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
-
-
-def escape(value: str) -> str:
-    """The value as literal text on one line: HTML's and Markdown's characters lose their meaning."""
-    value = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return SPECIAL.sub(r"\\\1", SPACES.sub(" ", value.strip()))
 
 
 def _table(table: Table) -> str:
@@ -34,11 +24,6 @@ def _table(table: Table) -> str:
 
 def _list(items: list[str]) -> str:
     return "\n".join(f"- {escape(item)}" for item in items)
-
-
-def _fenced(body: str) -> str:
-    fence = "`" * max([3, *(len(run) + 1 for run in re.findall(r"`+", body))])
-    return f"{fence}yaml\n{body.rstrip()}\n{fence}"
 
 
 def _said(messages: list[Message], text: Text) -> list[str]:
@@ -58,7 +43,7 @@ def render_markdown(data: ReportData, lang: str = "en") -> str:
     Raises:
         UsageError: `lang` is neither `en` nor `ja`.
     """
-    text = Text(lang)
+    text, data = Text(lang), data.without_secrets()
     byline = [data.title, *([text("generated", when=data.generated_at)] if data.generated_at else [])]
     blocks = [f"# {text('ship_' + data.ship)}: {escape(headline(data, text))}", escape(" · ".join(byline))]
 
@@ -95,7 +80,7 @@ def render_markdown(data: ReportData, lang: str = "en") -> str:
     section(text("warnings"), _list(_said(warnings, text)))
     if data.plans:
         section(text("plans"), _table(tables.plan_table(data, text)))
-    section(text("recipe"), _fenced(data.recipe) if data.recipe else "")
+    section(text("recipe"), fenced(data.recipe, "yaml") if data.recipe else "")
     section(text("provenance"), _list([f"{name}: {value}" for name, value in tables.pairs(data.provenance)]))
     section(text("durations"), _list([f"{name}: {value}" for name, value in tables.duration_pairs(data, text)]))
-    return without_secrets("\n\n".join(blocks) + "\n")
+    return visible("\n\n".join(blocks) + "\n")

@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.files import write_text
+from evals.secrets import redacted, without_secrets
+from evals.visible import visible
+from prune.files import write_exact
 from prune.reporting import captions, figures, tables
 from prune.reporting.answers import answers, headline
 from prune.reporting.data import AnalysisView, ReportData, finite
 from prune.reporting.markdown import render_markdown
 from prune.reporting.panels import Panel, analysis_panels, evidence_panels
-from prune.secrets import without_secrets
 from prune.wording import Message, Text
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def render_html(data: ReportData, path: Path, lang: str = "en") -> None:
     Raises:
         UsageError: `lang` is neither `en` nor `ja`.
     """
-    write_text(path, fill_page("report.html.jinja", _report_context(data, Text(lang))))
+    write_exact(path, fill_page("report.html.jinja", _report_context(data.without_secrets(), Text(lang))))
 
 
 def render_analysis_html(analysis: Analysis, path: Path, lang: str = "en", title: str = "") -> None:
@@ -46,11 +47,8 @@ def render_analysis_html(analysis: Analysis, path: Path, lang: str = "en", title
         UsageError: `lang` is neither `en` nor `ja`.
     """
     text, view = Text(lang), AnalysisView.from_analysis(analysis)
-    info = {
-        key: value
-        for key, value in analysis.info.items()
-        if key not in ("phase_changes", "stability", "warnings", "num_layers")
-    }
+    skipped = ("phase_changes", "stability", "warnings", "num_layers")
+    info = redacted({key: value for key, value in analysis.info.items() if key not in skipped})
     name = title or str(analysis.info.get("model", ""))
     context = {
         "text": text, "title": name, "page_title": f"{text('analysis_report')}: {name}",
@@ -59,7 +57,7 @@ def render_analysis_html(analysis: Analysis, path: Path, lang: str = "en", title
         "stability": tables.stability_lines(view, text), "warnings": said(view.warnings, text),
         "layer_table": tables.layer_table(view, text), "provenance": tables.pairs(finite(info)),
     }  # fmt: skip
-    write_text(path, fill_page("analysis.html.jinja", {**context, "panels_shown": context["analysis"]}))
+    write_exact(path, fill_page("analysis.html.jinja", {**context, "panels_shown": context["analysis"]}))
 
 
 def render_depth_map_html(found: DepthMap, names: tuple[str, str], path: Path, lang: str = "en") -> None:
@@ -82,7 +80,7 @@ def render_depth_map_html(found: DepthMap, names: tuple[str, str], path: Path, l
         "headline": text("title_depth_map"), "analysis": [panel], "phases": [], "stability": [], "warnings": [],
         "layer_table": tables.Table([]), "provenance": tables.pairs(finite(details)), "panels_shown": [panel],
     }  # fmt: skip
-    write_text(path, fill_page("analysis.html.jinja", context))
+    write_exact(path, fill_page("analysis.html.jinja", context))
 
 
 def fill_page(template: str, context: dict[str, Any]) -> str:
@@ -101,7 +99,7 @@ def fill_page(template: str, context: dict[str, Any]) -> str:
         figure_json=Markup(_figure_json(context["panels_shown"])),
         plotly=Markup("@PLOTLY@"),
     )
-    head, tail = without_secrets(page).rsplit("@PLOTLY@", 1)
+    head, tail = visible(without_secrets(page)).rsplit("@PLOTLY@", 1)
     return f"{head}{get_plotlyjs()}{tail}"
 
 

@@ -27,7 +27,7 @@ from prune.runs.stages.heal import HealStages, check_healing, read_self_generate
 from prune.runs.stages.judge import judge_candidates
 from prune.runs.stages.screen import screen_depths
 from prune.runs.verdict import CandidateKey, Choice, choose
-from prune.secrets import Redacting
+from prune.shown import ShownFormatter
 
 if TYPE_CHECKING:
     from prune.planning.plan import Plan
@@ -198,7 +198,7 @@ def changed_fields(old: str, new: str) -> Iterator[str]:
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf8")
-    handler.setFormatter(Redacting("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(ShownFormatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     previous = log.level
     log.setLevel(logging.INFO)

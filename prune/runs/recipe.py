@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from evals.secrets import redacted
 from evals.settings import EvalSettings, SpeedSettings
 from evals.text import NotText, read_text, require_text
+from evals.visible import visible
 from prune.analysis.settings import AnalyzeSettings
 from prune.checkpoint.source import EMBEDDED
 from prune.data.settings import DocumentSettings, WeightSettings
@@ -228,10 +230,19 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML."""
+    """The resolved recipe as YAML: without secrets, and with unseen characters as YAML escapes them."""
     import yaml
 
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = None if visible(value) == value else '"'  # the only style with escapes
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    values = redacted(recipe.model_dump(mode="json"))
+    return visible(yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True))
 
 
 def _explain(error: ValidationError) -> str:

@@ -8,17 +8,20 @@ name or pattern must mean, for every module that stays, the same before and afte
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import regex
+from annotated_types import Ge
+from pydantic import TypeAdapter, ValidationError
 
 from prune.checkpoint.directory import inside, read_json
 from prune.checkpoint.headers import read_header
 from prune.errors import PruneError, UsageError
-from prune.files import write_text
+from prune.files import write_exact_json
 from prune.surgery.module_names import ESCAPED, NUMBERED
 from prune.surgery.names import FIRST_NUMBER, FOREIGN
 from prune.surgery.writer import Piece, Shard, write_shard
@@ -26,6 +29,17 @@ from prune.surgery.writer import Piece, Shard, write_shard
 FOLDER = "adapters"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PATTERN_SECONDS = 1.0
+_names = TypeAdapter(str | list[str] | None)
+_layers = TypeAdapter(Annotated[int, Ge(0)] | list[Annotated[int, Ge(0)]] | None)
+_numbers = TypeAdapter(dict[str, int | float] | None)
+FIELDS: dict[str, tuple[TypeAdapter[Any], str]] = {
+    **dict.fromkeys(("target_modules", "exclude_modules", "modules_to_save"), (_names, "a name or a list of names")),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern"), (_numbers, "a JSON object of numbers")),
+    "layers_to_transform": (_layers, "a layer number or a list of them"),
+    "layers_pattern": (_names, "a name or a list of names"),
+}
+"""Field of an adapter's config that a cut reads -> its type and how that is called."""
 ROOT = "base_model.model."
 PATTERN = re.compile(r"(?:layers|h|blocks)(?:\\)?\.(?:\(|\[|\\d|\d+\|)")
 BY_NAME = (
@@ -88,8 +102,7 @@ def write_adapter(adapter: Adapter, target: Path) -> list[str]:
     directory = target / FOLDER / adapter.name
     directory.mkdir(parents=True)
     write_shard(adapter.shard, adapter.metadata, directory / ADAPTER_WEIGHTS)
-    text = json.dumps(adapter.config, indent=2, ensure_ascii=False) + "\n"
-    write_text(directory / ADAPTER_CONFIG, text)
+    write_exact_json(directory / ADAPTER_CONFIG, adapter.config)
     return [f"{FOLDER}/{adapter.name}/{name}" for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
 
 
@@ -103,6 +116,7 @@ def _plan(directory: Path, name: str, base: BaseCut) -> Adapter:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else None
         raise PruneError(f"{where}: peft_type {kind!r} cannot be cut along; only LORA can")
+    _check_types(config, where)
     if config.get("layer_replication"):
         raise PruneError(f"{where}: layer_replication repeats layers, which cannot be cut along; merge it first")
     weights = inside(directory, ADAPTER_WEIGHTS)
@@ -114,6 +128,19 @@ def _plan(directory: Path, name: str, base: BaseCut) -> Adapter:
         raise PruneError(f"{directory}: adapts removed layers only; nothing of it would be left")
     edited = _edit(config, prefix, renamed, base, where)
     return Adapter(name, edited, Shard(pieces), header.metadata or {"format": "pt"})
+
+
+def _check_types(config: dict[str, Any], where: str) -> None:
+    """Refuse fields of other types than peft writes.
+
+    Raises:
+        PruneError: the first such field.
+    """
+    for field, (kind, what) in FIELDS.items():
+        try:
+            kind.validate_python(config.get(field), strict=True)
+        except ValidationError:
+            raise PruneError(f"{where}: {field} is {str(config[field])[:40]}; it must be {what}") from None
 
 
 def _prefix(names: list[str], base: BaseCut, directory: Path) -> str | None:
@@ -217,17 +244,24 @@ def _check_patterns(before: dict[str, Any], after: dict[str, Any], modules: list
             for old, new in modules:
                 if ask(before.get(field), old) != ask(after.get(field), new):
                     raise PruneError(f"{where}: {field} says something else of {old!r} once it is {new!r}")
-        except re.error as error:
+        except regex.error as error:
             raise PruneError(f"{where}: {field} holds a bad regular expression: {error}") from None
+        except (TimeoutError, MemoryError):
+            raise PruneError(f"{where}: {field} holds a regular expression that takes for ever; simplify it") from None
 
 
 def _pattern_value(patterns: dict[str, Any] | None, module: str) -> Any:
     """Value of the first key that matches, as `peft.utils.other.get_pattern_key` looks it up."""
-    return next((v for key, v in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", module)), None)
+    return next((v for key, v in (patterns or {}).items() if _matches(rf"(.*\.)?({key})$", module)), None)
 
 
 def _selects(targets: str | list[str] | None, module: str) -> bool:
     """Whether peft's `check_target_module_exists` finds the module among the targets."""
     if isinstance(targets, str):
-        return re.fullmatch(targets, module) is not None
+        return _matches(rf"(?:{targets})\Z", module)
     return any(module == target or module.endswith(f".{target}") for target in targets or [])
+
+
+def _matches(pattern: str, module: str) -> bool:
+    """Whether a pattern from a file fits from the first character; `re` itself has no limit of time."""
+    return regex.match(pattern, module, timeout=PATTERN_SECONDS) is not None

@@ -19,7 +19,7 @@ from typing import Any
 from prune.checkpoint.config_types import QUANTISED
 from prune.checkpoint.depth_fields import DEPTH
 from prune.checkpoint.directory import Checkpoint, read_json
-from prune.files import write_text
+from prune.files import write_exact_json
 from prune.surgery.module_names import ModuleNames
 from prune.surgery.quantization import edit_quantization
 
@@ -86,7 +86,7 @@ def write_companions(planned: Mapping[str, Path | dict[str, Any]], directory: Pa
         if isinstance(content, Path):
             shutil.copyfile(content, target)
         else:
-            write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+            write_exact_json(target, content)
     return list(planned)
 
 

@@ -9,7 +9,6 @@ and cannot be cut without it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from prune.checkpoint.directory import CONFIG, CUT_RECORD, Checkpoint
 from prune.checkpoint.layer_lists import complement, parse_layers
 from prune.checkpoint.source import Source, resolve
 from prune.errors import PruneError, UsageError
-from prune.files import refuse_non_empty, staged_directory, write_text
+from prune.files import refuse_non_empty, staged_directory, write_exact_json
 from prune.planning.plan import Plan
 from prune.surgery.adapters import Adapter, BaseCut, adapter_directories, plan_adapters, write_adapter
 from prune.surgery.companions import plan_companions, write_companions
@@ -201,5 +200,5 @@ def _write(
         files += write_adapter(adapter, staging)
     files += write_companions(checkpoint.companions if companions is None else companions, staging)
     # Some families state Infinity in their config (Mamba 2: time_step_limit), which strict JSON does not know.
-    write_text(staging / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_exact_json(staging / CONFIG, config)
     return sorted([*files, CONFIG])

@@ -8,7 +8,6 @@ checkpoint do not copy it, export takes its facts into the manifest.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from prune.checkpoint.directory import CONFIG, CUT_RECORD, inside, is_weight_file, read_json
 from prune.checkpoint.source import Source
 from prune.errors import PruneError
-from prune.files import sha256_file, write_text
+from prune.files import sha256_file, write_json
 from prune.versions import library_versions
 
 FORMAT = 1
@@ -70,7 +69,7 @@ def write_record(result: CutResult, source: Source, staging: Path) -> None:
         "versions": library_versions(),
         "files": {name: _describe(staging / name, hashed=result.verified) for name in result.files},
     }
-    write_text(staging / CUT_RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_json(staging / CUT_RECORD, record)
 
 
 def read_record(directory: Path) -> dict[str, Any] | None:

@@ -15,13 +15,14 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from evals.secrets import without_secrets
 from prune.errors import GateFailed, PruneError
 from prune.model.chat_template import check_chat_template
 from prune.model.loading import load_model
 from prune.packaging.export import export_checkpoint
 from prune.packaging.manifest import without_paths
 from prune.packaging.verify import verify_export
-from prune.secrets import Redacting, without_secrets
+from prune.shown import ShownFormatter
 from prune.surgery.cut import cut
 from prune.surgery.loaded import drop_layers
 from prune.surgery.proof import reload, verify_checkpoint
@@ -240,7 +241,7 @@ def test_f38_secrets_reach_no_log_manifest_or_card(exported: Path, monkeypatch: 
     assert without_secrets("https://user:password@host/x") == "https://[removed]@host/x"
     assert without_secrets("https://host/a@b: plain text") == "https://host/a@b: plain text"
     record = logging.LogRecord("prune", logging.INFO, "f", 1, "got %s", (TOKEN,), None)
-    assert Redacting("%(message)s").format(record) == "got [removed]"
+    assert ShownFormatter("%(message)s").format(record) == "got [removed]"
 
 
 def test_f39_html_escapes_names(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from string import Formatter
 import pytest
 
 import prune
+from evals.secrets import without_secrets
 from prune.errors import UsageError
 from prune.layer_runs import runs
-from prune.secrets import without_secrets
 from prune.wording import Message, Text, message
 from prune.wording.message import ends
 from prune.wording.numbers import quantity, size

@@ -16,6 +16,7 @@ from prune.cli.flags import (
 )
 from prune.cli.show import emit, follow, listed, summary, table
 from prune.errors import UsageError
+from prune.shown import document
 
 
 def command(
@@ -44,7 +45,7 @@ def command(
         raise UsageError("give one recipe: `prune run RECIPE` or `prune run --recipe RECIPE`")
     recipe = recipe or named or ""
     if show_recipe:
-        print(_text(recipe), end="")
+        print(document(_text(recipe)), end="")
         return
     from prune import api
 

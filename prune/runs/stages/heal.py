@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.data.domains import Domain, load_domain
 from prune.errors import UsageError
-from prune.files import sha256_json, write_json, write_text
+from prune.files import sha256_json, write_exact, write_json
 from prune.healing.settings import GenerateSettings, HealSettings
 from prune.model.loading import load_config
 from prune.planning.plan import Plan
@@ -86,7 +86,7 @@ class HealStages:
                     resume=self.inputs.resume,
                 )
                 text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers.rows)
-                write_text(staging / f"{name}.jsonl", text)
+                write_exact(staging / f"{name}.jsonl", text)
                 facts = {"answers": len(answers.rows), "cut_short": answers.cut_short, "new_tokens": answers.new_tokens}
                 write_json(staging / f"{name}.json", {**facts, "settings": settings.model_dump()})
                 remove_partial(partial)
