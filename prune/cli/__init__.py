@@ -52,7 +52,8 @@ def _speak_safely() -> None:
         print(document("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr)
 
     logging.setLogRecordFactory(ShownRecord)
-    logging.captureWarnings(True)
+    plain = warnings.formatwarning
+    warnings.formatwarning = lambda *warning, **options: document(plain(*warning, **options))
     sys.excepthook = bug
 
 
