@@ -61,7 +61,7 @@ HELD: dict[str, str] = {
     "GITHUB_PAT": "plain-words-as-a-token",
     "DB_PASS": "correct horse battery",
     "my_service_password": 'tr0ub4dor&3\'<"quoted">',
-    "lower_case_token": "abcdefgh",
+    "lower_case_token": "qwzxplmk",
     "WANDB_API_KEY": _HEX + "01234567",
     "PGPASSWORD": "日本語のパスワード",
 }
