@@ -54,7 +54,7 @@ def data_used(described: Mapping[str, Any], warnings: Sequence[str], *, quiet: b
     """
     table("data", COLUMNS, account(described), quiet=quiet)
     for warning in () if quiet else warnings:
-        print(f"warning: {warning}")
+        print(shown(f"warning: {warning}"))
 
 
 class _Clock(logging.Handler):

@@ -11,7 +11,7 @@ from typing import Any
 
 from prune.checkpoint.dialects import in_both_dialects
 from prune.checkpoint.directory import CONFIG, read_config, read_json
-from prune.files import write_json
+from prune.files import write_exact_json
 
 TOKENIZER = "tokenizer_config.json"
 NEW_CLASS, KNOWN_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"
@@ -26,12 +26,14 @@ def make_compatible(directory: Path) -> dict[str, Any]:
     done: dict[str, Any] = {}
     config, added = in_both_dialects(read_config(directory))
     if added:
-        write_json(directory / CONFIG, config)
+        write_exact_json(directory / CONFIG, config)
         done["config_keys_added"] = added
     path = directory / TOKENIZER
     if path.is_file() and (directory / "tokenizer.json").is_file():
         values = read_json(path)
         if isinstance(values, dict) and values.get("tokenizer_class") == NEW_CLASS:
-            write_json(path, {k: v for k, v in values.items() if k != "backend"} | {"tokenizer_class": KNOWN_CLASS})
+            write_exact_json(
+                path, {k: v for k, v in values.items() if k != "backend"} | {"tokenizer_class": KNOWN_CLASS}
+            )
             done["tokenizer_class"] = KNOWN_CLASS
     return done

@@ -52,9 +52,8 @@ def pair_section(facts: dict[str, Any]) -> str:
         for name, row in drafts["suites"].items()
     ]
     given = facts.get("source")
-    source = (
-        "THE_ORIGINAL" if given in (None, "", "embedded") else on_one_line(str(given))
-    )  # the last is a name of ours
+    nameless = given in (None, "", "embedded")  # the last is a name of ours only
+    source = "THE_ORIGINAL" if nameless else on_one_line(str(given))
     gamma = next(iter(drafts["suites"].values()))["num_assistant_tokens"]
     return SECTION.format(
         shown=code(source),

@@ -22,6 +22,7 @@ from pathlib import Path
 from prune.checkpoint.directory import INDEX, SINGLE, Checkpoint
 from prune.checkpoint.headers import BITS, Entry
 from prune.errors import PruneError, UsageError
+from prune.files import write_exact_json
 from prune.surgery.byte_copies import copy_range, read_all, reserve, write_all, write_failure
 from prune.surgery.packed import Slices
 
@@ -143,7 +144,7 @@ def write_shards(shards: list[Shard], checkpoint: Checkpoint, target: Path) -> l
         if "total_parameters" in index_metadata:
             index_metadata["total_parameters"] = sum(_elements(p) for s in shards for p in s.pieces)
         content = {"metadata": index_metadata, "weight_map": dict(sorted(weight_map.items()))}
-        (target / INDEX).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
+        write_exact_json(target / INDEX, content)
         names.append(INDEX)
     return names
 

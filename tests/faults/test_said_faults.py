@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -49,6 +50,43 @@ def files(root: Path) -> dict[str, bytes]:
 def test_a_leak_is_seen(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x " + json.dumps(HELD["PGPASSWORD"]))
     assert leaked(files(tmp_path), HELD.values()) == {"a": [HELD["PGPASSWORD"]]}
+
+
+def calls(folder: Path, name: str) -> list[tuple[str, str]]:
+    """(file, source) of every call of a function or method of that name."""
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        text = path.read_text(encoding="utf8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and name in (getattr(node.func, "id", ""), getattr(node.func, "attr", "")):
+                found.append((path.relative_to(REPOSITORY).as_posix(), ast.get_source_segment(text, node) or ""))
+    return found
+
+
+def test_f46_whatever_the_command_line_prints_goes_through_one_of_three_functions() -> None:
+    ours = ("prune_version()", "RECIPE).read_text", 'answers", end=')  # texts and numbers of our own
+    printed = [call for _, call in calls(REPOSITORY / "prune/cli", "print")]
+    assert len(printed) > 5
+    assert [
+        c for c in printed if not re.search(r"shown|document|visible|grid", c) and not any(o in c for o in ours)
+    ] == []
+
+
+DOORS = {"prune/files.py", "evals/records.py"}
+EXACT = {
+    "prune/surgery/writer.py",  # tensors
+    "prune/gguf/real_models.py",  # a model that is fetched
+    "prune/runs/real_demo.py", "prune/healing/generate.py", "evals/answers.py",  # rows to train on, a model's answers
+    "evals/peak_memory.py", "prune/cli/__init__.py",  # the kernel, the null device
+}  # fmt: skip
+"""Modules that open files for writing themselves: none of them writes what this program has to say."""
+
+
+def test_f46_nothing_is_written_past_the_doors() -> None:
+    opened = re.compile(r"open\([^)]*['\"][wax]b?['\"]")
+    names = ("write_text", "write_bytes", "open")
+    found = [call for folder in ("prune", "evals") for name in names for call in calls(REPOSITORY / folder, name)]
+    assert {file for file, call in found if ".write_" in call or opened.search(call)} == DOORS | EXACT
 
 
 @pytest.fixture(scope="module")
