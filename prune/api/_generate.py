@@ -13,7 +13,7 @@ from prune.api._given import Given, Model, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files
 from prune.data.rows import Documents, origin
 from prune.errors import UsageError
-from prune.files import sha256_json, write_json
+from prune.files import sha256_json, write_exact, write_json
 from prune.healing.settings import GenerateSettings
 from prune.model.settings import ModelSettings
 from prune.settings import fields_of, takes, validated
