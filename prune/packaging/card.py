@@ -94,14 +94,15 @@ def _list(indices: list[int]) -> str:
 def _healing(healing: dict[str, Any] | None) -> str:
     if not healing:
         return "It was not trained after the cut."
-    settings, teacher = healing.get("settings", {}), healing.get("teacher") or "the source"
+    settings, teacher = healing.get("settings", {}), healing.get("teacher")
+    teacher = code(teacher) if teacher else "the source"
     trained = f"{settings.get('method', 'training')} for {healing.get('steps', '?')} steps"
     if healing.get("best_step") == 0:
         return f"Training ({trained}) never beat the cut model on held-out text, so these are the weights of the cut."
     return (
         f"It was then healed with {trained} "
         f"({healing.get('tokens_seen', '?')} tokens)"
-        f"{f', distilling from {code(teacher)}' if settings.get('distill_weight') else ''}"
+        f"{f', distilling from {teacher}' if settings.get('distill_weight') else ''}"
         f"{'' if settings.get('method') == 'full' else ', and the adapters were merged'}."
     )
 
