@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from prune.errors import PruneError, UsageError
 from prune.healing.settings import HealSettings
 from prune.model.anatomy import find_layer_list
+from prune.surgery.names import FOREIGN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,13 +83,17 @@ def _with_adapters(model: PreTrainedModel, settings: HealSettings, kept_layers: 
 
     path, layers = find_layer_list(model)
     adapted = adapted_layers(settings.lora_layers, kept_layers, len(layers))
-    bare = "|".join(str(i) for i in range(len(layers)) if i not in adapted)
+    # Towers beside the decoder see no text: adapters there would never get a gradient, which stops data-parallel runs.
+    towers = rf".*({'|'.join(map(re.escape, FOREIGN))}).*"
+    left = [towers] if any(re.fullmatch(towers, name) for name, _ in model.named_modules()) else []
+    if bare := "|".join(str(i) for i in range(len(layers)) if i not in adapted):
+        left.append(rf"(.*\.)?{re.escape(path)}\.({bare})\..*")
     config = LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # peft scales by any number
         lora_dropout=settings.lora_dropout,
         target_modules=settings.lora_target_modules,
-        exclude_modules=rf"(.*\.)?{re.escape(path)}\.({bare})\..*" if bare else None,
+        exclude_modules="|".join(left) or None,
         use_dora=settings.method == "dora",
         task_type=TaskType.CAUSAL_LM,
     )

@@ -321,3 +321,28 @@ def test_a_mistake_is_named_before_training(tmp_path, changes, options, error, m
 def test_contradictory_settings_are_refused(changes):
     with pytest.raises(ValueError, match=r"nothing to train for|train_layers|finite number"):
         tiny.settings(**changes)
+
+
+END = 1
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_end_of_text_is_learnt_also_where_it_pads(tmp_path, method):
+    made = tiny.domain(count=24)
+    ended = tuple(replace(d, input_ids=(*d.input_ids, END)) for d in made.documents)
+    options = {"packing": False, "max_steps": 12, "next_token_weight": 1, "distill_weight": 0, "method": method}
+    results = {}
+    for pad in (END, 0):
+        domains = {"general": replace(made, documents=ended)}
+        place = tmp_path / str(pad)
+        results[pad] = run(place, tiny.settings(**options), domains=domains, pad_token_id=pad)
+    before = tiny.student(tiny.teacher())
+
+    def chance(model):  # that the text ends, at the end of each document
+        with torch.no_grad():
+            rows = [model(torch.tensor([d.input_ids[:-1]])).logits[0, -1].softmax(-1)[END] for d in ended]
+        return torch.stack(rows).mean().item()
+
+    assert chance(results[END].model) > 2 * chance(before)
+    for own, other in zip(results[END].model.parameters(), results[0].model.parameters(), strict=True):
+        torch.testing.assert_close(own, other)  # what pads makes no difference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Qwen3Config, Qwen3ForCausalLM
 
 from prune.healing.methods import attach, detach, merge, trained_parameters, whole
 from prune.healing.settings import HealSettings
@@ -59,3 +59,14 @@ def test_merging_changes_no_logit_by_more_than_1e_4(method):
 def test_taking_adapters_off_without_merging_restores_the_student_to_the_bit():
     student, model, settings, before = trained("lora")
     assert torch.equal(detach(model, student, settings).eval()(IDS).logits, before)
+
+
+def test_a_vision_tower_gets_no_adapters_which_text_could_not_train():
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = sizes | {"num_key_value_heads": 1, "head_dim": 8, "vocab_size": 64}
+    config = Gemma3Config(text_config=text, vision_config=sizes | {"image_size": 8, "patch_size": 4})
+    model = attach(Gemma3ForConditionalGeneration(config), HealSettings(distill_weight=0, next_token_weight=1))
+    names = trained_parameters(model)
+    assert {name.split(".lora_")[0].split(".language_model.")[0] for name in names} == {"base_model.model.model"}
+    model(IDS, labels=IDS).loss.backward()
+    assert [name for name, parameter in names.items() if parameter.grad is None] == []
