@@ -191,7 +191,7 @@ def _needs(need: Need, text: Text) -> list[str]:
     if need.clean == 0:
         return [text("caption_need_floor", domain=name)]
     left = [need.left(layer) for layer in range(len(need.kept))]
-    needed = [layer for layer, share in enumerate(left) if share < NEEDED]
+    needed = [layer for layer in range(len(need.kept)) if need.needs(layer)]
     spare = [layer for layer, share in enumerate(left) if share >= SPARE]
     least, most = _extremes(left)  # the dearest layer leaves least
     words = {"domain": name, "kind": kind}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from prune.reporting.data import AnalysisView
 
 ANSWERS, CHOICES = "output_effect/answer_accuracy", "output_effect/top1"
-NEEDED = 0.5  # a layer is needed where less than this share is left without it
+NEEDED = 0.5  # a layer is needed where surely (by the interval) less than this share is left without it
 SPARE = 0.95  # and not needed where at least this share is left
 
 
@@ -41,6 +41,11 @@ class Need:
     def left(self, layer: int) -> float:
         """The share of what the whole model has right that is left without a layer; at most 1."""
         return min(1.0, self.kept[layer] / self.clean)
+
+    def needs(self, layer: int) -> bool:
+        """Whether less than `NEEDED` is left without a layer, at the upper end of its interval where there is one."""
+        at_most = self.kept[layer] if self.ends is None else self.ends[1][layer]
+        return at_most is not None and at_most < NEEDED * self.clean
 
 
 def needs(view: AnalysisView) -> list[Need]:

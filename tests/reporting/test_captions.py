@@ -110,7 +110,7 @@ def test_a_domain_needs_the_layers_without_which_half_of_its_answers_are_gone() 
     assert said.startswith("math needs 0–1: without any one of these, less than 50")
     assert "It does not need 4–5: at least 95" in said
     assert captions.domain_needs(answers("math", 0.8, [0.5, 0.6, 0.7]), TEXT).startswith(
-        "math needs no single layer; 0 "
+        "No single layer is sure to take half of the answers of math; 0 takes most"
     )
     assert "no answer" in captions.domain_needs(answers("math", 0.0, [0.0, 0.0]), TEXT)
 
@@ -140,3 +140,10 @@ def test_the_map_says_the_interval_where_the_pointer_rests() -> None:
     assert tuple(first[:2]) == ("math (answers)", "0")
     assert "20.0" in first[2]
     assert "30.0" in first[2]
+
+
+def test_a_layer_is_needed_only_where_the_interval_says_so() -> None:
+    view = answers("math", 0.8, [0.1, 0.3, 0.8])
+    for end, row in (("lo", [0.0, 0.1, 0.7]), ("hi", [0.2, 0.5, 0.9])):
+        view.arrays[f"by_domain/math/output_effect/answer_accuracy.{end}"] = row
+    assert captions.domain_needs(view, TEXT).startswith("math needs 0: ")
