@@ -137,7 +137,7 @@ def test_help_names_the_choices_and_the_defaults(capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", columns)
         assert re.search(r"Rank of the adapters\. \[default: 16[;\]]", help_of("heal")), columns
         assert "angular, answer_accuracy, answer_nll, block_influence" in help_of("plan")
-        assert "greedy, greedy_swap, one_shot" in help_of("plan")
+        assert "greedy, greedy_swap, in_step, one_shot" in help_of("plan")
 
 
 @pytest.mark.parametrize("name", prune.__all__)
@@ -150,7 +150,7 @@ def test_every_argument_of_a_function_is_in_its_docstring(name):
 @pytest.mark.parametrize("name", [name for name in prune.__all__ if inspect.isfunction(getattr(prune, name))])
 def test_every_function_is_called_in_its_docstring_with_arguments_that_it_takes(name):
     function = getattr(prune, name)
-    shown = re.findall(r"^    (.*\bprune\..*)$", inspect.getdoc(function), re.MULTILINE)
+    shown = re.findall(r"^    ((?:\w+ = )?prune\.\w+\(.*\))$", inspect.getdoc(function), re.MULTILINE)
     calls = [node for line in shown for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Call)]
     own = [call for call in calls if ast.unparse(call.func) == f"prune.{name}"]
     assert own

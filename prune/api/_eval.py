@@ -98,7 +98,6 @@ def eval(
     from evals.backend import check_backend, is_first_process
     from evals.power import power_checks
     from evals.suite_choice import check_tasks, choose_suites
-    from prune.packaging.manifest import weights_sha256
 
     target = None if output is None else Path(output)
     if target is not None:
@@ -141,23 +140,35 @@ def eval(
         else:
             results[name] = _score(subjects[name], suites, options)
             subjects[name].require_unchanged()
-        for task, reason in results[name].failures.items():
-            log.warning("%s on %s: %s", task, name, reason)
-    for note in results["baseline"].notes.values():
-        if not any(note in told for told in notes):
-            log.warning("%s", note)
+    _warn(results, notes)
     if not is_first_process():
         return DryRun(suites={}, notes=[], gate_power=[])
     evidence = _judge(results, suites, asked.alpha, asked.seed)
     evidence.original_model, evidence.candidate_model = (_named(name, models[name], subjects) for name in models)
-    if "model" in files:
-        evidence.candidate_sha256 = sha256_file(files["model"])
-    elif (source := subjects["model"].source) is not None:
-        evidence.candidate_sha256 = weights_sha256(source.directory)
+    evidence.candidate_sha256 = _weights_sha256(files.get("model"), subjects.get("model"))
     if target is not None and unfinished is not None:
         _save(evidence, results, target)
         shutil.rmtree(unfinished, ignore_errors=True)
     return evidence
+
+
+def _warn(results: Mapping[str, Results], told: Sequence[str]) -> None:
+    """Of tasks that failed, and of notes that nobody has been told yet."""
+    for name, found in results.items():
+        for task, reason in found.failures.items():
+            log.warning("%s on %s: %s", task, name, reason)
+    for note in results["baseline"].notes.values():
+        if not any(note in line for line in told):
+            log.warning("%s", note)
+
+
+def _weights_sha256(file: Path | None, subject: Given | None) -> str:
+    """By which `prune.export` knows the weights; empty for a model in memory."""
+    from prune.packaging.manifest import weights_sha256
+
+    if file is not None:
+        return sha256_file(file)
+    return weights_sha256(subject.source.directory) if subject is not None and subject.source else ""
 
 
 def _named(name: str, model: Model, subjects: Mapping[str, Given]) -> str:

@@ -36,6 +36,8 @@ class ExportArguments(HubSettings, RuntimeSettings, TrustSettings, ExportSetting
 def export(model: str, output: str | Path, *, dry_run: bool = False, **settings: Any) -> dict[str, Any]:
     """Package a cut or healed checkpoint with its evidence, and adapters that were cut along; returns the manifest.
 
+        prune.export("healed", "checkpoint", evidence="evidence", plan="plan.json")
+
     Args:
         model: directory that `prune cut` or `prune heal` wrote.
         output: new directory.
@@ -46,7 +48,6 @@ def export(model: str, output: str | Path, *, dry_run: bool = False, **settings:
         UsageError: the evidence is about other weights, or about a model that was in memory.
         GateFailed: no passing evidence and no override.
     """
-
     from evals.evidence import Evidence
     from prune.checkpoint.source import check_local, resolve
     from prune.packaging.export import check_gate, export_checkpoint
