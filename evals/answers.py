@@ -1,8 +1,9 @@
 """Answers to single requests, kept as they come, so that a killed evaluation goes on inside the task that was running.
 
 Sits between lm-eval's evaluator and its `HFLM`. A file of answers belongs to one task run of one model (its name
-comes from `FinishedTasks`), so nothing can reach another model. Rows are written in whole batches, when the next batch
-starts: a resumed run then forms the same batches as an unbroken one, and gives the same figures to the last bit.
+comes from `FinishedTasks`), so nothing can reach another model. Rows are written in whole batches, one sealed line
+each, when the next batch starts: a resumed run then forms the same batches as an unbroken one, and gives the same
+figures to the last bit.
 Sampled answers are never kept. Also notes which generated answers were cut off by the length limit, which the text
 alone does not show.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from evals.errors import EvalError
+from evals.sealed import sealed, unsealed
 
+log = logging.getLogger("evals")
 NAN = "the model gives NaN {}: check its weights, or use a wider dtype"
 KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
@@ -78,16 +82,22 @@ class RecordedModel:
     def _read(self, path: Path) -> None:
         if not path.is_file():
             return
-        whole = path.read_bytes()
-        end = whole.rfind(b"\n") + 1  # a killed process may leave half a line
-        if end < len(whole):
-            with path.open("r+b") as handle:
-                handle.truncate(end)
-        for line in whole[:end].splitlines():
-            row = json.loads(line)
-            answer = row["answer"]
-            self._known[row["key"]].append(tuple(answer) if isinstance(answer, list) else answer)
-            self.cut_off[row["key"]] += row.get("cut_off", False)
+        size = 0
+        for line in path.read_bytes().splitlines(keepends=True):
+            try:
+                rows = unsealed(line)["rows"] if line.endswith(b"\n") else None
+            except (ValueError, KeyError) as error:
+                log.warning("%s: damaged at byte %d (%s); answered again from there on", path, size, error)
+                rows = None
+            if rows is None:  # a killed process may leave half a line; what follows must form the same batches
+                break
+            size += len(line)
+            for row in rows:
+                answer = row["answer"]
+                self._known[row["key"]].append(tuple(answer) if isinstance(answer, list) else answer)
+                self.cut_off[row["key"]] += row.get("cut_off", False)
+        with path.open("r+b") as handle:
+            handle.truncate(size)
 
     def _answer(self, kind: str, requests: Sequence[Any], **options: Any) -> list[Any]:
         answers: list[Any] = [None] * len(requests)
@@ -166,5 +176,5 @@ class RecordedModel:
     def _commit(self) -> None:
         if self._file is not None and self._pending:
             with self._file.open("a", encoding="utf8") as handle:
-                handle.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self._pending))
+                handle.write(sealed({"rows": self._pending}) + "\n")
         self._pending = []

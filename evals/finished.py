@@ -5,14 +5,23 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.records import TaskResult, file_name, load_results
+from evals.errors import EvalError
+from evals.reads import code_files
+from evals.records import TaskResult, file_name, load_results, save_results, write_text
+from evals.sealed import sealed, tree_hashes, unsealed
 from evals.suite import TaskSpec
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
+
+log = logging.getLogger("evals")
+WHOLE = "whole.json"
 
 
 class FinishedTasks:
@@ -31,6 +40,8 @@ class FinishedTasks:
             places = {"dataset_path", "dataset_name", "dataset_kwargs", "metadata"}
             config = {key: value for key, value in task.dump_config().items() if key not in places}
             digest.update(leaf.encode() + json.dumps(config, sort_keys=True, default=str).encode())
+            for path in code_files(task):  # a function's own text stands in the config, what it calls does not
+                digest.update(path.read_bytes())
             documents = itertools.islice(task.eval_docs, settings["limit"])
             examples = task.fewshot_docs() if task.config.num_fewshot else ()
             for doc in itertools.chain(documents, examples or ()):
@@ -39,8 +50,22 @@ class FinishedTasks:
 
 
 def finished(entry: Path | None, specs: list[TaskSpec]) -> dict[str, TaskResult] | None:
-    if entry is None or not (entry / "results.json").is_file():
+    """What an earlier run of the same task left whole; a damaged entry is named, removed and done again."""
+    if entry is None or not (entry / WHOLE).is_file():
         return None
-    found = load_results(entry)
-    # Killed between two specs of one run: the rest is not there, so the run is done again.
+    try:
+        files = {name: digest for name, digest in tree_hashes(entry).items() if name != WHOLE}
+        if unsealed((entry / WHOLE).read_bytes())["files"] != files:
+            raise ValueError("not as it was written")
+        found = load_results(entry)
+    except (ValueError, KeyError, OSError, EvalError) as error:
+        log.warning("%s: damaged (%s); the task is done again", entry, error)
+        return None
     return found if set(found) == {spec.key for spec in specs} else None
+
+
+def keep(entry: Path, results: Mapping[str, TaskResult]) -> None:
+    """Keep a task's results for `finished`: the hashes of the files come last, so that half a result is none."""
+    shutil.rmtree(entry, ignore_errors=True)
+    save_results(results, entry)
+    write_text(entry / WHOLE, sealed({"files": tree_hashes(entry)}) + "\n")

@@ -21,9 +21,9 @@ from evals.backend import check_backend, in_memory, is_first_process, served
 from evals.clusters import cluster_field
 from evals.errors import EvalError, EvalUsageError
 from evals.fingerprint import directory_fingerprint, fingerprint, tokenizer_fingerprint
-from evals.finished import FinishedTasks, finished
+from evals.finished import FinishedTasks, finished, keep
 from evals.random_state import random_state_kept
-from evals.records import TaskResult, save_results
+from evals.records import TaskResult
 from evals.samples import task_result
 from evals.silence import silenced
 from evals.suite import TaskSpec
@@ -182,7 +182,7 @@ def _score(
     with lm.task(answers):
         scored = _evaluate(lm, leaves, group, settings)
     if entry and scored:
-        save_results(scored, entry)
+        keep(entry, scored)
     lm.barrier()  # no process may look for the next task's results while they are being written
     if answers:
         answers.unlink(missing_ok=True)

@@ -16,8 +16,9 @@ READ_BYTES = 1 << 20
 
 
 def sealed(value: dict[str, Any], *, indent: int | None = None) -> str:
-    """JSON text of the object with its seal; non-finite numbers are refused."""
-    return json.dumps({**value, SEAL: _digest(value)}, indent=indent, ensure_ascii=False, allow_nan=False)
+    """JSON text of the object with its seal; a number that is not finite stands there as Python writes it."""
+    value = json.loads(json.dumps(value))  # as it will be read: keys are text
+    return json.dumps({**value, SEAL: _digest(value)}, indent=indent, ensure_ascii=False)
 
 
 def unsealed(raw: bytes) -> dict[str, Any]:
@@ -57,5 +58,5 @@ def file_hash(path: Path) -> str:
 
 def _digest(value: dict[str, Any]) -> str:
     # Of the parsed value, not of its spelling: indentation and the order of keys are no damage.
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=True, default=str)
+    text = json.dumps(value, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

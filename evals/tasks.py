@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from evals.catalogue import definition, definition_of
 from evals.errors import EvalUsageError, nearest
 from evals.local_data import serve
+from evals.reads import code_files, seen, watched
 from evals.suite import TaskSpec
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ class FoundTasks:
         places: for each task, the managers and names (or YAML paths) that load it; several for a group.
         failures: tasks that local data cannot serve, with the reason.
         notes: what the user must know about a task's local data.
+        reads: paths of the files that were read for them, see `evals.reads`.
     """
 
     places: dict[str, list[tuple[TaskManager, str]]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    reads: set[str] = field(default_factory=set)
 
     def refuse_unsafe_code(self) -> None:
         """Refuse tasks whose scoring runs what the model writes; their definitions are read, nothing of them is run.
@@ -55,9 +58,11 @@ class FoundTasks:
         """The task (or a group's tasks) by name, with the spec's shot count and generation length set; `gen_kwargs`
         win over both."""
         leaves: dict[str, Any] = {}
-        for manager, name in self.places[spec.task]:
-            leaves |= manager.load(name)["tasks"]
+        with watched(self.reads):
+            for manager, name in self.places[spec.task]:
+                leaves |= manager.load(name)["tasks"]
         for task in leaves.values():
+            self.reads.update(map(str, code_files(task)))
             own = task.config.num_fewshot or 0
             task.set_config(key="num_fewshot", value=own if spec.num_fewshot is None else spec.num_fewshot)
             task.set_fewshot_seed(seed=seed)
@@ -82,7 +87,13 @@ def find_tasks(
     for folder in include_path:
         if not Path(folder).is_dir():
             raise EvalUsageError(f"include_path {folder}: no such directory")
-    found = FoundTasks()
+    found = FoundTasks(reads=seen(include_path, local_data))
+    with watched(found.reads):
+        _find(found, specs, include_path, local_data)
+    return found
+
+
+def _find(found: FoundTasks, specs: Sequence[TaskSpec], include_path: Sequence[Path], local_data: Path | None) -> None:
     own = _manager(tuple(map(str, include_path)))
     stock: dict[str, list[str]] = {}
     definitions = {spec.task: spec.definition for spec in specs}
@@ -102,7 +113,6 @@ def find_tasks(
             found.places[task] = [(index, task)]
     if local_data is not None and stock:
         _use_local_data(found, stock, specs, local_data)
-    return found
 
 
 def _runs_code(manager: TaskManager, name: str) -> bool:

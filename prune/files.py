@@ -75,8 +75,9 @@ def write_exact(path: Path, text: str) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         partial.replace(path)
-    except OSError:
+    except OSError as error:
         partial.unlink(missing_ok=True)  # a full disk, most often: the half file would only take its space
+        name_target(error, path)
         raise
 
 
@@ -193,11 +194,19 @@ def staged_directory(target: Path) -> Iterator[Path]:
             target.rmdir()
         staging.rename(target)
         sync_directory(target.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
+        if isinstance(error, OSError):
+            name_target(error, target)
         raise
     finally:
         os.close(lock)
+
+
+def name_target(error: OSError, target: Path) -> None:
+    """Have a failure to write name what was to be written: of a copy, Python names the source; of a write, nothing."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        error.filename, error.filename2 = str(target), None
 
 
 def claim(path: Path, busy: str) -> int:

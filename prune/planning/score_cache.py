@@ -4,7 +4,8 @@ One SQLite file holds any number of models: a score belongs to a model (hash of 
 type), a document (hash of its token ids and of where counting starts), a quantity and a subset of the layers.
 Criterion, strategy, budget, domain weights and batch size are no part of it, so a larger budget, a second strategy,
 more documents or a resumed run find every score made before. Scores are committed batch by batch: a killed search
-loses the batch that was running.
+loses the batch that was running. Every row has a checksum over all that it says, names included; a row that was altered
+is no score, and is made again.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,14 +29,20 @@ if TYPE_CHECKING:
 
     from prune.data.domains import Document
 
-FORMAT = 2
+log = logging.getLogger("prune")
+FORMAT = 3
+PLACE = (
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM,
+)  # fmt: skip
+"""SQLite's errors after which the file is as good as it was."""
 Keep = tuple[int, ...]
 
 TABLES = """
 CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
 CREATE TABLE scores (
     model INTEGER NOT NULL, quantity INTEGER NOT NULL, subset INTEGER NOT NULL, document INTEGER NOT NULL,
-    value REAL NOT NULL, PRIMARY KEY (model, quantity, subset, document)
+    value REAL NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (model, quantity, subset, document)
 ) WITHOUT ROWID;
 """
 
@@ -74,6 +83,7 @@ class ScoreCache:
         self.path = path
         self._known: dict[tuple[str, Keep], dict[str, float]] = {}
         self._ids: dict[str, int] = {}
+        self._name = model
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,19 +97,29 @@ class ScoreCache:
             self._model = self._id(model)
             self._base.commit()
         except (sqlite3.Error, OSError) as error:
-            raise PruneError(f"{path}: cannot be used as a score cache ({error}); give --score_cache another") from None
+            raise PruneError(self._unusable(error)) from None
 
     def get(self, quantity: str, keep: Keep) -> Mapping[str, float]:
         """What is known of a subset: document key -> value; infinity where the value was not finite."""
         found = self._known.get((quantity, keep))
         if found is None:
-            rows = self._base.execute(
-                "SELECT d.name, s.value FROM scores s JOIN names d ON d.id = s.document "
-                "WHERE s.model = ? AND s.quantity = ? AND s.subset = ?",
-                (self._model, self._find(quantity), self._find(_name(keep))),
-            )
-            found = self._known[quantity, keep] = dict(rows.fetchall())
+            with self._naming_the_cure():
+                rows = self._base.execute(
+                    "SELECT d.name, s.value, s.checksum FROM scores s JOIN names d ON d.id = s.document "
+                    "WHERE s.model = ? AND s.quantity = ? AND s.subset = ?",
+                    (self._model, self._find(quantity), self._find(_name(keep))),
+                ).fetchall()
+            found = self._known[quantity, keep] = {
+                document: value
+                for document, value, checksum in rows
+                if checksum == self._checksum(quantity, keep, document, value)
+            }
+            if len(found) < len(rows):
+                log.warning("%s: %d scores were altered and are made again", self.path, len(rows) - len(found))
         return found
+
+    def _checksum(self, quantity: str, keep: Keep, document: str, value: float) -> int:
+        return zlib.crc32(repr((self._name, quantity, _name(keep), document, value)).encode())
 
     def put(self, quantity: str, keep: Keep, documents: Sequence[str], values: Iterable[float]) -> None:
         """Add scores; they are kept for good after `commit`.
@@ -107,13 +127,16 @@ class ScoreCache:
         Raises:
             PruneError: the file cannot be written.
         """
-        finite = [value if math.isfinite(value) else math.inf for value in values]
+        finite = [float(value) if math.isfinite(value) else math.inf for value in values]
         known = {**self.get(quantity, keep), **dict(zip(documents, finite, strict=True))}
         self._known[quantity, keep] = known
         with self._naming_the_cure():
             subset, kind = self._id(_name(keep)), self._id(quantity)
-            rows = [(self._model, kind, subset, self._id(d), v) for d, v in zip(documents, finite, strict=True)]
-            self._base.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", rows)
+            rows = [
+                (self._model, kind, subset, self._id(d), v, self._checksum(quantity, keep, d, v))
+                for d, v in zip(documents, finite, strict=True)
+            ]
+            self._base.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def commit(self) -> None:
         """Make everything that was put durable.
@@ -129,7 +152,12 @@ class ScoreCache:
         try:
             yield
         except sqlite3.Error as error:
-            raise PruneError(f"{self.path}: scores cannot be written ({error}); give --score_cache another") from None
+            raise PruneError(self._unusable(error)) from None
+
+    def _unusable(self, error: Exception) -> str:
+        of_the_place = getattr(error, "sqlite_errorcode", 0) & 0xFF in PLACE or isinstance(error, OSError)
+        cure = "give --score_cache another" if of_the_place else "delete it, its scores are made again"
+        return f"{self.path}: cannot be used as a score cache ({error}); {cure}"
 
     def close(self) -> None:
         """Release the file; what was not committed is dropped."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from evals.cost import break_even_sensitivity, break_even_tokens, cost_per_million_tokens, healing_cost
 from evals.vllm_bench import VllmBench, check_same_load, read_vllm_bench
-from prune.errors import UsageError
+from prune.errors import PruneError, UsageError
 from prune.reporting.data import Candidate, Cost
 from prune.runs.outputs import read_costs
 from prune.runs.recipe import Recipe
@@ -88,8 +88,12 @@ def heal_figures(path: Path) -> dict[str, Any]:
     """Seconds and tokens of a healing, from its record; nothing where there was none."""
     if not path.is_file():
         return {}
-    record = json.loads(path.read_text(encoding="utf8"))
-    return {"heal_seconds": record["seconds"], "heal_tokens": record.get("tokens_seen")}
+    try:
+        record = json.loads(path.read_text(encoding="utf8"))
+        tokens = record.get("tokens_seen")
+        return {"heal_seconds": float(record["seconds"]), "heal_tokens": None if tokens is None else int(tokens)}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise PruneError(f"{path}: damaged; `prune run` with --resume makes it again") from None
 
 
 def put_price(candidate: Candidate, speeds: Speeds, recipe: Recipe) -> None:

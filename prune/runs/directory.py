@@ -193,6 +193,23 @@ def read_state(root: Path) -> dict[str, Any]:
         ) from None
 
 
+def require_unaltered(root: Path, state: Mapping[str, Any], below: tuple[str, ...]) -> None:
+    """Refuse results that are not as their stages left them.
+
+    Args:
+        root: a run directory.
+        state: from `read_state`.
+        below: beginnings of the outputs that are looked at.
+
+    Raises:
+        PruneError: names the first result that was altered or is gone.
+    """
+    for name, stage in state["stages"].items():
+        path = root / stage["path"]
+        if stage["path"].startswith(below) and (not path.exists() or hash_path(path) != stage["output"]):
+            raise PruneError(f"{path}: altered since stage {name} wrote it; `prune run` with --resume makes it again")
+
+
 def _field_hashes(inputs: Mapping[str, Any]) -> dict[str, str]:
     return {field: sha256_json(value) for field, value in inputs.items()}
 

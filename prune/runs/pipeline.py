@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.errors import GateFailed, UsageError
 from prune.model.loading import load_config
+from prune.runs.cures import in_a_run
 from prune.runs.directory import RunDirectory
 from prune.runs.inputs import RunInputs
 from prune.runs.recipe import Recipe, dump_recipe
@@ -80,6 +81,10 @@ class Pipeline:
         Raises:
             PruneError, evals.errors.EvalError: the first thing that would fail.
         """
+        with in_a_run():
+            return self._check()
+
+    def _check(self) -> dict[str, Any]:
         from evals.power import power_checks
         from evals.suite_choice import check_tasks
 
@@ -122,6 +127,10 @@ class Pipeline:
         Raises:
             GateFailed: nothing may ship; the report is written first.
         """
+        with in_a_run():
+            return self._run()
+
+    def _run(self) -> RunResult:
         from evals.power import power_checks
         from prune.analysis.result import Analysis
 

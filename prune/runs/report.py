@@ -23,7 +23,7 @@ from prune.reporting.data import (
     SuiteVerdict,
 )
 from prune.runs.costing import cost_summary, heal_figures, put_price, read_speeds
-from prune.runs.directory import read_state
+from prune.runs.directory import read_state, require_unaltered
 from prune.runs.outputs import candidate_plan, read_drafts, read_judged, screened_out
 from prune.runs.recipe import Recipe, load_recipe
 from prune.runs.verdict import CandidateKey, Choice, DraftTrial, choose, override_reasons, recommend
@@ -52,12 +52,15 @@ def assemble(
 
     Raises:
         UsageError: the directory holds no finished run.
+        PruneError: a result there was altered.
     """
     from prune.analysis.result import Analysis
 
     for name in ("recipe.yaml", "state.json", "analysis", "plans", "evidence/gate"):
         if not (root / name).exists():
             raise UsageError(f"{root}: no {name} there; give the directory of a finished `prune run`")
+    state = read_state(root)
+    require_unaltered(root, state, ("analysis", "plans", "evidence"))
     recipe = load_recipe(root / "recipe.yaml")
     if vllm_bench:
         recipe = recipe.model_copy(update={"cost": recipe.cost.model_copy(update={"vllm_bench": dict(vllm_bench)})})
@@ -93,7 +96,7 @@ def assemble(
         ],
         recipe=(root / "recipe.yaml").read_text(encoding="utf8"),
         provenance=_provenance(recipe, analysis, redone),
-        durations={name: stage["seconds"] for name, stage in read_state(root)["stages"].items()},
+        durations={name: stage["seconds"] for name, stage in state["stages"].items()},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,36 @@ def comparable(result: TaskResult) -> Any:
     return result.records, {k: v for k, v in result.stats.items() if k != "seconds"}
 
 
+def half_a_line(path: Path) -> int:
+    """What a killed process may leave; no whole batch is lost."""
+    with path.open("a") as handle:
+        handle.write('{"key": "half a li')
+    return 2
+
+
+def flipped_bit(path: Path) -> int:
+    """In the second batch, which is answered again."""
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + second[:50] + bytes([second[50] ^ 1]) + second[51:])
+    return 1
+
+
+def not_text(path: Path) -> int:
+    """From the first batch on."""
+    path.write_bytes(b"\xff\xfe" + path.read_bytes())
+    return 0
+
+
+@pytest.mark.parametrize("damage", [half_a_line, flipped_bit, not_text])
 @pytest.mark.parametrize("spec", [CHOICE, GENERATED], ids=["likelihood", "generation"])
 def test_a_killed_task_goes_on_at_the_next_batch_with_the_same_bits(
-    spec: TaskSpec, model: Any, tokenizer: Any, task_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: TaskSpec,
+    damage: Callable[[Path], int],
+    model: Any,
+    tokenizer: Any,
+    task_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings: dict[str, Any] = {"include_path": [task_dir], "batch_size": 5}
     with monkeypatch.context() as patch:
@@ -56,12 +84,11 @@ def test_a_killed_task_goes_on_at_the_next_batch_with_the_same_bits(
         with pytest.raises(Killed):
             run_tasks(model, tokenizer, [spec], cache_dir=tmp_path, **settings)
     (kept,) = tmp_path.glob("*/*.answers.jsonl")
-    with kept.open("a") as handle:
-        handle.write('{"key": "half a li')  # what a killed process may leave
+    batches = damage(kept)
     rest = stop_after(-1, monkeypatch)
     resumed = run_tasks(model, tokenizer, [spec], cache_dir=tmp_path, **settings)[spec.key]
     assert comparable(resumed) == comparable(expected)
-    assert len(rest) == len(whole) - 2
+    assert len(rest) == len(whole) - batches
     assert not list(tmp_path.glob("*/*.answers.jsonl"))
 
 

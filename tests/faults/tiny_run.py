@@ -105,10 +105,15 @@ def _stages_seen(seen: Callable[[str], None]) -> Any:
         RunDirectory.stage, Pipeline._report = stage, report  # type: ignore[method-assign]
 
 
-def run(recipe: Path, root: Path) -> None:
+def run_logged(recipe: Path, root: Path) -> None:
+    """`run` with a log in `log.txt`."""
+    run(recipe, root, quiet=False)
+
+
+def run(recipe: Path, root: Path, quiet: bool = True) -> None:
     """`prune run --resume`, whatever the gate says."""
     torch.set_num_threads(1)
-    logging.disable(logging.CRITICAL)
+    logging.disable(logging.CRITICAL if quiet else logging.NOTSET)
     proof.prove_in_child = lambda source, result, keep: proof.prove(source, result, keep)  # type: ignore[assignment]
     with contextlib.suppress(GateFailed):
         Pipeline(load_recipe(recipe), root, resume=True).run()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from prune.errors import UsageError, nearest
 from prune.files import write_json
 from prune.runs.outputs import DRAFTS, read_drafts
+from prune.runs.stages.testing import files_read, scoring_inputs
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
@@ -46,7 +47,7 @@ def try_drafts(
         return {}
     key = min(checkpoints, key=lambda k: (k.num_layers, k.stage != "healed"))
 
-    def work(target: Path) -> None:
+    def work(target: Path) -> dict[str, str]:
         from evals.prompts import suite_prompts
         from evals.speculative import try_as_draft
 
@@ -73,14 +74,13 @@ def try_drafts(
                     num_assistant_tokens=options.num_assistant_tokens,
                 ).to_dict()
         write_json(target, {"num_layers": key.num_layers, "stage": key.stage, "suites": rows})
+        return files_read(inputs)
 
     depends_on = {
         "original": inputs.source_hash,
         "draft": checkpoints[key],
-        "suites": [s.model_dump() for s in inputs.suites if s.name in wanted],
+        **scoring_inputs(inputs, [s for s in inputs.suites if s.name in wanted]),
         "options": options.model_dump(),
-        "seed": inputs.recipe.seed,
-        "versions": inputs.versions,
     }
     run.stage("draft", DRAFTS, depends_on, work)
     return read_drafts(inputs.root, wanted)

@@ -7,9 +7,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.files import sha256_tree
 from prune.packaging.manifest import weights_sha256
-from prune.runs.stages.testing import require_all, run_suites
+from prune.runs.stages.testing import files_read, require_all, run_suites, scoring_inputs
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
@@ -36,18 +35,7 @@ def judge_candidates(
     from evals.records import load_results
 
     options = inputs.recipe.eval
-    tasks = {
-        "suites": [s.model_dump() for s in inputs.suites],
-        "definitions": {Path(p).name: sha256_tree(Path(p)) for p in options.include_path},
-        "local_data": sha256_tree(Path(options.local_data)) if options.local_data else None,
-        "limit": options.limit,
-        "chat": options.apply_chat_template,
-        "words": [options.fewshot_as_multiturn, options.system_instruction],
-        "gen_kwargs": options.gen_kwargs,
-        "log_samples": options.log_samples,
-        "seed": inputs.recipe.seed,
-        "versions": inputs.versions,
-    }
+    tasks = scoring_inputs(inputs, inputs.suites)
     source = {"model": inputs.source_hash, **tasks}
     hashes = {"original": _evaluate(inputs, run, "original", inputs.source.directory, source)}
     for key, digest in checkpoints.items():
@@ -75,7 +63,7 @@ def judge_candidates(
 
 
 def _evaluate(inputs: RunInputs, run: RunDirectory, name: str, directory: Path, depends_on: dict[str, Any]) -> str:
-    def work(staging: Path) -> None:
+    def work(staging: Path) -> dict[str, str]:
         model = inputs.original if name == "original" else inputs.candidate(directory)
         limit, unfinished = inputs.recipe.eval.limit, inputs.root / UNFINISHED_ANSWERS
         results = run_suites(inputs, model, inputs.suites, limit=limit, cache_dir=unfinished)
@@ -85,5 +73,6 @@ def _evaluate(inputs: RunInputs, run: RunDirectory, name: str, directory: Path, 
                 log.warning("%s", note)
         for result in results.values():
             result.save(staging)
+        return files_read(inputs)
 
     return run.stage(f"eval-{name}", f"evidence/{name}", depends_on, work)

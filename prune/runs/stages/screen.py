@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.files import sha256_tree, write_json
+from prune.files import write_json
 from prune.runs.outputs import SCREEN, read_confirmed
-from prune.runs.stages.testing import require_all, run_suites
+from prune.runs.stages.testing import files_read, require_all, run_suites, scoring_inputs
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
@@ -37,20 +37,18 @@ def screen_depths(inputs: RunInputs, run: RunDirectory, checkpoints: Mapping[int
         return list(checkpoints)
     suites = inputs.screen_suites
 
-    def work(target: Path) -> None:
+    def work(target: Path) -> dict[str, str]:
         original = _scorer(inputs, None, suites)
         rows = {depth: _judged(inputs, depth, original, suites) for depth in sorted(checkpoints)}
         write_json(target, {"confirmed": _confirmed(rows, options.confirm), "floor": options.floor, "depths": rows})
+        return files_read(inputs)
 
     depends_on = {
         "model": inputs.source_hash,
         "checkpoints": {str(depth): digest for depth, digest in checkpoints.items()},
-        "suites": [s.model_dump() for s in suites],
-        "definitions": {Path(p).name: sha256_tree(Path(p)) for p in inputs.recipe.eval.include_path},
+        **scoring_inputs(inputs, suites),
         "options": options.model_dump(),
         "alpha": inputs.recipe.eval.alpha,
-        "seed": inputs.recipe.seed,
-        "versions": inputs.versions,
     }
     run.stage("screen", SCREEN, depends_on, work)
     confirmed = read_confirmed(inputs.root)
