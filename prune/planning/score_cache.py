@@ -156,8 +156,8 @@ class ScoreCache:
 
     def _unusable(self, error: Exception) -> str:
         of_the_place = getattr(error, "sqlite_errorcode", 0) & 0xFF in PLACE or isinstance(error, OSError)
-        cure = "give --score_cache another" if of_the_place else "delete it, its scores are made again"
-        return f"{self.path}: cannot be used as a score cache ({error}); {cure}"
+        cure = "" if of_the_place else "delete it if it is one, its scores are made again, or "
+        return f"{self.path}: cannot be used as a score cache ({error}); {cure}give --score_cache another"
 
     def close(self) -> None:
         """Release the file; what was not committed is dropped."""

@@ -28,7 +28,7 @@ OTHERWISE = {
     "tasks": "eval.suites with the tasks",
     "teacher": "model",
     "max_shard_size": "export.max_shard_size",
-    "score_cache": "the run",
+    "score_cache": "-o",
 }
 """Flags that a run has under another name."""
 

@@ -168,3 +168,18 @@ def test_a_full_disk_is_named_with_the_cure(path):
         PruneError, match=r"scores\.sqlite: scores cannot be written .*full.*; give score_cache another"
     ):
         cache.put("dnll", (0, 1), documents, [0.0] * len(documents))
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE scores SET value = 0.5", "UPDATE names SET name = 'b' WHERE name = 'a'", "UPDATE scores SET value = 'x'"],
+)
+def test_an_altered_score_is_no_score(path, change, caplog):
+    first = ScoreCache(path, "m")
+    first.put("dnll", (0, 2), ["a"], [1.5])
+    first.commit()
+    first.close()
+    with sqlite3.connect(path) as base:
+        base.execute(change)
+    assert ScoreCache(path, "m").get("dnll", (0, 2)) == {}
+    assert "1 scores were altered and are made again" in caplog.text
