@@ -32,7 +32,6 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     tasks, elsewhere = tmp_path / "tasks", tmp_path / "elsewhere"
     tasks.mkdir(), elsewhere.mkdir()
     (elsewhere / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    (elsewhere / "common.yaml").write_text(yaml.safe_dump(COMMON))
     (elsewhere / "words.txt").write_text("yes no")
     (elsewhere / "helper.py").write_text(
         "from pathlib import Path\nWORDS = Path(__file__).with_name('words.txt').read_text().split()\n"
@@ -47,10 +46,10 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
         "spec.loader.exec_module(helper)\n"
         "choices = lambda doc: helper.choices(doc)\n"
     )
+    (elsewhere / "common.yaml").write_text(f"{yaml.safe_dump(COMMON)}doc_to_choice: !function {name}.choices\n")
     (tasks / "mine.yaml").write_text(
         f"include: {elsewhere / 'common.yaml'}\ntask: mine\ndataset_path: json\n"
         f"dataset_kwargs:\n  data_files:\n    test: {elsewhere / '*.jsonl'}\n"
-        f"doc_to_choice: !function ../elsewhere/{name}.choices\n"
     )
     return tasks, elsewhere
 

@@ -16,7 +16,7 @@ from prune.runs.cures import in_a_run, recipe_words
         ("Give --gen_kwargs max_gen_toks=N a smaller N", "Give eval.gen_kwargs max_gen_toks=N a smaller N"),
         ("go on with --resume_from_checkpoint from it", "go on with --resume from it"),
         ("lower --learning_rate", "lower heal.learning_rate"),
-        ("use another --dtype", "use another dtype or heal.dtype"),
+        ("another --seed", "another seed or heal.seed"),
         ("--data general: row 5 is no text", "domains general: row 5 is no text"),
         ("add --resume to go on, `prune import FILE.gguf --dtype x` first", None),
     ],
