@@ -11,7 +11,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from study import documents, tables
+from study import documents, tables, units
+from study.bench import Bench
+
+from prune.embedded import MODEL
 
 
 @pytest.fixture
@@ -75,3 +78,45 @@ def test_tables_stand_between_their_markers_and_nothing_is_shown_that_was_not_me
     readme.write_text("no markers")
     with pytest.raises(SystemExit, match="put the lines"):
         tables.write(tmp_path, readme)
+
+
+@pytest.mark.slow
+def test_every_kind_of_unit_runs_and_is_shown_on_a_small_model(public, tmp_path, monkeypatch):
+    name = units.SMALL
+    monkeypatch.setitem(units.LAYERS, name, 16)
+    monkeypatch.setitem(units.DEPTHS, name, (14,))
+    monkeypatch.setitem(units.CANDIDATES, name, 5)
+    monkeypatch.setitem(units.SEARCHED, name, 2)
+    monkeypatch.setattr(units, "JUDGED", {"plans": 2, "healing": 2})
+    bench = Bench(tmp_path / "study", public, {name: MODEL})
+    (bench.folder / "results").mkdir(parents=True)
+    made = {
+        "data": units.data,
+        f"depth_{name}": lambda b: units.depth(b, name, 2),
+        f"singles_{name}": lambda b: units.singles(b, name, 4),
+        f"plans_{name}": lambda b: units.plans(b, name),
+        f"held_out_{name}": lambda b: units.held_out(b, name),
+        f"original_{name}": lambda b: units.original(b, name),
+        "heal_14_rate": lambda b: units.healing(b, name, 14, 1, 0, {"learning_rate": 1e-3}),
+        "heal_14_full": lambda b: units.healing(b, name, 14, 1, 0, {"method": "full", "train_layers": "gap"}),
+        "effects": lambda b: units.depth(b, name, 1, effects=True),
+    }
+    cost = {"cpu_seconds": 1.0, "system_seconds": 0.1, "peak_mb": 10.0}
+    for unit, run in made.items():
+        (bench.folder / f"results/{unit}.json").write_text(json.dumps(cost | run(bench)))
+    held_out, original = (bench.result(f"{kind}_{name}") for kind in ("held_out", "original"))
+    for domain, nll in held_out["original"].items():
+        plain = original["documents"][domain]
+        assert nll == pytest.approx(sum(plain["nll"]) / sum(plain["tokens"]), rel=1e-4)
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- study: begin --><!-- study: end -->")
+    tables.write(bench.folder, readme)
+    shown = readme.read_text()
+    for words in (
+        "greedy dnll",
+        "rank correlation",
+        "of the text lost, back",
+        "ΔNLL of one layer",
+        "random (mean of 3)",
+    ):
+        assert words in shown

@@ -7,7 +7,7 @@ importance, so that a study stopped early has what matters most.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from prune.healing.heal import heal
 from prune.healing.settings import HealSettings
 from prune.planning.context import Context
 from prune.planning.evaluator import Evaluator
+from prune.planning.plan import Plan
 from prune.planning.planner import make_plan, with_scores
 from prune.planning.registry import get_criterion
 from study.bench import BATCH, Bench, document_nll
@@ -182,7 +183,7 @@ def healing(bench: Bench, name: str, wanted: int, steps: int, seed: int, changes
     student = prune.cut(bench.model(name), drop_layers=plan.drop)
     before = _held_out_nll(bench, name, student)
     settings = HealSettings(**{"max_steps": steps, "per_device_train_batch_size": 4, "max_length": 256, "seed": seed,
-                               "eval_max_documents": 8, "eval_steps": steps, **_gap(changes, plan.drop)})  # fmt: skip
+                               "eval_max_documents": 8, "eval_steps": steps, **_gap(changes, plan)})  # fmt: skip
     domains = bench.domains(name, "healing")
     unit = f"{name}-{wanted}-{steps}-{seed}-{'-'.join(f'{k}={v}' for k, v in changes.items()) or 'default'}"
     result = heal(student, bench.model(name), domains, settings, kept_layers=plan.keep,
@@ -210,12 +211,13 @@ def _held_out_nll(bench: Bench, name: str, model: Any) -> dict[str, dict[str, li
     return {domain: document_nll(model, own) for domain, own in domains.items()}
 
 
-def _gap(changes: Mapping[str, Any], drop: Sequence[int]) -> dict[str, Any]:
+def _gap(changes: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """`train_layers: gap` means the layers beside each gap, in the cut model's numbers."""
     if changes.get("train_layers") != "gap":
         return dict(changes)
-    starts = {layer - index for index, layer in enumerate(sorted(drop))}  # the first kept layer after each gap
-    return {**changes, "train_layers": sorted({*starts, *(start - 1 for start in starts if start)})}
+    starts = {layer - index for index, layer in enumerate(plan.drop)}  # the first kept layer after each gap
+    beside = starts | {start - 1 for start in starts}
+    return {**changes, "train_layers": sorted(beside & set(range(len(plan.keep))))}
 
 
 def tasks(bench: Bench, name: str, label: str, wanted: int, checkpoint: str = "") -> dict[str, Any]:
