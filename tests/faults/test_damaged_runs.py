@@ -1,4 +1,4 @@
-"""F46: whatever happens to the files of a run directory, going on ends in our own error or in the same result.
+"""F50: whatever happens to the files of a run directory, going on ends in our own error or in the same result.
 
 `scripts/fuzz_runs.py` is the long version.
 """
@@ -49,7 +49,7 @@ def _fuzz(prepared: Prepared, cases: int, tmp_path: Path) -> dict[str, Any]:
     return found
 
 
-def test_f46_damaged_run_directories_end_in_our_own_errors_or_the_same_result(
+def test_f50_damaged_run_directories_end_in_our_own_errors_or_the_same_result(
     prepared: Prepared, tmp_path: Path
 ) -> None:
     counts = _fuzz(prepared, 12, tmp_path)
@@ -58,7 +58,7 @@ def test_f46_damaged_run_directories_end_in_our_own_errors_or_the_same_result(
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_f46_hundreds_of_damaged_run_directories(prepared: Prepared, tmp_path: Path) -> None:
+def test_f50_hundreds_of_damaged_run_directories(prepared: Prepared, tmp_path: Path) -> None:
     counts = _fuzz(prepared, 400, tmp_path)
     assert counts["run done"] > 100
     assert counts["run PruneError"] > 10
@@ -84,7 +84,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
         "rng_state.pth",
     ],
 )
-def test_f46_the_newest_whole_training_checkpoint_is_used(prepared: Prepared, damage: str, name: str) -> None:
+def test_f50_the_newest_whole_training_checkpoint_is_used(prepared: Prepared, damage: str, name: str) -> None:
     from prune.files import read_sealed
     from prune.healing.trainer import MARKER, checkpoint_of
 
@@ -105,7 +105,7 @@ def test_f46_the_newest_whole_training_checkpoint_is_used(prepared: Prepared, da
 
 
 @pytest.mark.parametrize("raw", [b"[]", b'{"stages": null}', b"{", b"\xff", b"", b'{"stages": {}, "sha256": "0"}'])
-def test_f46_a_damaged_state_is_named_with_the_cure_and_the_cure_works(raw: bytes, tmp_path: Path) -> None:
+def test_f50_a_damaged_state_is_named_with_the_cure_and_the_cure_works(raw: bytes, tmp_path: Path) -> None:
     from prune.runs.directory import RunDirectory
 
     root = tmp_path / "run"
@@ -166,7 +166,7 @@ class OwnTasks:
 TESTS = {"screen", "eval-original", "eval-pruned-3", "eval-healed-3", "gate"}
 
 
-def test_f47_f48_rows_elsewhere_are_part_of_the_evidence_and_a_failed_task_is_not_done(
+def test_f51_f52_rows_elsewhere_are_part_of_the_evidence_and_a_failed_task_is_not_done(
     prepared: Prepared, tmp_path: Path
 ) -> None:
     own = OwnTasks(prepared, tmp_path)
