@@ -117,7 +117,7 @@ def _generation(path: Path, new_index: Mapping[int, int]) -> Path | dict[str, An
         return path
     before = dict(content)
     layers, early = content.get("dola_layers"), content.get("assistant_early_exit")
-    if isinstance(layers, list):
+    if isinstance(layers, list) and all(type(i) is int for i in layers):
         content["dola_layers"] = [new_index[i] for i in layers if i in new_index]
     if type(early) is int:
         content["assistant_early_exit"] = sum(old < early for old in new_index)
