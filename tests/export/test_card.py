@@ -30,5 +30,5 @@ def test_the_card_does_not_call_healed_what_training_left_as_it_was() -> None:
     record = {"settings": {"method": "lora", "distill_weight": 1.0}, "steps": 20, "tokens_seen": 4096}
     assert _healing({**record, "best_step": 15}).startswith("It was then healed with lora for 20 steps")
     assert "distilling from the source" in _healing(record)
-    assert "distilling from wiser" in _healing({**record, "teacher": "wiser"})
+    assert "distilling from `wiser`" in _healing({**record, "teacher": "wiser"})
     assert "these are the weights of the cut" in _healing({**record, "best_step": 0})

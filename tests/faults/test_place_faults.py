@@ -60,8 +60,8 @@ def test_f44_a_run_goes_on_without_locks(
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", failing(getattr(errno, name)))
     with RunDirectory(tmp_path / "run", resume=False) as run:
-        run.stage("one", "one.txt", {}, lambda path: path.write_text("1"))
-        run.stage("two", "two", {}, lambda path: (path / "x").write_text("2"))
+        run.stage("one", "one.txt", {}, lambda path: path.write_text("1") and None)
+        run.stage("two", "two", {}, lambda path: (path / "x").write_text("2") and None)
     assert (tmp_path / "run" / "two" / "x").read_text() == "2"
     assert not list((tmp_path / "run").rglob("*.partial"))
     assert len(warnings_in(caplog)) == 1

@@ -66,8 +66,8 @@ def test_f22_cut_killed_at_twenty_random_writes_is_absent_or_complete(source: Pa
 def test_f22_stage_killed_at_any_write_is_done_again_with_the_same_bytes(tmp_path: Path) -> None:
     def run(root: Path) -> str:
         with RunDirectory(root, resume=True) as stages:
-            stages.stage("one", "one", {"a": 1}, lambda p: (p / "x").write_text("first"))
-            stages.stage("two", "two.json", {"b": 2}, lambda p: p.write_text("second"))
+            stages.stage("one", "one", {"a": 1}, lambda p: (p / "x").write_text("first") and None)
+            stages.stage("two", "two.json", {"b": 2}, lambda p: p.write_text("second") and None)
         return sha256_tree(root / "one") + (root / "two.json").read_text()
 
     with at_write(-1, lambda: None) as count:
@@ -114,12 +114,12 @@ def test_f23_interrupted_stage_is_the_only_work_lost(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with RunDirectory(tmp_path / "run", resume=True) as run:
-        run.stage("one", "one", {}, lambda p: (p / "x").write_text("first"))
+        run.stage("one", "one", {}, lambda p: (p / "x").write_text("first") and None)
         with pytest.raises(KeyboardInterrupt):
             run.stage("two", "two", {}, interrupted)
     with RunDirectory(tmp_path / "run", resume=True) as run:
-        run.stage("one", "one", {}, lambda p: (p / "x").write_text("again"))
-        run.stage("two", "two", {}, lambda p: (p / "x").write_text("second"))
+        run.stage("one", "one", {}, lambda p: (p / "x").write_text("again") and None)
+        run.stage("two", "two", {}, lambda p: (p / "x").write_text("second") and None)
         assert (run.kept, run.redone) == (["one"], ["two"])
     assert not (tmp_path / "run/two/half").exists()
 
@@ -225,7 +225,7 @@ def test_f30_resume_names_what_changed(tmp_path: Path, caplog: pytest.LogCapture
     def run(**inputs: Any) -> list[str]:
         caplog.clear()
         with caplog.at_level(logging.INFO, "prune"), RunDirectory(tmp_path / "run", resume=True) as stages:
-            stages.stage("cut-14", "cut", inputs, lambda p: (p / "x").write_text("x"))
+            stages.stage("cut-14", "cut", inputs, lambda p: (p / "x").write_text("x") and None)
         return [record.getMessage() for record in caplog.records]
 
     run(model="m1", data={"a": "1"}, options={"seed": 0})

@@ -197,7 +197,7 @@ def test_a_mistake_in_the_recipe_is_named(tmp_path, heal, message):
         ({"report_to": ["papyrus"]}, "report_to"),
         ({"lora_layers": [13]}, r"heal.lora_layers \[13\]: the model cut to 13 layers has the layers 0 to 12"),
         ({"lora_target_modules": ["nothing"]}, "does not fit this model"),
-        ({"domains": {"short": "short.jsonl"}, "domain_weights": {}}, "data short: 1 of 1 documents"),
+        ({"domains": {"short": "short.jsonl"}, "domain_weights": {}}, "domains short: 1 of 1 documents"),
         ({"domains": {"foreign": "foreign.jsonl"}, "domain_weights": {}}, "document 0 holds token id 2048"),
     ],
 )
