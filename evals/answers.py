@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.chat import NotRendered, check_system
 from evals.errors import EvalError
+from evals.progress import Stage, stage
 from evals.sealed import sealed, unsealed
 
 log = logging.getLogger("evals")
@@ -39,6 +41,7 @@ class RecordedModel:
     Attributes:
         model: the wrapped `HFLM`.
         cut_off: how often each generation request's answer was cut off by the length limit.
+        left_out: what the chat template did not put into the prompts of the task at hand.
     """
 
     def __init__(self, model: Any) -> None:
@@ -49,6 +52,9 @@ class RecordedModel:
         self._file: Path | None = None
         self._unproven = True
         self._tokens: list[list[int]] = []
+        self._answering = Stage("answers")
+        self.left_out: set[str] = set()
+        self._uses_system: dict[str, bool] = {}
         model.set_cache_hook(self)
         self._sees_tokens = hasattr(model, "_model_generate")
         if self._sees_tokens:  # other adapters than HFLM do without: no batches to see, no tokens
@@ -65,6 +71,7 @@ class RecordedModel:
         """Keep answers in `path` while one task runs, and take from it what an earlier, killed run left there."""
         self._file, self._pending, self._tokens = path, [], []
         self.cut_off.clear()
+        self.left_out.clear()
         self._known.clear()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +85,19 @@ class RecordedModel:
     def was_cut_off(self, args: Sequence[Any]) -> bool:
         """Whether the answer to this generation request reached the length limit."""
         return self.cut_off[_key("generate_until", args)] > 0
+
+    def apply_chat_template(self, chat_history: list[dict[str, Any]], *args: Any, **options: Any) -> str:
+        """lm-eval's, which goes on without the system message where the template refuses it; here that is noted."""
+        system = next((str(message["content"]) for message in chat_history if message["role"] == "system"), "")
+        if system and system not in self._uses_system:
+            try:
+                check_system(self.model.tokenizer, system)
+                self._uses_system[system] = True
+            except NotRendered:
+                self._uses_system[system] = False
+        if system and not self._uses_system[system]:
+            self.left_out.add("the system message: the chat template takes none")
+        return str(self.model.apply_chat_template(chat_history, *args, **options))
 
     def _read(self, path: Path) -> None:
         if not path.is_file():
@@ -111,7 +131,8 @@ class RecordedModel:
             else:
                 missing.append(index)
         if missing:
-            fresh = getattr(self.model, kind)([requests[index] for index in missing], **options)
+            with stage("answers", len(missing), "requests") as self._answering:
+                fresh = getattr(self.model, kind)([requests[index] for index in missing], **options)
             self._commit()
             for index, answer in zip(missing, fresh, strict=True):
                 answers[index] = answer
@@ -122,6 +143,7 @@ class RecordedModel:
         # A comparison with NaN is false, so an accuracy made of it would look like a poor model's.
         if kind != "generate_until" and math.isnan(answer[0] if isinstance(answer, tuple) else answer):
             raise EvalError(NAN.format("log-likelihoods"))
+        self._answering.advance()
         key = _key(kind, args)
         row: dict[str, Any] = {"key": key, "answer": answer}
         if kind == "generate_until":
@@ -146,15 +168,17 @@ class RecordedModel:
             self.cut_off.update(other)
 
     def _starting(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **options: Any) -> Any:
+        def wrapped(ids: Any, *args: Any, **options: Any) -> Any:
             self._commit()
-            return call(*args, **options)
+            self._refuse_unknown(ids)
+            return call(ids, *args, **options)
 
         return wrapped
 
     def _generating(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(context: Any, *args: Any, **options: Any) -> Any:
             self._commit()
+            self._refuse_unknown(context)
             if self._unproven:
                 self._refuse_nan(context)
             rows = generate(context, *args, **options)
@@ -162,6 +186,16 @@ class RecordedModel:
             return rows
 
         return wrapped
+
+    def _refuse_unknown(self, ids: Any) -> None:
+        """Token ids [B, T] without a row in the embedding would end in an index error, or in any row at all."""
+        rows = self.model.model.get_input_embeddings().weight.shape[0]
+        if ids.numel() and (largest := int(ids.max())) >= rows:
+            word = self.model.tokenizer.convert_ids_to_tokens(largest)
+            raise EvalError(
+                f"a prompt holds token id {largest} ({word!r}), the model has {rows} embedding rows: the tokenizer is "
+                "of another model, or tokens were added to it and the embeddings not resized"
+            )
 
     def _refuse_nan(self, context: Any) -> None:
         """Greedy decoding takes a token from NaN logits, too: look at those of one prompt, once."""

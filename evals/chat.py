@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Message = Mapping[str, Any]
+ASKED = {"role": "user", "content": "What is 2 + 2?"}
 CHANGED = "\N{SECTION SIGN}7"
 """Put at the end of a message, to see whether the text changes with it."""
 
@@ -40,9 +41,7 @@ def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt
                 f"the tokenizer's chat template is no valid Jinja (line {line}: {reason}): mend chat_template.jinja, "
                 "or chat_template in tokenizer_config.json"
             ) from error
-        raise NotRendered(
-            f"the tokenizer's chat template refuses this conversation ({reason}): change one of the two"
-        ) from error
+        raise NotRendered(f"the tokenizer's chat template refuses this conversation ({reason})") from error
     return str(made)
 
 
@@ -73,3 +72,13 @@ def left_out(tokenizer: Any, messages: Sequence[Message], **given: Any) -> list[
         if same(bare, given):
             missing.append("tool_calls")
     return missing
+
+
+def check_system(tokenizer: Any, instruction: str) -> None:
+    """Refuse an instruction that the chat template would not put before the prompts.
+
+    Raises:
+        NotRendered: the template refuses system messages, or leaves them out without a word.
+    """
+    if "the system message" in left_out(tokenizer, [{"role": "system", "content": instruction}, ASKED]):
+        raise NotRendered("the tokenizer's chat template leaves system messages out")

@@ -245,6 +245,12 @@ def _suite_evidence(
         notes.insert(0, f"no result for {', '.join(missing)} on at least one of the models")
     notes += [low] if verdict == "INCONCLUSIVE" else []
     notes += [clustered for task in gated if (clustered := task.original_stats.get("looks_clustered"))]
+    notes += [
+        f"{task.name}: left out of the prompts of {who}: {what}"
+        for task in gated
+        for who, stats in (("the original", task.original_stats), ("the candidate", task.candidate_stats))
+        for what in stats.get("left_out", ())
+    ]
 
     def mean(values: list[float | None]) -> float | None:
         return math.fsum(v for v in values if v is not None) / len(values) if values else None

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from evals.answers import RecordedModel
 from evals.backend import check_backend, in_memory, is_first_process, served
+from evals.chat import NotRendered, check_system
 from evals.clusters import cluster_field
 from evals.errors import EvalError, EvalUsageError
 from evals.fingerprint import directory_fingerprint, fingerprint, tokenizer_fingerprint
 from evals.finished import FinishedTasks, finished, keep
+from evals.progress import stage
 from evals.random_state import random_state_kept
 from evals.records import TaskResult
 from evals.samples import task_result
@@ -61,7 +63,6 @@ def run_tasks(
     seed: int = 0,
     max_length: int | None = None,
     cache_dir: Path | None = None,
-    progress: bool = False,
     apply_chat_template: bool = False,
     fewshot_as_multiturn: bool | None = None,
     system_instruction: str | None = None,
@@ -85,7 +86,6 @@ def run_tasks(
             left as it was.
         max_length: context in tokens; the model's own when None.
         cache_dir: finished tasks are kept there and re-used by the same model only.
-        progress: show lm-eval's bars.
         apply_chat_template: wrap prompts in the tokenizer's chat template.
         fewshot_as_multiturn: examples as turns of the conversation; as lm-eval, true with a chat template when None.
         system_instruction: put before every prompt.
@@ -106,9 +106,10 @@ def run_tasks(
     """
     tasks = _distinct(tasks)
     multiturn = apply_chat_template if fewshot_as_multiturn is None else fewshot_as_multiturn
-    _check_request(tasks, tokenizer, apply_chat_template, multiturn, limit)
+    _check_request(tasks, limit)
+    check_prompting(tokenizer, apply_chat_template, multiturn, system_instruction)
     check_backend(backend)
-    with silenced(not progress):
+    with silenced():
         found = find_tasks(tasks, include_path, local_data)
         if confirm_run_unsafe_code:
             os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # the same consent, in the words of the metric's library
@@ -135,21 +136,22 @@ def run_tasks(
     results = Results()
     results.notes = found.notes
     usage_errors = []
-    for group in _shared_runs(tasks):
+    runs = _shared_runs(tasks)
+    for number, group in enumerate(runs, start=1):
         if reason := found.failures.get(group[0].task):
             results.failures.update({spec.key: reason for spec in group})
             continue
         try:
-            with silenced(not progress):
+            with stage(f"task {number} of {len(runs)}", item=group[0].task), silenced() as lost:
                 leaves = found.load(group[0], seed, gen_kwargs)
-                results.update(_score(lm, leaves, group, settings | {"limit": limit or group[0].limit}, cache))
+                scored = _score(lm, leaves, group, settings | {"limit": limit or group[0].limit}, cache)
+            results.update(scored)
+            for result in scored.values():
+                _note(results, result, lost)
         except Exception as error:  # any task may fail in its own way; the others' hours must not be lost
             reason = _reason(group[0].task, error)
             results.failures.update({spec.key: reason for spec in group})
             usage_errors += [error] if isinstance(error, EvalUsageError) else []
-    for result in results.values():
-        if clustered := result.stats.get("looks_clustered"):
-            results.notes[result.task] = clustered
     if not results and is_first_process():
         reasons = "; ".join(sorted(set(results.failures.values())))
         raise usage_errors[0] if usage_errors else EvalError(f"no task could be evaluated: {reasons}")
@@ -194,7 +196,34 @@ def _distinct(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
     return list({spec.model_dump_json(exclude={"chance", "report_only", "quick"}): spec for spec in tasks}.values())
 
 
-def _check_request(tasks: Sequence[TaskSpec], tokenizer: Any, chat: bool, multiturn: bool, limit: int | None) -> None:
+def _note(results: Results, result: TaskResult, lost: Sequence[str]) -> None:
+    """What the user must know about a finished task, beside its figures."""
+    left_out = [f"left out of its prompts: {what}" for what in result.stats.get("left_out", ())]
+    told = [results.notes.get(result.task), result.stats.get("looks_clustered"), *left_out, *lost]
+    if notes := list(dict.fromkeys(filter(None, told))):
+        results.notes[result.task] = "; ".join(notes)
+
+
+def check_prompting(tokenizer: Any, chat: bool, multiturn: bool, system: str | None) -> None:
+    """Refuse ways to prompt that this tokenizer does not have.
+
+    Raises:
+        EvalUsageError: no chat template, turns without one, or a template that takes no system message.
+    """
+    if chat and not getattr(tokenizer, "chat_template", None):
+        raise EvalUsageError("apply_chat_template: this tokenizer has no chat template; leave the flag out")
+    if multiturn and not chat:
+        raise EvalUsageError("fewshot_as_multiturn: turns need a chat template; set apply_chat_template too")
+    if chat and system:
+        try:
+            check_system(tokenizer, system)
+        except NotRendered as error:
+            raise EvalUsageError(
+                f"system_instruction: {error}; leave it out, or put the instruction into the tasks' prompts"
+            ) from None
+
+
+def _check_request(tasks: Sequence[TaskSpec], limit: int | None) -> None:
     keys = [spec.key for spec in tasks]
     if not keys:
         raise EvalUsageError("no tasks to run; name at least one")
@@ -202,10 +231,6 @@ def _check_request(tasks: Sequence[TaskSpec], tokenizer: Any, chat: bool, multit
         raise EvalUsageError(f"{', '.join(twice)}: two results under one name; give one of the tasks another `name`")
     if limit is not None and limit < 1:
         raise EvalUsageError(f"limit {limit}: at least one item a task is needed")
-    if chat and not getattr(tokenizer, "chat_template", None):
-        raise EvalUsageError("apply_chat_template: this tokenizer has no chat template; leave the flag out")
-    if multiturn and not chat:
-        raise EvalUsageError("fewshot_as_multiturn: turns need a chat template; set apply_chat_template too")
 
 
 def _shared_runs(tasks: Sequence[TaskSpec]) -> list[list[TaskSpec]]:
@@ -243,12 +268,16 @@ def _evaluate(
         return {}
     seconds = time.perf_counter() - started
     stats = {"tokenizer": settings["tokenizer"], "seconds": round(seconds, 3)}
+    left_out = set(lm.left_out)
+    if settings["system"] and any(task.OUTPUT_TYPE == "loglikelihood_rolling" for task in leaves.values()):
+        left_out.add("system_instruction: running text is scored as it is")
+    if left_out:
+        stats["left_out"] = sorted(left_out)
     return {spec.key: task_result(output, leaves, spec, lm, stats, settings["log_samples"]) for spec in specs}
 
 
 def _reason(task: str, error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
-    reason = lines[0] if lines else type(error).__name__
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
     if isinstance(error, ConnectionError) or "Hub" in reason or "offline" in reason.lower():
         return f"task {task}: its data is not here ({reason}); give --local_data a folder that holds it"
     if "requested max tokens to generate" in reason:  # lm-eval's own check, an assertion

@@ -43,7 +43,7 @@ def suite_prompts(
         EvalError: no task gives a prompt that fits.
     """
     streams = []
-    with silenced(True):
+    with silenced():
         found = find_tasks(tasks, include_path, local_data)
         for spec in {spec.task: spec for spec in tasks if spec.task in found.places}.values():
             for task in found.load(spec, seed).values():

@@ -10,11 +10,17 @@ hub id or a loaded object everywhere, data may be files or documents in memory, 
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from evals.homes import settle
 
 settle()  # before any library looks for a home
+
+NO_DOCSTRINGS = (
+    "Python runs without docstrings (PYTHONOPTIMIZE=2, or python -OO), which transformers needs: unset PYTHONOPTIMIZE, "
+    "or set it to 1"
+)
 
 if TYPE_CHECKING:
     from prune.api import (
@@ -57,6 +63,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Importing torch takes seconds; `prune --help` and `import prune` must not.
     if name in __all__:
+        if sys.flags.optimize > 1:
+            raise ImportError(NO_DOCSTRINGS)
         from prune import api
 
         return getattr(api, name)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evals.cost import Footprint
 from evals.evidence import Evidence, SuiteEvidence
+from evals.progress import stage
 from evals.score import Score, Side
 from evals.throughput import Throughput
 from prune.data.domains import Domain, pad_token
@@ -126,13 +127,15 @@ def compare_models(
     from evals.measured import measure_models
 
     evidence = _quality(models, tokenizers, suites, alpha, {**tests, "seed": seed})
-    costs = measure_models(models, directories, **speed)
+    with stage("speed"):
+        costs = measure_models(models, directories, **speed)
     passes: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
     rows = []
     for number, (name, model) in enumerate(models.items()):
         own = evidence[name] if name in evidence else next(iter(evidence.values()), None)
         passes["pad_token_id"] = pad_token(tokenizers[name])
-        use = _depth_use(model, domains[name], bootstrap, passes) if domains[name] else {}
+        with stage("depth use", item=name):
+            use = _depth_use(model, domains[name], bootstrap, passes) if domains[name] else {}
         rows.append(
             Compared(
                 name=name,
@@ -163,7 +166,12 @@ def _quality(
     from evals.harness import run_tasks
 
     tasks = [task for suite in suites for task in suite.tasks]
-    results = {name: run_tasks(model, tokenizers[name], tasks, **tests) for name, model in models.items()}
+    results = {}
+    with stage("testing", len(models), "models") as testing:
+        for name, model in models.items():
+            testing.item = name
+            results[name] = run_tasks(model, tokenizers[name], tasks, **tests)
+            testing.advance()
     reference, *others = models
     found = {}
     for name in others:

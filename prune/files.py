@@ -25,7 +25,7 @@ from filelock import lock_descriptor
 
 from evals.sealed import sealed, unsealed
 from evals.secrets import redacted, without_secrets
-from evals.text import NotText, read_text, require_text
+from evals.text import LONE_SURROGATE, NotText, read_text, require_text
 from evals.visible import visible
 from prune.errors import PruneError, UsageError
 
@@ -152,12 +152,25 @@ def read_json_as(kind: type[Model], path: Path, *, name: str, writer: str) -> Mo
         raise UsageError(f"{path}: no valid {name} ({where}: {first['msg']}); {writer}") from None
 
 
+def require_utf8(path: Path) -> None:
+    """Refuse a place whose whole name no result file could hold: Linux allows any bytes in a name.
+
+    Raises:
+        UsageError: the name, or that of a directory above it, is not UTF-8.
+    """
+    whole = Path(os.path.abspath(path))
+    if bad := next((part for part in whole.parts if LONE_SURROGATE.search(part)), None):
+        shown = os.fsencode(path).decode("utf8", "backslashreplace")
+        raise UsageError(f"{shown}: the name {os.fsencode(bad)!r} is not UTF-8: rename it (`convmv` does many at once)")
+
+
 def refuse_non_empty(target: Path, flag: str = "-o") -> None:
     """Refuse a target that is a file or a directory with content.
 
     Raises:
-        UsageError: the target exists and is not an empty directory.
+        UsageError: the target exists and is not an empty directory, or its name is not UTF-8.
     """
+    require_utf8(target)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UsageError(f"{target} exists and is not empty: give {flag} a new directory, or remove it first")
 

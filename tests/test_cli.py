@@ -6,11 +6,13 @@ import ast
 import contextlib
 import inspect
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import typing
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,7 @@ import prune
 from prune import cli
 from prune.cli.app import COMMANDS, build
 from prune.embedded import HERE, MODEL
+from prune.errors import UsageError
 
 STORIES = str(HERE / "data/calibration/stories.jsonl")
 
@@ -179,7 +182,7 @@ def test_a_command_has_a_flag_for_every_argument_of_its_function(name):
     flags = set(inspect.signature(command.callback).parameters)
     arguments = set(inspect.signature(getattr(prune, name)).parameters)
     of_python = {"tokenizer", *({"copy", "dtype"} if name == "cut" else ())}  # of models in memory
-    assert arguments - flags - of_python - {"settings", "progress"} == set()
+    assert arguments - flags - of_python - {"settings"} == set()
 
 
 @pytest.mark.parametrize(("command", "cure"), [("heal", "--resume goes on"), ("cut", "nothing was written")])
@@ -191,3 +194,80 @@ def test_an_interrupted_command_says_what_it_does_next(command, cure, monkeypatc
     monkeypatch.setattr(sys, "argv", ["prune", command, "a", "-o", "b"])
     assert cli._run() == 130
     assert cure in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["cut", b"caf\xe9", "-o", "out", "--drop_layers", "2"], b"caf\xe9"),
+        (["cut", MODEL, "-o", b"caf\xe9/out", "--drop_layers", "2"], b"caf\xe9"),
+        (["analyze", "embedded", "-o", "out", "--data", b"a=d\xe9.txt"], b"d\xe9.txt"),
+        (["run", b"r\xe9.yaml", "-o", "out"], b"r\xe9.yaml"),
+    ],
+)
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(tmp_path, arguments, name):
+    shutil.copytree(MODEL, os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    command = [sys.executable, "-c", "from prune.cli import main; main()", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(prune.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2
+    said = done.stderr.decode()
+    assert f"the name {name!r} is not UTF-8: rename it" in said
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["caf\udce9"]
+
+
+def test_a_model_below_a_directory_that_is_not_utf8_is_refused_too(tmp_path, monkeypatch):
+    inside = tmp_path / "caf\udce9"
+    shutil.copytree(MODEL, inside / "m")
+    monkeypatch.chdir(inside)
+    with pytest.raises(UsageError, match=r"m: the name b'caf\\xe9' is not UTF-8"):
+        prune.cut("m", drop_layers=[2], output=tmp_path / "out")
+
+
+def test_python_without_docstrings_gets_a_sentence(tmp_path):
+    environment = {**os.environ, "PYTHONOPTIMIZE": "2"}
+    command = [sys.executable, "-c", "from prune.cli import main; main()", "verify", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("prune: Python runs without docstrings (PYTHONOPTIMIZE=2")
+    assert done.stderr.count("\n") == 1
+    done = subprocess.run(
+        [sys.executable, "-c", "import prune; prune.cut"], capture_output=True, text=True, env=environment
+    )
+    assert "ImportError: Python runs without docstrings" in done.stderr
+
+
+SLOWLY = """
+import time
+from evals import progress
+from prune.model import tracing
+progress.EVERY = 0.2
+progress.shown.__wrapped__.__kwdefaults__["every"] = 0.2
+from prune.analysis import clean_pass
+whole = clean_pass.CleanPass.__init__
+def slow(self, *arguments, **options):
+    time.sleep(0.7)
+    whole(self, *arguments, **options)
+clean_pass.CleanPass.__init__ = slow
+from prune.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_slow_work_says_in_a_log_how_far_it_is_unless_told_not_to(tmp_path, quiet):
+    (tmp_path / "d.txt").write_text("\n\n".join(f"A dog ran {n} times." for n in range(3)))
+    arguments = ["analyze", MODEL, "-o", tmp_path / "a", "--data", f"general={tmp_path / 'd.txt'}"]
+    few = ["--measure", "contributions", "--batch_size", "1", "--bootstrap", "10"]
+    done = subprocess.run(
+        [sys.executable, "-c", SLOWLY, *map(str, arguments), *few, *quiet], capture_output=True, text=True
+    )
+    said = [text for text in done.stderr.splitlines() if text.startswith("prune: analyze")]
+    if quiet:
+        assert done.stderr == ""
+        return
+    assert any(
+        re.search(r"analyze > measuring: 2 of 3 documents, general.*0:0\d elapsed, about 0:0\d left", text)
+        for text in said
+    )

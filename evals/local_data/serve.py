@@ -103,7 +103,7 @@ def _serve_one(task: str, shots: set[int | None], source: Path, paths: list[Path
     else:
         found = found or _plain_files(task, stock, source)
         override |= {"dataset_path": "json", "dataset_kwargs": {"data_files": {k: str(v) for k, v in found.items()}}}
-        if {path.suffix for path in found.values()} == {".parquet"}:
+        if {path.suffix.lower() for path in found.values()} == {".parquet"}:
             override["dataset_path"] = "parquet"
         override |= _splits(task, stock, shots, set(found))
     write_exact(root / f"{task}.yaml", yaml.safe_dump(override, allow_unicode=True, sort_keys=False))
@@ -277,13 +277,12 @@ def _plain_files(task: str, stock: dict[str, Any], source: Path) -> dict[str, Pa
     found = {}
     layout = layout_of(task)
     for split in {str(stock[name]) for name in names if stock.get(name)}:
-        for suffix in SUFFIXES:
-            path = source / task / f"{split}{suffix}"
-            if path.is_file():
-                if layout is not None:
-                    _check_texts(path, [row for row in read_rows(path) if layout.texts <= row.keys()], layout)
-                found[split] = path
-                break
+        beside = {path.name.lower(): path for path in sorted((source / task).glob("*")) if path.is_file()}
+        path = next((beside[name] for suffix in SUFFIXES if (name := f"{split}{suffix}".lower()) in beside), None)
+        if path is not None:
+            if layout is not None:
+                _check_texts(path, [row for row in read_rows(path) if layout.texts <= row.keys()], layout)
+            found[split] = path
     scored = _evaluated_split(stock)
     if scored not in found:
         raise EvalUsageError(_missing(task, stock, scored))

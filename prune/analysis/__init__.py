@@ -8,7 +8,7 @@ Nothing heavy is imported before `analyze` is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ def analyze(
     seed: int = 0,
     pad_token_id: int = 0,
     source: str = "",
-    progress: Callable[[int, int], None] | None = None,
     processes: Processes | None = None,
     streaming: Streaming | None = None,
     **settings: Any,
@@ -40,7 +39,6 @@ def analyze(
         seed: of the resampling; the same seed gives the same result to the bit.
         pad_token_id: fills short rows.
         source: name of the model in the result.
-        progress: called with (documents done, documents in all).
         processes: from `prune.analysis.processes.join`: batches are dealt out among them and each returns the result
             of all; one process if None.
         streaming: walk `streaming.model` (whose `model` must be `model`) layer by layer; in memory if None.
@@ -58,6 +56,4 @@ def analyze(
     from prune.settings import validated
 
     options = validated(Options, {**settings, "seed": seed, "pad_token_id": pad_token_id})
-    return run_analysis(
-        model, domains, options, source=source, progress=progress, processes=processes or ALONE, streaming=streaming
-    )
+    return run_analysis(model, domains, options, source=source, processes=processes or ALONE, streaming=streaming)

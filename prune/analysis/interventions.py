@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from evals.progress import stage
 from prune.analysis.clean_pass import CleanPass
 from prune.analysis.layer_reader import SMALLEST_NORM
 from prune.model.sublayers import Contribution
@@ -135,12 +136,14 @@ def propagate(
     """
     finals: dict[int, torch.Tensor] = {}
     size = at_once(clean)
-    with _reading(clean, observe is not None) as latest:
+    altered = stage("altered runs", len(alterations), "of this batch")
+    with _reading(clean, observe is not None) as latest, altered as passed:
         for begin in range(0, len(alterations), size):
             group = range(begin, min(begin + size, len(alterations)))
             active: list[int] = []
             hidden: torch.Tensor | None = None
             for layer in range(alterations[begin].first, clean.num_layers + 1):
+                passed.at(begin, f"layer {layer} of {clean.num_layers}")
                 joining = [number for number in group if alterations[number].first == layer]
                 streams = [alterations[number].make() for number in joining]
                 device = clean.walk.resid_pre[layer].device

@@ -6,13 +6,14 @@ stability and phase changes follow from the records alone. Assumption: the model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
+from evals.progress import stage
 from prune.analysis.batch_size import BatchSize
 from prune.analysis.clean_pass import CleanPass, Rules
 from prune.analysis.difficulty import difficulty_report
@@ -39,8 +40,6 @@ from prune.wording.text import english
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Progress = Callable[[int, int], None]
-
 
 class Options(AnalyzeSettings):
     """What `prune.analysis.analyze` was asked for: the settings, and what a caller in Python may say beyond them."""
@@ -61,7 +60,6 @@ def run_analysis(
     options: Options,
     *,
     source: str = "",
-    progress: Progress | None = None,
     processes: Processes = ALONE,
     streaming: Streaming | None = None,
 ) -> Analysis:
@@ -77,7 +75,7 @@ def run_analysis(
 
     def run(size: int) -> None:
         smaller = options.model_copy(update={"batch_size": size})
-        records.update(collect(model, tracer, domains, chosen, smaller, progress, processes, streaming))
+        records.update(collect(model, tracer, domains, chosen, smaller, processes, streaming))
 
     if processes.count > 1:  # one process alone cannot start again with a smaller batch
         run(options.batch_size)
@@ -132,7 +130,6 @@ def collect(
     domains: Mapping[str, Domain],
     chosen: Mapping[str, Measure],
     options: Options,
-    progress: Progress | None = None,
     processes: Processes = ALONE,
     streaming: Streaming | None = None,
 ) -> dict[str, Records]:
@@ -145,7 +142,7 @@ def collect(
     needed = tracer if any(measure.sublayers for measure in chosen.values()) else None
     keep_parts = any(measure.parts for measure in chosen.values())
     rules = Rules(frozenset(chosen), options.first_token, tuple(options.swap_distances), options.cuts)
-    total, done = sum(len(domain.documents) for domain in domains.values()), 0
+    total = sum(len(domain.documents) for domain in domains.values())
     records = {name: Records(len(domain.documents), domains=len(domains)) for name, domain in domains.items()}
 
     def run(own: tuple[str, Batch] | None) -> None:
@@ -154,6 +151,7 @@ def collect(
         name, batch = own
         clean = CleanPass(model, tracer.anatomy, batch, needed, rules, keep_parts)
         for function in functions:
+            measuring.item = f"{name}: {function.__module__.rpartition('.')[2]}"
             function(clean, records[name])
 
     queue = [
@@ -162,15 +160,15 @@ def collect(
         for batch in batches(domain.documents, options.batch_size, options.pad_token_id)
     ]
     if streaming is not None:
-        collect_streamed(streaming, tracer, queue, chosen, rules, records, progress)
+        collect_streamed(streaming, tracer, queue, chosen, rules, records)
         return records
     if processes.count > 1 and needed is not None:  # all decide each layer's layout on the batch that one would use
         processes.together(lambda: CleanPass(model, tracer.anatomy, queue[0][1], needed, rules))
-    for own, shared in processes.deal(queue):
-        processes.together(partial(run, own))
-        done += sum(len(batch.index) for _, batch in shared)
-        if progress is not None and processes.first:
-            progress(done, total)
+    with stage("measuring", total, "documents") as measuring:
+        for own, shared in processes.deal(queue):
+            measuring.item = shared[0][0]
+            processes.together(partial(run, own))
+            measuring.advance(sum(len(batch.index) for _, batch in shared))
     return processes.merge(records)
 
 

@@ -9,13 +9,14 @@ the middle of the stack many times and would read the weights as often: they are
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from evals.progress import stage
 from prune.analysis.clean_pass import CleanPass, Rules
 from prune.analysis.interventions import Alteration, at_once, removals
 from prune.analysis.outputs import record_outputs
@@ -69,12 +70,8 @@ def collect_streamed(
     chosen: Mapping[str, Measure],
     rules: Rules,
     records: Mapping[str, Records],
-    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Add every batch of the queue (domain, batch) to its domain's records.
-
-    Args:
-        progress: called with (documents' worth of layers done, documents in all).
 
     Raises:
         UsageError: a measure that streaming does not offer, or too little disk for the activations.
@@ -84,10 +81,11 @@ def collect_streamed(
     _check_disk(streaming, queue, chosen)
     needed = tracer if any(measure.sublayers for measure in chosen.values()) else None
     clean_measures = modules({name: measure for name, measure in chosen.items() if name != REMOVAL})
-    depth, documents = tracer.anatomy.num_layers, sum(len(batch.index) for _, batch in queue)
+    depth = tracer.anatomy.num_layers
     with ExitStack() as stack:
         shelf = stack.enter_context(Shelf(streaming.memory, streaming.spill))
         carried: list[_Carried] = []
+        measuring = stack.enter_context(stage("measuring", depth, "layers"))
         for layer in range(depth):
             with streaming.model.layer(layer):
                 if layer == 0:
@@ -97,8 +95,7 @@ def collect_streamed(
                         carried.append(_Carried(walk, shelf, number, needed, rules))
                 for each in carried:
                     each.advance(layer, removing=REMOVAL in chosen, keep=bool(clean_measures))
-            if progress is not None:
-                progress(documents * (layer + 1) // depth, documents)
+            measuring.advance()
         for (name, _), each in zip(queue, carried, strict=True):
             clean = each.finished()
             for module in clean_measures:

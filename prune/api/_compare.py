@@ -51,7 +51,6 @@ def compare(
     *,
     data: Data = (),
     tokenizer: Any = None,
-    progress: bool = False,
     dry_run: Literal[False] = False,
     **settings: Any,
 ) -> Comparison: ...
@@ -65,7 +64,6 @@ def compare(
     dry_run: Literal[True],
     data: Data = (),
     tokenizer: Any = None,
-    progress: bool = False,
     **settings: Any,
 ) -> DryRun: ...
 
@@ -77,7 +75,6 @@ def compare(
     *,
     data: Data = (),
     tokenizer: Any = None,
-    progress: bool = False,
     dry_run: bool = False,
     **settings: Any,
 ) -> Comparison | DryRun:
@@ -92,7 +89,6 @@ def compare(
             is written if None.
         data: documents by domain; no depth use and no depth map without.
         tokenizer: of all; a checkpoint's own if None.
-        progress: show progress bars.
         dry_run: check the input and return what would be done.
 
     Returns:
@@ -138,7 +134,7 @@ def compare(
             domains,
             {name: subject.source.directory for name, subject in subjects.items() if subject.source},
             suites=suites,
-            tests={**asked.options(), "batch_size": asked.batch_size, "progress": progress},
+            tests={**asked.options(), "batch_size": asked.batch_size},
             speed={**fields_of(SpeedSettings, asked), "batch_size": asked.cost_batch_size},
             mapped=asked.depth_map,
             batch_size=asked.batch_size,

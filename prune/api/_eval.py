@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pydantic import Field
 
+from evals.progress import stage
 from evals.settings import BackendSettings, EvalSettings, Names
 from prune.api._given import Given, Model, all_given, at_rest
 from prune.api._inputs import DryRun, load_suites
@@ -42,7 +43,6 @@ def eval(
     *,
     baseline: Model,
     tokenizer: Any = None,
-    progress: bool = False,
     dry_run: Literal[False] = False,
     **settings: Any,
 ) -> Evidence: ...
@@ -55,7 +55,6 @@ def eval(
     *,
     baseline: Model,
     tokenizer: Any = None,
-    progress: bool = False,
     dry_run: Literal[True],
     **settings: Any,
 ) -> DryRun: ...
@@ -68,7 +67,6 @@ def eval(
     *,
     baseline: Model,
     tokenizer: Any = None,
-    progress: bool = False,
     dry_run: bool = False,
     **settings: Any,
 ) -> Evidence | DryRun:
@@ -85,7 +83,6 @@ def eval(
             files with `backend="llama.cpp"`.
         output: new directory for evidence.json and samples; nothing is written if None.
         tokenizer: of both; a checkpoint's own if None.
-        progress: show progress bars.
         dry_run: check the input and return the tasks, notes on their data, and what the gate can decide.
 
     Returns:
@@ -116,6 +113,7 @@ def eval(
             subject.require_tokenizer()
             if asked.backend == "vllm":
                 raise UsageError(f"--backend {asked.backend!r}: reads checkpoints; give directories or hub ids")
+    _check_prompting(asked, subjects.values())
     suites = choose_suites(named, asked.tasks, asked.folders, asked.num_fewshot)
     notes = check_tasks(suites, asked.folders, asked.replacements, asked.confirm_run_unsafe_code)
     power = power_checks(suites, asked.limit)
@@ -130,16 +128,16 @@ def eval(
         **fields_of(BackendSettings, asked),
         "seed": asked.seed,
         "cache_dir": unfinished,
-        "progress": progress,
     }
     options["model_args"] = {"dtype": asked.dtype, **asked.model_args} if asked.backend == "vllm" else asked.model_args
     results = {}
     for name in models:
-        if name in files:
-            results[name] = _score_file(files[name], tokenizer, suites, options)
-        else:
-            results[name] = _score(subjects[name], suites, options)
-            subjects[name].require_unchanged()
+        with stage(f"{name} {_named(name, models[name], subjects)}"):
+            if name in files:
+                results[name] = _score_file(files[name], tokenizer, suites, options)
+            else:
+                results[name] = _score(subjects[name], suites, options)
+                subjects[name].require_unchanged()
     _warn(results, notes)
     if not is_first_process():
         return DryRun(suites={}, notes=[], gate_power=[])
@@ -157,7 +155,7 @@ def _warn(results: Mapping[str, Results], told: Sequence[str]) -> None:
     for name, found in results.items():
         for task, reason in found.failures.items():
             log.warning("%s on %s: %s", task, name, reason)
-    for note in results["baseline"].notes.values():
+    for note in dict.fromkeys(note for found in results.values() for note in found.notes.values()):
         if not any(note in line for line in told):
             log.warning("%s", note)
 
@@ -174,6 +172,17 @@ def _weights_sha256(file: Path | None, subject: Given | None) -> str:
 def _named(name: str, model: Model, subjects: Mapping[str, Given]) -> str:
     """A model as the caller wrote it; one in memory by where it says it came from."""
     return str(model) if isinstance(model, str | Path) else subjects[name].label
+
+
+def _check_prompting(asked: EvalArguments, subjects: Iterable[Given]) -> None:
+    """What the tokenizers' chat templates would refuse or leave out, before a model is loaded."""
+    from evals.harness import check_prompting
+
+    options = asked.options()
+    chat, multiturn = options["apply_chat_template"], options["fewshot_as_multiturn"]
+    if chat or multiturn:
+        for subject in subjects:
+            check_prompting(subject.tokenizer, chat, bool(multiturn), options["system_instruction"])
 
 
 def _score(subject: Given, suites: Sequence[Suite], options: Mapping[str, Any]) -> Results:

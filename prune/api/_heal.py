@@ -62,7 +62,6 @@ def heal(
     data: Data,
     tokenizer: Any = None,
     resume: bool = False,
-    progress: bool = False,
     dry_run: Literal[False] = False,
     **settings: Any,
 ) -> HealResult: ...
@@ -77,7 +76,6 @@ def heal(
     data: Data,
     tokenizer: Any = None,
     resume: bool = False,
-    progress: bool = False,
     dry_run: Literal[False] = False,
     **settings: Any,
 ) -> PreTrainedModel: ...
@@ -92,7 +90,6 @@ def heal(
     data: Data,
     tokenizer: Any = None,
     resume: bool = False,
-    progress: bool = False,
     dry_run: Literal[True],
     **settings: Any,
 ) -> DryRun: ...
@@ -107,7 +104,6 @@ def heal(
     data: Data,
     tokenizer: Any = None,
     resume: bool = False,
-    progress: bool = False,
     dry_run: bool = False,
     **settings: Any,
 ) -> HealResult | PreTrainedModel | DryRun:
@@ -124,7 +120,6 @@ def heal(
         data: training documents by domain, as for `prune.analyze`.
         tokenizer: of a loaded model, where the data are not token ids.
         resume: go on from the newest checkpoint of a killed run with the same arguments; with `output` only.
-        progress: show Trainer's progress bar.
         dry_run: check only; with `output` only.
 
     Returns:
@@ -165,7 +160,7 @@ def heal(
             raise UsageError("dry_run: reads configurations on disk; give the teacher's directory or hub id")
         rehearse(student.source, original.source if original else None, domains, chosen, **shared)
         return DryRun(settings=chosen.model_dump(), data={n: d.describe() for n, d in domains.items()})
-    options = {**shared, "resume": resume, "progress": progress, "track": track}
+    options = {**shared, "resume": resume, "track": track}
     if target is None:
         with tempfile.TemporaryDirectory(prefix="prune-heal-") as hidden:
             return _train(student, original, domains, chosen, Path(hidden), options).model

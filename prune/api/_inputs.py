@@ -10,6 +10,7 @@ from prune.data import domains
 from prune.data.domains import Domain, parse_data_flag
 from prune.data.rows import ENDINGS, Documents
 from prune.errors import UsageError
+from prune.files import require_utf8
 
 if TYPE_CHECKING:
     from evals.suite import Suite
@@ -48,6 +49,7 @@ def _source(name: str, source: Documents) -> Documents:
             raise UsageError(f"--data {name}: is {type(source).__name__}; give a path, or a list of strings or rows")
         return list(source)
     path = str(source)
+    require_utf8(Path(path))
     local = isinstance(source, Path) or path.lower().endswith(ENDINGS) or path.startswith(("/", "."))
     if local and not Path(path).is_file():
         raise UsageError(f"--data {name}={path}: no such file")

@@ -16,7 +16,6 @@ def run(
     output: str | Path | None = None,
     *,
     resume: bool = False,
-    progress: bool = False,
     dry_run: bool = False,
     lang: str | None = None,
     rounds: int | None = None,
@@ -29,7 +28,6 @@ def run(
         recipe: YAML file, or the name of a built-in recipe: `demo`, `poc`.
         output: run directory; `runs/<recipe name>` if None.
         resume: go on in a directory that holds a run; stages whose inputs did not change are kept.
-        progress: show progress bars.
         dry_run: check everything that can be checked and return what would be done.
         lang: language of the report, `en` or `ja`; the recipe's if None.
         rounds: cut and heal in so many turns (`heal.rounds`); the recipe's if None.
@@ -52,7 +50,7 @@ def run(
         if rounds < 1:
             raise UsageError(f"--rounds {rounds}: give 1 or more")
         found = found.model_copy(update={"heal": found.heal.model_copy(update={"rounds": rounds})})
-    pipeline = Pipeline(found, root, resume=resume, progress=progress)
+    pipeline = Pipeline(found, root, resume=resume)
     return pipeline.check() if dry_run else pipeline.run()
 
 
@@ -61,7 +59,6 @@ def demo(
     *,
     real: bool = False,
     resume: bool = False,
-    progress: bool = False,
     dry_run: bool = False,
     lang: str | None = None,
 ) -> RunResult | dict[str, Any]:
@@ -72,7 +69,7 @@ def demo(
     Args:
         output: run directory; `runs/demo`, or `runs/demo-real`, if None.
         real: a real model, fetched from the hub or by package; the recipe is sized for 45 minutes on two CPU cores.
-        resume, progress, dry_run, lang: as in `run`.
+        resume, dry_run, lang: as in `run`.
 
     Raises:
         PruneError: the real model cannot be had; other errors as in `run`.
@@ -85,4 +82,4 @@ def demo(
 
         recipe, name = prepare(find_real_model()), "demo-real"
     root = Path("runs") / name if output is None else output
-    return run(recipe, root, resume=resume, progress=progress, dry_run=dry_run, lang=lang)
+    return run(recipe, root, resume=resume, dry_run=dry_run, lang=lang)

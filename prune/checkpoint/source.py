@@ -16,7 +16,7 @@ from pathlib import Path
 from prune.checkpoint.config_types import check_decoder
 from prune.checkpoint.directory import CONFIG, INDEX, Checkpoint, read_checkpoint
 from prune.errors import PruneError, UsageError
-from prune.files import sha256_file, sha256_json
+from prune.files import require_utf8, sha256_file, sha256_json
 
 EMBEDDED = "embedded"
 """The name that stands for the demo model."""
@@ -155,6 +155,7 @@ def locate(
     if isinstance(model, Source):
         return model
     name = str(model)
+    require_utf8(Path(name))
     if name == EMBEDDED:
         from prune.embedded import MODEL
 
@@ -205,7 +206,7 @@ def check_local(model: str) -> None:
     if path.is_dir():
         if not (path / CONFIG).is_file():
             raise UsageError(f"{model}: no config.json there; give the directory of a transformers checkpoint")
-    elif path.suffix == ".gguf":
+    elif path.suffix.lower() == ".gguf":
         if not path.exists():
             raise UsageError(f"{model}: no such file")
         raise UsageError(f"{model}: is a GGUF file; `prune import {model} -o DIR` makes a checkpoint of it")

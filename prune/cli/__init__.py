@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import re
@@ -12,6 +13,8 @@ import traceback
 import warnings
 from types import TracebackType
 from typing import NoReturn
+
+from prune import NO_DOCSTRINGS
 
 INTERRUPTED = 130
 OF_THE_PLACE = {
@@ -25,6 +28,9 @@ OF_THE_PLACE = {
 }
 """Failures of the disk or the directory that a user can mend, with the cure; any other OSError is a bug."""
 
+SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+"""Let threads that wait for others sleep: on a busy machine a spinning one keeps the others from their core."""
+
 GOES_ON = {
     **dict.fromkeys(("run", "demo", "heal", "generate"), "the same command with --resume goes on"),
     "eval": "the same command goes on where it stopped",
@@ -36,6 +42,8 @@ GOES_ON = {
 def main() -> NoReturn:
     """Entry point of the console script; returns the exit codes of `prune.errors` (130 when interrupted)."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name, value in SLEEPING_THREADS.items():  # read when torch is loaded
+        os.environ.setdefault(name, value)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries among themselves; no user can act on it
@@ -43,6 +51,9 @@ def main() -> NoReturn:
     _speak_safely()
     if not _speaks():
         sys.stdout = open(os.devnull, "w", encoding="utf8")  # noqa: SIM115 (open until the process ends)
+    for stream in (sys.stdout, sys.stderr):  # a terminal of another encoding must not end a run
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(_run())
 
 
@@ -75,6 +86,8 @@ def _run() -> int:
     from evals.errors import UserError
     from prune.cli.app import build
 
+    if sys.flags.optimize > 1:
+        return _say(NO_DOCSTRINGS, 1)
     try:
         code = build(sys.argv[1:])(standalone_mode=False)
         if code == INTERRUPTED:  # Typer turns a KeyboardInterrupt into its exit code
@@ -94,6 +107,8 @@ def _run() -> int:
         return _say(f"{where}{error.strerror}; {OF_THE_PLACE[error.errno]}", 1)
     except MemoryError:
         return _say("out of memory: use a smaller --batch_size or --seq_length, or a machine with more", 1)
+    except UnicodeEncodeError as error:  # a name out of a directory that is not UTF-8; those given are checked first
+        return _say(f"a name or a text is not UTF-8 ({error.object[error.start - 20 : error.end]!r}): rename it", 1)
 
 
 def _as_flag(message: str) -> str:

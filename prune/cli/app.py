@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import shutil
 from collections.abc import Callable, Sequence
@@ -62,7 +63,15 @@ def build(arguments: Sequence[str]) -> typer.Typer:
 
 def _command(name: str) -> Callable[..., Any]:
     command: Callable[..., Any] = importlib.import_module(f"prune.cli.commands.{MODULES.get(name, name)}").command
-    return command
+
+    @functools.wraps(command)
+    def followed(**arguments: Any) -> Any:
+        from evals.progress import shown, stage
+
+        with shown(not arguments.get("quiet")), stage(name):
+            return command(**arguments)
+
+    return followed
 
 
 def _stub() -> None:

@@ -240,7 +240,7 @@ def chat_ids(row: Mapping[str, Any], tokenizer: Any, where: str) -> tuple[list[i
         whole = prompt if len(asked) == len(messages) else render(tokenizer, messages, **given)
         missing = left_out(tokenizer, messages, **given)
     except NotRendered as error:
-        raise PruneError(f"{where}: {error}") from None
+        raise PruneError(f"{where}: {error}; change the row, or give the tokenizer another template") from None
     if missing:
         raise PruneError(
             f"{where}: the tokenizer's chat template leaves out {', '.join(missing)}: remove that from the data, or "

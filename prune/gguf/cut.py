@@ -40,7 +40,7 @@ class GgufCut(CutResult):
 
 def is_gguf(model: object) -> bool:
     """Whether a model, as users name it, is a GGUF file."""
-    return isinstance(model, str | Path) and str(model).endswith(SUFFIX) and not Path(model).is_dir()
+    return isinstance(model, str | Path) and str(model).lower().endswith(SUFFIX) and not Path(model).is_dir()
 
 
 def cut_file(
@@ -109,7 +109,7 @@ def join_parts(model: Model, target: Path) -> None:
 def _check_target(target: Path) -> None:
     if target.is_dir():
         raise UsageError(f"{target}: is a directory; give -o the file to write, such as {target / 'cut.gguf'}")
-    if target.suffix != SUFFIX:
+    if target.suffix.lower() != SUFFIX:
         raise UsageError(f"{target}: a GGUF file is cut into a GGUF file; give -o a name that ends in {SUFFIX}")
     if target.exists() or target.is_symlink():
         raise UsageError(f"{target}: exists; give -o another name, or remove it first")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from evals.progress import stage
 from evals.sealed import sealed, unsealed
 from prune.errors import PruneError, UsageError
 from prune.files import read_sealed, sha256_json, write_sealed
@@ -93,15 +94,21 @@ def generate_answers(
     done = _finished_batches(partial, key, batches, resume)
     found = {index: row for batch in done for index, row in batch}
     resumed, ends = len(found), end_tokens(model, tokenizer)
-    with partial.open("a", encoding="utf8") as handle, _explicit_settings(model, settings, ends, pad_token_id):
+    with (
+        partial.open("a", encoding="utf8") as handle,
+        _explicit_settings(model, settings, ends, pad_token_id),
+        stage("generating", len(copies), "answers", done=resumed) as generating,
+    ):
         for number in range(len(done), len(batches)):
             members = [copies[i][1] for i in batches[number]]
+            generating.item = members[0].domain
             answers = _answer(model, members, settings, ends, pad_token_id, number)
             rows = [_row(p, a, ends, tokenizer) for p, a in zip(members, answers, strict=True)]
             batch = list(zip(batches[number], rows, strict=True))
             handle.write(sealed({"batch": batch}) + "\n")
             handle.flush()
             found.update(batch)
+            generating.at(len(found))
             if progress is not None:
                 progress(len(found), len(copies))
     every = [found[i] for i in range(len(copies))]

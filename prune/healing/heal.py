@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainingArguments
 
+from evals.progress import stage
 from prune.data.domains import Domain
 from prune.errors import PruneError
 from prune.files import sha256_json
@@ -100,7 +101,6 @@ def heal(
     pad_token_id: int = 0,
     output_dir: Path,
     resume: bool = False,
-    progress: bool = False,
     track: Track | None = None,
 ) -> HealResult:
     """Train the student on the domains, with the teacher's distributions as targets where the settings say so.
@@ -115,7 +115,6 @@ def heal(
         pad_token_id: fills short rows; never counted.
         output_dir: checkpoints go to `output_dir/checkpoints`.
         resume: continue at the newest complete checkpoint there, if any.
-        progress: show Trainer's progress bar.
         track: scores to log at every evaluation, for example of the gate's own tasks.
 
     Raises:
@@ -127,7 +126,7 @@ def heal(
     teacher = teacher if settings.needs_teacher else None
     if teacher is not None:
         kept_layers = _source_layers(student, teacher, kept_layers, needed=settings.needs_states)
-    arguments = training_arguments(settings, output_dir / "checkpoints", progress)
+    arguments = training_arguments(settings, output_dir / "checkpoints")
     check_processes(arguments)
     device = student.device
     student.to(arguments.device)
@@ -234,7 +233,7 @@ def _provenance(domains: Mapping[str, Domain], split: Split) -> dict[str, dict[s
     }
 
 
-def training_arguments(settings: HealSettings, directory: Path, progress: bool = False) -> TrainingArguments:
+def training_arguments(settings: HealSettings, directory: Path) -> TrainingArguments:
     """The arguments of transformers' Trainer that the settings stand for."""
     steps = settings.max_steps
     return TrainingArguments(
@@ -264,18 +263,20 @@ def training_arguments(settings: HealSettings, directory: Path, progress: bool =
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
-        disable_tqdm=not progress,
+        disable_tqdm=True,
     )
 
 
 def _train(trainer: HealTrainer, checkpoint: Path | None) -> None:
     trainer.session_start = time.monotonic()
     trainer.args.eval_on_start = checkpoint is None
-    if checkpoint is None:
-        trainer.train()
-    else:
-        trainer.resume_state(checkpoint)
-        trainer.train(resume_from_checkpoint=str(checkpoint))
+    done = 0 if checkpoint is None else int(checkpoint.name.split("-")[1])
+    with stage("training", trainer.args.max_steps, "steps", done=done) as trainer.training:
+        if checkpoint is None:
+            trainer.train()
+        else:
+            trainer.resume_state(checkpoint)
+            trainer.train(resume_from_checkpoint=str(checkpoint))
     evaluated = max(entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry)
     if evaluated < trainer.state.global_step:
         trainer.evaluate()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from evals.progress import Stage, stage
 from prune.data.domains import Document
 from prune.healing.data import IGNORED, Collator, Split
 from prune.healing.objective import batch_losses
@@ -45,17 +46,24 @@ def held_out_loss(
     was_training = model.training
     model.eval()
     try:
-        means = {
-            name: _mean_loss(model, head, documents, settings, pad_token_id)
-            for name, documents in split.held_out.items()
-        }
+        count = sum(map(len, split.held_out.values()))
+        with stage("held-out loss", count, "documents") as scoring:
+            means = {
+                name: _mean_loss(model, head, documents, settings, pad_token_id, scoring)
+                for name, documents in split.held_out.items()
+            }
     finally:
         model.train(was_training)
     return HeldOut(sum(weight * means[name] for name, weight in split.weights.items()), means)
 
 
 def _mean_loss(
-    model: nn.Module, head: nn.Module | None, documents: Sequence[Document], settings: HealSettings, pad_token_id: int
+    model: nn.Module,
+    head: nn.Module | None,
+    documents: Sequence[Document],
+    settings: HealSettings,
+    pad_token_id: int,
+    scoring: Stage,
 ) -> float:
     by_length = sorted(documents, key=lambda d: len(d.input_ids))
     size, device = settings.per_device_train_batch_size, next(model.parameters()).device
@@ -67,4 +75,5 @@ def _mean_loss(
         count += int((batch["labels"] != IGNORED).sum())
         inputs = {name: tensor.to(device) for name, tensor in batch.items()}
         total += batch_losses(model, inputs, settings, head=head).parts["next_token"]
+        scoring.advance(len(batch["labels"]))
     return total.item() / count

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from evals.progress import Stage
 from evals.sealed import tree_hashes
 from evals.secrets import redacted
 from prune.errors import PruneError
@@ -107,6 +108,7 @@ class HealTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
         self.add_callback(_StepEvents(self))
+        self.training = Stage("training")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         return torch.utils.data.SequentialSampler(self.task.training_set)
@@ -211,6 +213,8 @@ class HealTrainer(Trainer):
             logs |= {f"{name}_loss": value for name, value in zip(PARTS, parts, strict=True)}
             self._since_log.clear()
         logs["seconds"] = round(self.seconds(), 3)
+        if self.is_world_process_zero():
+            log.info("%s", step_in_words(logs, self.state.global_step, self.args.max_steps))
         super().log(logs, start_time)
 
     def seconds(self) -> float:
@@ -251,6 +255,26 @@ class HealTrainer(Trainer):
         self.progress = Progress(**progress)
 
 
+def step_in_words(logs: Mapping[str, float], step: int, steps: int) -> str:
+    """One line for what Trainer logs of a step, with units."""
+    parts = [f"healing: step {step} of {steps}"]
+    if "eval_loss" in logs:
+        domains = [
+            f"{name.removeprefix('eval_').removesuffix('_loss')} {value:.4f}"
+            for name, value in logs.items()
+            if name.startswith("eval_") and name.endswith("_loss") and name != "eval_loss"
+        ]
+        parts.append(
+            f"held-out loss {logs['eval_loss']:.4f} nats/token" + (f" ({', '.join(domains)})" if domains else "")
+        )
+    elif "loss" in logs:
+        named = [f"{name.replace('_', ' ')} {logs[f'{name}_loss']:.4f}" for name in PARTS if logs.get(f"{name}_loss")]
+        parts.append(f"loss {logs['loss']:.4f} nats/token" + (f" ({', '.join(named)})" if len(named) > 1 else ""))
+        parts.append(f"learning rate {logs.get('learning_rate', 0.0):.2e}")
+        parts.append(f"gradient norm {logs.get('grad_norm', 0.0):.3g}")
+    return ", ".join([*parts, f"{logs['seconds']:.0f} s"])
+
+
 class _StepEvents(TrainerCallback):
     """At the end of a step, ask for a checkpoint when the last one is old."""
 
@@ -259,6 +283,7 @@ class _StepEvents(TrainerCallback):
         self.saved = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.training.at(state.global_step)
         if self.trainer.task.settings.save_steps is not None:
             return
         due = torch.tensor([float(time.monotonic() - self.saved >= SAVE_SECONDS)], device=args.device)  # [1]

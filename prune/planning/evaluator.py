@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from evals.progress import Stage, stage
 from prune.data.domains import Batch, Domain, batches, check_weights
 from prune.errors import PruneError, UsageError
 from prune.model.anatomy import find_anatomy
 from prune.model.tracing import RecordedWalk
-from prune.planning.prefix import Keep, PrefixTree
+from prune.planning.prefix import Keep, PrefixTree, Read
 from prune.planning.score_cache import ScoreCache, document_key, model_fingerprint
 
 Quantity = Literal["dnll", "kl", "missed"]
@@ -302,21 +303,25 @@ class Evaluator:
     def _evaluate(self, name: str, keeps: list[Keep], quantity: Quantity) -> None:
         """Score subsets on the model and put them into the cache: batches outside, candidates inside."""
         keys = self._keys[name]
-        for number, batch in enumerate(batches(self.domains[name], self.batch_size, self._pad)):
-            own = [keys[index] for index in batch.index]
-            missing = [keep for keep in keeps if not self._cache.get(quantity, keep).keys() >= set(own)]
-            if not missing:
-                continue
-            tree = self._tree(name, number, batch)
-            before = tree.walk.layer_calls
-            read = {"dnll": tree.walk.nll, "kl": tree.walk.kl, "missed": tree.walk.missed}[quantity]
-            for begin in range(0, len(missing), SUBSETS_A_COMMIT):
-                some = missing[begin : begin + SUBSETS_A_COMMIT]
-                for keep, values in tree.measure(some, read, self._stream_bytes - self._stored_bytes()).items():
-                    self._cache.put(quantity, keep, own, values.tolist())
-                self._cache.commit()
-            self.work.layers += tree.walk.layer_calls - before
-            self.work.evaluated.update((quantity, keep) for keep in missing)
+        passes = -(-len(self.domains[name]) // self.batch_size) * len(keeps)
+        with stage(f"scoring on {name}", passes, "candidates x batches") as scoring:
+            for number, batch in enumerate(batches(self.domains[name], self.batch_size, self._pad)):
+                own = [keys[index] for index in batch.index]
+                missing = [keep for keep in keeps if not self._cache.get(quantity, keep).keys() >= set(own)]
+                if not missing:
+                    continue
+                scoring.at(number * len(keeps))
+                tree = self._tree(name, number, batch)
+                before = tree.walk.layer_calls
+                read = {"dnll": tree.walk.nll, "kl": tree.walk.kl, "missed": tree.walk.missed}[quantity]
+                read = _counted(read, scoring)
+                for begin in range(0, len(missing), SUBSETS_A_COMMIT):
+                    some = missing[begin : begin + SUBSETS_A_COMMIT]
+                    for keep, values in tree.measure(some, read, self._stream_bytes - self._stored_bytes()).items():
+                        self._cache.put(quantity, keep, own, values.tolist())
+                    self._cache.commit()
+                self.work.layers += tree.walk.layer_calls - before
+                self.work.evaluated.update((quantity, keep) for keep in missing)
 
     def _tree(self, name: str, number: int, batch: Batch) -> PrefixTree:
         """A batch's clean pass, kept for the next call while the budget for streams allows."""
@@ -330,6 +335,17 @@ class Evaluator:
 
     def _stored_bytes(self) -> int:
         return sum(tree.nbytes for tree in self._trees.values())
+
+
+def _counted(read: Read, scoring: Stage) -> Read:
+    """The same reading, with every subset that it is asked about counted as done."""
+
+    def wrapped(state: torch.Tensor) -> torch.Tensor:
+        values = read(state)
+        scoring.advance()
+        return values
+
+    return wrapped
 
 
 def _mix(values: Mapping[str, Any], weights: Mapping[str, float]) -> Any:

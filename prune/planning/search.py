@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from evals.progress import stage
 from prune.errors import PruneError, UsageError
 from prune.planning.budget import Budget
 from prune.planning.context import Context
@@ -34,14 +35,16 @@ def search_plans(
     alone: dict[int, float] = {}
     problem = _problem(context, scored, budget, tuning, alone)
     plans = []
-    for step in chosen.search(problem):
-        if len(step.order) not in budget.removals or not budget.fits(step.order):
-            continue
-        if not math.isfinite(step.cost):
-            raise PruneError(f"--criterion {context.criterion}: removing {len(step.order)} layers is never finite")
-        plans.append(plan_of(context, strategy, step, alone, scored))
-        if not every:
-            return plans
+    with stage(f"{strategy} search by {criterion}", budget.removals[-1], "layers removed") as searching:
+        for step in chosen.search(problem):
+            searching.at(len(step.order), f"last: {step.order[-1]}" if step.order else None)
+            if len(step.order) not in budget.removals or not budget.fits(step.order):
+                continue
+            if not math.isfinite(step.cost):
+                raise PruneError(f"--criterion {context.criterion}: removing {len(step.order)} layers is never finite")
+            plans.append(plan_of(context, strategy, step, alone, scored))
+            if not every:
+                return plans
     if context.slots is not None:
         depths = [n for n in range(1, context.num_layers) if context.slots(n)]
         raise UsageError(f"--runtime: no cut of that size can be read; depths that can: {_listed(depths)}")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from evals.progress import stage
 from prune.errors import PruneError, UsageError
 from prune.files import (
     claim,
@@ -129,7 +130,8 @@ class RunDirectory:
         began = time.monotonic()
         self.state["stages"].pop(name, None)
         self._save()
-        reads = self._do(target, work)
+        with stage(name):
+            reads = self._do(target, work)
         seconds = round(time.monotonic() - began, 2)
         record = {"inputs": key, "fields": fields, "reads": reads, "output": hash_path(target), "path": output}
         self.state["stages"][name] = {**record, "seconds": seconds}
@@ -204,9 +206,9 @@ def require_unaltered(root: Path, state: Mapping[str, Any], below: tuple[str, ..
     Raises:
         PruneError: names the first result that was altered or is gone.
     """
-    for name, stage in state["stages"].items():
-        path = root / stage["path"]
-        if stage["path"].startswith(below) and (not path.exists() or hash_path(path) != stage["output"]):
+    for name, done in state["stages"].items():
+        path = root / done["path"]
+        if done["path"].startswith(below) and (not path.exists() or hash_path(path) != done["output"]):
             raise PruneError(f"{path}: altered since stage {name} wrote it; `prune run` with --resume makes it again")
 
 

@@ -34,16 +34,14 @@ class RunInputs:
         recipe: every option.
         root: the run directory.
         resume: go on from what an interrupted stage left.
-        progress: show progress bars.
         source: the original, resolved.
     """
 
-    def __init__(self, recipe: Recipe, root: Path, *, resume: bool = False, progress: bool = False) -> None:
+    def __init__(self, recipe: Recipe, root: Path, *, resume: bool = False) -> None:
         """Raises UsageError, PruneError: no such criterion or strategy, or what `resolve` says of the model."""
         self.recipe = recipe
         self.root = root
         self.resume = resume
-        self.progress = progress
         # A name that does not exist should not wait for the analysis to be found out.
         get_criterion(recipe.plan.criterion), get_strategy(recipe.plan.strategy)
         self.source = resolve(recipe.model, **fields_of(ModelSettings, recipe))

@@ -68,8 +68,8 @@ class RunResult:
 class Pipeline:
     """One recipe at work in one run directory."""
 
-    def __init__(self, recipe: Recipe, root: Path, *, resume: bool = False, progress: bool = False) -> None:
-        self.inputs = RunInputs(recipe, root, resume=resume, progress=progress)
+    def __init__(self, recipe: Recipe, root: Path, *, resume: bool = False) -> None:
+        self.inputs = RunInputs(recipe, root, resume=resume)
         self.recipe, self.root = recipe, root
 
     def check(self) -> dict[str, Any]:
@@ -92,6 +92,7 @@ class Pipeline:
         depth = int(load_config(inputs.source).get_text_config().num_hidden_layers)
         self._check_depths(depth)
         check_healing(inputs)
+        self._check_prompting()
         folders = [Path(p) for p in tests.include_path]
         data = Path(tests.local_data) if tests.local_data else None
         notes = check_tasks([*inputs.suites, *inputs.screen_suites], folders, data, tests.confirm_run_unsafe_code)
@@ -107,6 +108,15 @@ class Pipeline:
             "notes": notes,
             "gate_power": [check.message for check in power_checks(inputs.suites, tests.limit)],
         }
+
+    def _check_prompting(self) -> None:
+        """What the chat template would refuse or leave out is no matter for after the training."""
+        from evals.harness import check_prompting
+
+        tests = self.recipe.eval
+        if tests.apply_chat_template or tests.fewshot_as_multiturn:
+            multiturn = bool(tests.fewshot_as_multiturn)
+            check_prompting(self.inputs.tokenizer, tests.apply_chat_template, multiturn, tests.system_instruction)
 
     def _check_depths(self, depth: int) -> None:
         for wanted in self.recipe.plan.depths:
@@ -136,6 +146,7 @@ class Pipeline:
 
         inputs = self.inputs
         check_healing(inputs)
+        self._check_prompting()
         with self._directory() as run, _log_file(self.root / "log.txt"):
             self._record_recipe(run)
             for undecided in (c for c in power_checks(inputs.suites, inputs.recipe.eval.limit) if not c.decides):

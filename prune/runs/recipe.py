@@ -21,6 +21,7 @@ from prune.analysis.settings import AnalyzeSettings
 from prune.checkpoint.source import EMBEDDED
 from prune.data.settings import DocumentSettings, WeightSettings
 from prune.errors import UsageError, nearest
+from prune.files import require_utf8
 from prune.healing.settings import GenerateSettings, HealSettings
 from prune.model.settings import ModelSettings
 from prune.packaging.settings import ExportSettings
@@ -211,6 +212,7 @@ def load_recipe(path: Path) -> Recipe:
     """
     import yaml
 
+    require_utf8(path)
     if not path.is_file():
         raise UsageError(f"{path}: no such recipe; `prune demo --show_recipe` prints one to start from")
     try:

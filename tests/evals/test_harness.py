@@ -19,6 +19,7 @@ from evals.errors import EvalError, EvalUsageError
 from evals.fingerprint import fingerprint
 from evals.harness import run_tasks
 from evals.records import TaskResult, load_results
+from evals.silence import silenced
 from evals.suite import Suite, TaskSpec, load_suite
 from evals.suite_choice import check_tasks
 
@@ -163,6 +164,82 @@ def test_chat_template_turns_and_system_text_give_lm_evals_prompts(
     prompt = ours.records[0].extra["arguments"][0][0]
     assert prompt.startswith("[system] Be short.")
     assert prompt.count("[user]") == (3 if multiturn else 1)
+
+
+REFUSES_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant] "
+)
+SKIPS_SYSTEM = (
+    "{% for m in messages if m['role'] != 'system' %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant] "
+)
+ONE = TaskSpec(task="tiny_generate", metric="exact_match", filter="raw", num_fewshot=0)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (REFUSES_SYSTEM, "refuses this conversation .System role not supported"),
+        (SKIPS_SYSTEM, "leaves system messages"),
+    ],
+)
+def test_an_instruction_that_the_template_would_drop_is_refused(
+    model: Any, tokenizer: Any, task_dir: Path, template: str, reason: str
+) -> None:
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = template
+    options: dict[str, Any] = {"include_path": [task_dir], "apply_chat_template": True, "limit": 2}
+    with pytest.raises(
+        EvalUsageError, match=f"system_instruction: the tokenizer's chat template {reason}.*leave it out"
+    ):
+        run_tasks(model, chatty, [ONE], system_instruction="Be short.", **options)
+    assert "tiny_generate" in run_tasks(model, chatty, [ONE], **options)
+
+
+@pytest.mark.parametrize("template", [REFUSES_SYSTEM, SKIPS_SYSTEM])
+def test_a_tasks_own_description_that_the_template_drops_is_noted(
+    model: Any, tokenizer: Any, task_dir: Path, tmp_path: Path, template: str
+) -> None:
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = template
+    described = {"include": str(task_dir / "tiny_generate.yaml"), "task": "described", "description": "Answer well."}
+    (tmp_path / "described.yaml").write_text(yaml.safe_dump(described))
+    spec = ONE.model_copy(update={"task": "described"})
+    options: dict[str, Any] = {"include_path": [tmp_path], "apply_chat_template": True, "limit": 2}
+    results = run_tasks(model, chatty, [spec], **options)
+    assert results["described"].stats["left_out"] == ["the system message: the chat template takes none"]
+    assert "left out of its prompts: the system message" in results.notes["described"]
+
+
+def test_an_instruction_is_no_part_of_running_text_and_that_is_noted(
+    model: Any, tokenizer: Any, task_dir: Path
+) -> None:
+    spec = TaskSpec(task="tiny_rolling", metric="bits_per_byte")
+    results = run_tasks(model, tokenizer, [spec], include_path=[task_dir], limit=2, system_instruction="Be short.")
+    assert "system_instruction: running text is scored as it is" in results.notes["tiny_rolling"]
+
+
+@pytest.mark.parametrize("task", ["tiny_choice", "tiny_generate", "tiny_rolling"])
+def test_a_token_without_an_embedding_row_is_named(model: Any, tokenizer: Any, task_dir: Path, task: str) -> None:
+    rows, letters = int(model.get_input_embeddings().weight.shape[0]), "abcdefghijklmnopqrstuvwxyz"
+    other = copy.deepcopy(tokenizer)
+    assert other.add_tokens([first + second for first in letters for second in letters]) == 676
+    spec = next(spec for spec in SPECS if spec.task == task)
+    with pytest.raises(EvalError, match=rf"holds token id \d+ \('.*'\), the model has {rows} embedding rows: the tok"):
+        run_tasks(model, other, [spec], include_path=[task_dir], limit=4)
+
+
+def test_what_lm_eval_says_about_cut_input_is_kept_and_the_rest_is_not(capfd: pytest.CaptureFixture[str]) -> None:
+    import logging
+
+    log = logging.getLogger("lm_eval.models.huggingface")
+    with silenced() as heard:
+        for length in (700, 800):
+            log.warning(f"Left truncation applied. Original sequence length was {length}. Some content will be lost.")
+        log.warning("Passed an already-initialized model")
+        log.info("Truncating is not said as a warning here")
+    assert heard == ["Left truncation applied. Original sequence length was 700. Some content will be lost."]
+    assert capfd.readouterr().err == ""
 
 
 def test_one_changed_weight_changes_the_fingerprint(model: Any, tokenizer: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -25,7 +24,7 @@ def compare(
     from prune import api
     from prune.wording.text import english
 
-    asked: dict[str, Any] = {**settings, "progress": not quiet and sys.stderr.isatty(), "dry_run": dry_run}
+    asked: dict[str, Any] = {**settings, "dry_run": dry_run}
     result = api.compare(models, output, data=data or (), **asked)
     if isinstance(result, api.DryRun):
         emit(result, [f"would compare {', '.join(result['models'])}"], as_json=as_json, quiet=quiet)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -42,6 +41,5 @@ def command(
     from prune import api
 
     follow(quiet)
-    progress = not quiet and sys.stderr.isatty()
-    result = api.demo(output, real=real, resume=resume, progress=progress, dry_run=dry_run, lang=lang)
+    result = api.demo(output, real=real, resume=resume, dry_run=dry_run, lang=lang)
     finish(result, as_json, quiet)

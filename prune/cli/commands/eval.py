@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,7 +26,7 @@ def evaluate(
     """Test a model against its original, and judge it: exit code 3 when the gate does not pass."""
     from prune import api
 
-    asked: dict[str, Any] = {**settings, "progress": not quiet and sys.stderr.isatty(), "dry_run": dry_run}
+    asked: dict[str, Any] = {**settings, "dry_run": dry_run}
     result = api.eval(model, output, baseline=baseline, **asked)
     if isinstance(result, api.DryRun):
         planned = [f"would run {name}: {', '.join(tasks)}" for name, tasks in result["suites"].items()]

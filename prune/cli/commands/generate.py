@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -35,7 +34,6 @@ def generate(
         output,
         data=data,
         resume=resume,
-        progress=None if quiet or not sys.stderr.isatty() else _show,
         dry_run=dry_run,
         **settings,
     )
@@ -48,10 +46,6 @@ def generate(
         f"{facts['cut_short']} cut short, {facts['seconds']:.0f} s"
     )
     emit(facts, [line], as_json=as_json, quiet=quiet)
-
-
-def _show(done: int, total: int) -> None:
-    print(f"\r{done} of {total} answers", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 command = with_settings(GenerateArguments)(generate)

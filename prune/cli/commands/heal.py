@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from prune.api._heal import HealArguments
 from prune.cli.flags import DataFlag, DryRun, Json, Model, Output, Quiet, with_settings
-from prune.cli.show import emit
+from prune.cli.show import emit, follow
 
 
 def heal(
@@ -29,7 +28,8 @@ def heal(
     """Train a cut model back towards its original, and merge."""
     from prune import api
 
-    asked: dict[str, Any] = {**settings, "progress": not quiet and sys.stderr.isatty(), "dry_run": dry_run}
+    follow(quiet)
+    asked: dict[str, Any] = {**settings, "dry_run": dry_run}
     result: Any = api.heal(model, output, teacher=teacher, data=data, resume=resume, **asked)
     if isinstance(result, api.DryRun):
         emit(result, [f"would heal {model} on {', '.join(result['data'])}"], as_json=as_json, quiet=quiet)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,8 +49,7 @@ def command(
     from prune import api
 
     follow(quiet)
-    progress = not quiet and sys.stderr.isatty()
-    result = api.run(recipe, output, resume=resume, progress=progress, dry_run=dry_run, lang=lang, rounds=rounds)
+    result = api.run(recipe, output, resume=resume, dry_run=dry_run, lang=lang, rounds=rounds)
     finish(result, as_json, quiet)
 
 

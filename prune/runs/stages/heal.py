@@ -236,7 +236,6 @@ class HealStages:
             pad_token_id=self.inputs.pad,
             output_dir=scratch,
             resume=self.inputs.resume,
-            progress=self.inputs.progress,
             track=self._tracker() if self.options.track else None,
         )
         teacher = self.inputs.source if settings.needs_teacher else None

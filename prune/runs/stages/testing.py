@@ -61,7 +61,6 @@ def run_suites(
         **{**inputs.recipe.eval.options(), "limit": limit},
         seed=inputs.recipe.seed,
         cache_dir=cache_dir,
-        progress=inputs.progress,
     )
 
 
