@@ -9,6 +9,7 @@ name or pattern must mean, for every module that stays, the same before and afte
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ from prune.surgery.writer import Piece, Shard, write_shard
 FOLDER = "adapters"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-PATTERN_SECONDS = 1.0
+PATTERN_SECONDS = 2.0
+"""For all patterns of an adapter on all modules: `re` itself has no limit, and some patterns take for ever."""
 _names = TypeAdapter(str | list[str] | None)
 _layers = TypeAdapter(Annotated[int, Ge(0)] | list[Annotated[int, Ge(0)]] | None)
 _numbers = TypeAdapter(dict[str, int | float] | None)
@@ -238,11 +240,12 @@ def _modules(prefix: str | None, renamed: dict[str, str], base: BaseCut) -> list
 
 def _check_patterns(before: dict[str, Any], after: dict[str, Any], modules: list[tuple[str, str]], where: str) -> None:
     """Each pattern must say of a module's new name what it said of the old one."""
+    until = time.monotonic() + PATTERN_SECONDS
     for field in ("rank_pattern", "alpha_pattern", "target_modules", "exclude_modules"):
         ask = _pattern_value if field.endswith("_pattern") else _selects
         try:
             for old, new in modules:
-                if ask(before.get(field), old) != ask(after.get(field), new):
+                if ask(before.get(field), old, until) != ask(after.get(field), new, until):
                     raise PruneError(f"{where}: {field} says something else of {old!r} once it is {new!r}")
         except regex.error as error:
             raise PruneError(f"{where}: {field} holds a bad regular expression: {error}") from None
@@ -250,18 +253,21 @@ def _check_patterns(before: dict[str, Any], after: dict[str, Any], modules: list
             raise PruneError(f"{where}: {field} holds a regular expression that takes for ever; simplify it") from None
 
 
-def _pattern_value(patterns: dict[str, Any] | None, module: str) -> Any:
+def _pattern_value(patterns: dict[str, Any] | None, module: str, until: float) -> Any:
     """Value of the first key that matches, as `peft.utils.other.get_pattern_key` looks it up."""
-    return next((v for key, v in (patterns or {}).items() if _matches(rf"(.*\.)?({key})$", module)), None)
+    for key, value in (patterns or {}).items():
+        if regex.match(rf"(.*\.)?({key})$", module, timeout=_left(until)):
+            return value
+    return None
 
 
-def _selects(targets: str | list[str] | None, module: str) -> bool:
+def _selects(targets: str | list[str] | None, module: str, until: float) -> bool:
     """Whether peft's `check_target_module_exists` finds the module among the targets."""
     if isinstance(targets, str):
-        return _matches(rf"(?:{targets})\Z", module)
+        return regex.fullmatch(targets, module, timeout=_left(until)) is not None
     return any(module == target or module.endswith(f".{target}") for target in targets or [])
 
 
-def _matches(pattern: str, module: str) -> bool:
-    """Whether a pattern from a file fits from the first character; `re` itself has no limit of time."""
-    return regex.match(pattern, module, timeout=PATTERN_SECONDS) is not None
+def _left(until: float) -> float:
+    """Seconds that remain, for `regex`, which raises TimeoutError."""
+    return max(1e-3, until - time.monotonic())

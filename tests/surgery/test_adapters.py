@@ -110,6 +110,13 @@ def edited(path: Path, **changes: Any) -> None:
         ({"layers_to_transform": [1, 2]}, "layers_to_transform"),
         ({"layer_replication": [[0, 2], [1, 5]]}, "layer_replication"),
         ({"peft_type": "PREFIX_TUNING"}, "peft_type"),
+        ({"layers_to_transform": 1.5}, "layers_to_transform is 1.5; it must be a layer number"),
+        ({"layers_to_transform": [[1]]}, "layers_to_transform is .*; it must be a layer number"),
+        ({"rank_pattern": "layers.1"}, "rank_pattern is layers.1; it must be a JSON object of numbers"),
+        ({"target_modules": [1]}, "target_modules is .*; it must be a name or a list of names"),
+        ({"exclude_modules": 5}, "exclude_modules is 5; it must be a name"),
+        ({"alpha_pattern": {"(": 2}}, "alpha_pattern holds a bad regular expression"),
+        ({"exclude_modules": "([a-z_.0-9]+)+!"}, "exclude_modules holds a regular expression that takes for ever"),
     ],
 )
 def test_what_cannot_follow_is_refused_by_field(
