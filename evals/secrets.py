@@ -44,8 +44,10 @@ IN_ADDRESS = re.compile(r"(?<=://)[^/\s\"'<>@:]*(?::[^/\s\"'<>]+|(?<=[^/]{8}))(?
 ASSIGNED = re.compile(
     r"((?:(?:passw(?:or)?d|passphrase|secret|_pass|_pat|_?api[_-]?key|(?:access|account|private)[_-]?key"
     r"|(?:auth|access|refresh|session|bearer|hub|hf|github|gitlab|api|bot)[_-]?token)"
-    r"(?:[_-](?:access[_-])?(?:key|token|id))?[\"']?"
-    r"(?:\s{0,2}=\s{0,2}[\"']?|\s{0,2}:\s{0,2}[\"']?(?=[^\s\"'<>,;&\\]{0,200}[0-9]))"  # a colon is in prose, too
+    r"(?:[_-](?:access[_-])?(?:key|token|id))?"
+    r"(?:[\"']?\s{0,2}=\s{0,2}[\"']?"
+    # A colon is in prose, too. Behind a quoted name stands JSON: what has no quotes there is a number, and no secret.
+    r"|(?:[\"']\s{0,2}:\s{0,2}[\"']|\s{0,2}:\s{0,2}(?!-?\d+\.\d)[\"']?)(?=[^\s\"'<>,;&\\]{0,200}[0-9]))"
     r"|[?&;](?:token|key|sig|signature)=|\b(?:bearer|basic)\s(?=\S{16})(?=[a-z._~+/=-]{0,200}[0-9])))"
     r"[^\s\"'<>,;&\\]{8,}",
     re.IGNORECASE,

@@ -85,3 +85,12 @@ ORDINARY = [
 @pytest.mark.parametrize("text", ORDINARY, ids=range(len(ORDINARY)))
 def test_ordinary_text_stays(text: str) -> None:
     assert without_secrets(text) == text
+
+
+@pytest.mark.parametrize("name", ["tokens_per_pass", "secret", "api_key", "kv_bytes_per_access_token"])
+def test_a_number_behind_a_name_stays_and_json_stays_json(name: str) -> None:
+    """A figure that happens to be named like a secret; what was removed from a run's own file made it unreadable."""
+    text = json.dumps({name: 3.921678453567595, "next": [12345678.5, None]}, indent=2)
+    assert without_secrets(text) == text
+    assert without_secrets(f"{name}: 3.921678453567595") == f"{name}: 3.921678453567595"
+    assert REMOVED in without_secrets(json.dumps({"api_key": "abcd12345678"}))
