@@ -87,7 +87,7 @@ def summary(data: Any) -> tuple[list[str], list[list[str]]]:
     columns = ["layers", "stage", *suites, *(f"bits/byte {t}" for t in texts), "parameters", "MB", "decode tokens/s"]
     rows = []
     for c in data.candidates:
-        scores = [f"{c.suites[s].accuracy:.3f}" if s in c.suites else "-" for s in suites]
+        scores = [number(c.suites[s].value) if s in c.suites else "-" for s in suites]
         verdicts = [f" {c.suites[s].verdict}" if s in c.suites and c.suites[s].verdict else "" for s in suites]
         rows.append(
             [

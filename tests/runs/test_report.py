@@ -114,3 +114,20 @@ def test_a_dry_run_of_the_report_checks_and_writes_nothing(finished, tmp_path):
         prune.report(root, lang="xx", dry_run=True)
     with pytest.raises(UsageError, match=r"no recipe\.yaml there"):
         prune.report(tmp_path, dry_run=True)
+
+
+def test_the_terminal_shows_the_gates_figures(report):
+    """The table that `prune run` ends with, against the evidence files of the run."""
+    from prune.cli.show import summary
+
+    root, _ = report
+    columns, rows = summary(ReportData.load(root / "report.json"))
+    for row in rows:
+        shown = dict(zip(columns, row, strict=True))
+        if shown["stage"] == "original":
+            continue
+        evidence = json.loads((root / f"evidence/gate/{shown['stage']}-{shown['layers']}/evidence.json").read_text())
+        for suite in evidence["suites"]:
+            if suite["name"] in shown:
+                assert shown[suite["name"]] == f"{suite['candidate']:.3f} {suite['verdict']}"
+    assert len(rows) == 1 + len(list((root / "evidence/gate").iterdir()))
