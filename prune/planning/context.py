@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prune.analysis.result import Analysis
     from prune.data.domains import Domain
     from prune.planning.evaluator import Evaluator, Quantity, Score
+    from prune.planning.race import Documents, Look
     from prune.planning.score_cache import ScoreCache
     from prune.planning.slots import Slots
 
@@ -153,30 +154,70 @@ class Context:
                 self.domain_weights,
                 cache=self.score_cache,
                 pad_token_id=self.pad_token_id,
+                seed=self.seed,
             )
         return self.evaluator
 
+    def scoring(self, *, answers: bool = False) -> Evaluator:
+        """The evaluator, or that of the documents that have a prompt."""
+        evaluator = self.require_evaluator()
+        if answers:
+            evaluator = self._answers = self._answers or evaluator.answers_only()
+        return evaluator
+
     def scores(
-        self, keeps: Sequence[Sequence[int]], quantity: Quantity = "dnll", *, answers: bool = False
+        self,
+        keeps: Sequence[Sequence[int]],
+        quantity: Quantity = "dnll",
+        look: Look | None = None,
+        *,
+        answers: bool = False,
     ) -> list[Score]:
         """Evaluated subsets under this context's weights.
 
         Args:
             keeps: the layers that stay, each.
             quantity: `dnll` or `kl`.
+            look: for each domain the level of the evaluator's shares; all documents if None.
             answers: only documents that have a prompt.
         """
-        evaluator = self.require_evaluator()
-        if answers:
-            evaluator = self._answers = self._answers or evaluator.answers_only()
-        scores = evaluator.score_many(keeps, quantity)
+        evaluator = self.scoring(answers=answers)
+        weights = self._weights(evaluator)
+        return [
+            score if weights is None else dataclasses.replace(score, weights=weights)
+            for score in evaluator.score_many(keeps, quantity, look)
+        ]
+
+    def documents(self, quantity: Quantity = "dnll", *, answers: bool = False) -> Documents:
+        """The costs of subsets by document, for a search that decides on some of them."""
+        from prune.planning.race import Costs, Documents, Ground
+
+        evaluator = self.scoring(answers=answers)
+        weights = normalised(self._weights(evaluator) or evaluator.weights, list(evaluator.domains))
+        ground = Ground(
+            tokens=evaluator.tokens_in_order(),
+            weights=[weights.get(name, 0.0) for name in evaluator.domains],
+            shares=list(evaluator.shares.values()),
+        )
+
+        def scores(keeps: Sequence[Sequence[int]], look: Look) -> list[Costs]:
+            return [list(score.sums.values()) for score in evaluator.score_many(keeps, quantity, look)]
+
+        return Documents(ground, scores)
+
+    def _weights(self, evaluator: Evaluator) -> dict[str, float] | None:
+        """The user's mix over the domains of an evaluator; None for its own.
+
+        Raises:
+            UsageError: no weight on any of them.
+        """
         if self.domain_weights is None:
-            return scores
+            return None
         known = self.require_evaluator().domains
         weights = {n: w for n, w in normalised(self.domain_weights, list(known)).items() if n in evaluator.domains}
         if not weights:
             raise UsageError(f"--domain_weights: no weight on a domain with prompts: {', '.join(evaluator.domains)}")
-        return [dataclasses.replace(score, weights=weights) for score in scores]
+        return weights
 
     def layer_figures(self, quantity: str, data: str, compute: Callable[[], Sequence[float]]) -> list[float]:
         """One figure per layer [L] that depends on the model and `data` alone: from the score cache, else computed.

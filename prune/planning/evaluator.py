@@ -25,6 +25,7 @@ from prune.errors import PruneError, UsageError
 from prune.model.anatomy import find_anatomy
 from prune.model.tracing import RecordedWalk
 from prune.planning.prefix import Keep, PrefixTree, Read
+from prune.planning.race import Look, nested_shares
 from prune.planning.score_cache import ScoreCache, document_key, model_fingerprint
 
 Quantity = Literal["dnll", "kl", "missed"]
@@ -47,6 +48,11 @@ class Score:
     sums: Mapping[str, np.ndarray]
     tokens: Mapping[str, np.ndarray]
     weights: Mapping[str, float]
+
+    @property
+    def documents(self) -> int:
+        """How many were read."""
+        return sum(len(tokens) for tokens in self.tokens.values())
 
     @property
     def by_domain(self) -> dict[str, float]:
@@ -96,27 +102,22 @@ class Score:
 
 @dataclass
 class Work:
-    """What scoring took, in units of one layer over one batch.
+    """What scoring took, in units of one layer over one document.
 
     Attributes:
         layers: layer evaluations made; a score from the cache takes none.
-        naive_layers: what one pass of its own for every subset asked for, and for the full model, would take; whether
-            a score was cached does not matter.
         asked: the distinct scores asked for.
         evaluated: those made on the model, in whole or in part; the others came from the cache.
     """
 
     layers: int = 0
-    naive_layers: int = 0
     asked: set[tuple[Quantity, Keep]] = field(default_factory=set)
     evaluated: set[tuple[Quantity, Keep]] = field(default_factory=set)
 
     def describe(self) -> dict[str, Any]:
-        """For a plan: counts, and `ratio`, evaluations made over the naive count."""
+        """For a plan: counts."""
         return {
             "layer_evaluations": self.layers,
-            "naive_layer_evaluations": self.naive_layers,
-            "ratio": self.layers / self.naive_layers if self.naive_layers else None,
             "subsets": len(self.asked),
             "subsets_from_cache": len(self.asked - self.evaluated),
         }
@@ -129,6 +130,7 @@ class Evaluator:
         num_layers: depth L of the model.
         work: layer evaluations so far.
         batch_size: documents a batch; halved, for good, when a device runs out of memory.
+        shares: domain -> documents in its nested shares, smallest first, the last all of them.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class Evaluator:
         pad_token_id: int = 0,
         cache: Path | ScoreCache | None = None,
         stream_bytes: int = 1 << 30,
+        seed: int = 0,
     ) -> None:
         """Nothing runs until a score is asked for.
 
@@ -153,6 +156,7 @@ class Evaluator:
             cache: SQLite file for scores that outlive the process (the weights are read once for its key), or the
                 opened cache of this model.
             stream_bytes: streams of so many bytes are kept between calls; beyond it they are recomputed.
+            seed: of which documents stand in which share.
 
         Raises:
             UsageError: no documents, or weights that are negative, all zero, or of an unknown domain.
@@ -169,7 +173,11 @@ class Evaluator:
         self._anatomy = find_anatomy(model)
         self._pad = pad_token_id
         self._stream_bytes = stream_bytes
-        self._trees: dict[tuple[str, int], PrefixTree] = {}
+        self._trees: dict[tuple[str, int, int], PrefixTree] = {}
+        self._seed = seed
+        self.shares = {name: nested_shares(len(documents)) for name, documents in self.domains.items()}
+        random = np.random.default_rng(seed)
+        self._order = {name: random.permutation(len(documents)) for name, documents in self.domains.items()}
         self._keys = {name: [document_key(d) for d in documents] for name, documents in self.domains.items()}
         self._tokens = {
             name: np.array([len(d.input_ids) - d.answer_start for d in documents], dtype=np.float64)
@@ -187,6 +195,15 @@ class Evaluator:
     def full(self) -> Keep:
         """Every layer."""
         return tuple(range(self.num_layers))
+
+    @property
+    def num_documents(self) -> int:
+        """Documents of all domains."""
+        return sum(map(len, self.domains.values()))
+
+    def tokens_in_order(self) -> list[np.ndarray]:
+        """For each domain the counted tokens of each document, in the order in which shares take them."""
+        return [self._tokens[name][self._order[name]] for name in self.domains]
 
     def answers_only(self) -> Evaluator:
         """An evaluator on the documents that have a prompt, with the same cache and the same account of work.
@@ -208,7 +225,7 @@ class Evaluator:
             raise UsageError(f"--domain_weights: no weight on a domain with prompts: {', '.join(chosen)}")
         other = Evaluator(
             self.model, chosen, weights, batch_size=self.batch_size, pad_token_id=self._pad, cache=self._cache,
-            stream_bytes=self._stream_bytes,
+            stream_bytes=self._stream_bytes, seed=self._seed,
         )  # fmt: skip
         other.work = self.work
         return other
@@ -231,7 +248,9 @@ class Evaluator:
         """The cost of keeping only `keep`; see `score_many`."""
         return self.score_many([keep], quantity)[0]
 
-    def score_many(self, keeps: Sequence[Sequence[int]], quantity: Quantity = "dnll") -> list[Score]:
+    def score_many(
+        self, keeps: Sequence[Sequence[int]], quantity: Quantity = "dnll", look: Look | None = None
+    ) -> list[Score]:
         """The costs of several subsets, sharing every common prefix, in the order given.
 
         Args:
@@ -239,6 +258,8 @@ class Evaluator:
             quantity: `dnll`, the rise of the negative log-likelihood of the documents' own tokens; or `kl`, the
                 divergence KL(p ‖ p') of the next-token distribution p' from the full model's p; or `missed`, whether
                 a counted token is not the subset's likeliest, by document.
+            look: for each domain an index into `shares`: only those documents are read, in the order in which shares
+                take them; None: all of them, in their own order.
 
         Raises:
             UsageError: a subset is empty or names a layer that the model lacks.
@@ -246,10 +267,12 @@ class Evaluator:
         """
         wanted = [self._checked(keep) for keep in keeps]
         needed = {*wanted, self.full} if quantity == "dnll" else set(wanted)
-        self._count(needed, quantity)
-        for name in self.domains:
-            self._complete(name, needed, quantity)
-        return [self._score(keep, quantity) for keep in wanted]
+        self.work.asked.update((quantity, keep) for keep in needed)
+        levels = look or tuple(len(shares) - 1 for shares in self.shares.values())
+        for name, level in zip(self.domains, levels, strict=True):
+            for number in range(level + 1):
+                self._complete(name, number, needed, quantity)
+        return [self._score(keep, quantity, look) for keep in wanted]
 
     def _checked(self, keep: Sequence[int]) -> Keep:
         chosen = tuple(sorted(set(keep)))
@@ -260,38 +283,39 @@ class Evaluator:
             raise UsageError(f"layer {wrong}: the model has layers 0..{self.num_layers - 1}")
         return chosen
 
-    def _count(self, keeps: set[Keep], quantity: Quantity) -> None:
-        """Add what new subsets would cost with a pass of their own each."""
-        new = {keep for keep in keeps if (quantity, keep) not in self.work.asked}
-        self.work.asked.update((quantity, keep) for keep in new)
-        passes = sum(-(-len(documents) // self.batch_size) for documents in self.domains.values())
-        self.work.naive_layers += passes * sum(len(keep) for keep in new)
-
-    def _score(self, keep: Keep, quantity: Quantity) -> Score:
-        sums = {}
-        for name in self.domains:
-            values = self._values(name, keep, quantity)
+    def _score(self, keep: Keep, quantity: Quantity, look: Look | None = None) -> Score:
+        sums, tokens = {}, {}
+        for at, name in enumerate(self.domains):
+            seen = slice(None) if look is None else self._order[name][: self.shares[name][look[at]]]
+            values = self._values(name, keep, quantity, seen)
             if quantity == "dnll":
-                clean = self._values(name, self.full, quantity)
+                clean = self._values(name, self.full, quantity, seen)
                 if not np.isfinite(clean).all():
                     raise PruneError(f"the full model gives a non-finite likelihood on --data {name}: check --dtype")
                 values = values - clean
             sums[name] = values
-        tokens = self._tokens if quantity != "missed" else {n: np.ones_like(t) for n, t in self._tokens.items()}
+            tokens[name] = self._tokens[name][seen]
+            if quantity == "missed":
+                tokens[name] = np.ones_like(tokens[name])
         return Score(keep, sums, tokens, self.weights)
 
-    def _values(self, name: str, keep: Keep, quantity: Quantity) -> np.ndarray:
+    def _values(self, name: str, keep: Keep, quantity: Quantity, seen: slice | np.ndarray = slice(None)) -> np.ndarray:
         """[documents] cached sums."""
         known = self._cache.get(quantity, keep)
-        return np.array([known[key] for key in self._keys[name]])
+        return np.array([known[self._keys[name][index]] for index in np.arange(len(self._keys[name]))[seen]])
 
-    def _complete(self, name: str, keeps: set[Keep], quantity: Quantity) -> None:
-        """Score what the cache lacks on one domain; in smaller batches when memory runs out."""
-        keys = set(self._keys[name])
+    def _block(self, name: str, number: int) -> list[int]:
+        """Documents that one share of a domain adds to the one before it, in their own order."""
+        before = self.shares[name][number - 1] if number else 0
+        return sorted(self._order[name][before : self.shares[name][number]].tolist())
+
+    def _complete(self, name: str, number: int, keeps: set[Keep], quantity: Quantity) -> None:
+        """Score what the cache lacks on one block; in smaller batches when memory runs out."""
+        keys = {self._keys[name][index] for index in self._block(name, number)}
         missing = [keep for keep in sorted(keeps) if keys - self._cache.get(quantity, keep).keys()]
         while missing:
             try:
-                self._evaluate(name, missing, quantity)
+                self._evaluate(name, number, missing, quantity)
                 return
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 out_of_memory = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
@@ -300,18 +324,19 @@ class Evaluator:
             self._trees.clear()
             self.batch_size //= 2
 
-    def _evaluate(self, name: str, keeps: list[Keep], quantity: Quantity) -> None:
+    def _evaluate(self, name: str, number: int, keeps: list[Keep], quantity: Quantity) -> None:
         """Score subsets on the model and put them into the cache: batches outside, candidates inside."""
-        keys = self._keys[name]
-        passes = -(-len(self.domains[name]) // self.batch_size) * len(keeps)
+        block = self._block(name, number)
+        documents = [self.domains[name][index] for index in block]
+        passes = -(-len(documents) // self.batch_size) * len(keeps)
         with stage(f"scoring on {name}", passes, "candidates x batches") as scoring:
-            for number, batch in enumerate(batches(self.domains[name], self.batch_size, self._pad)):
-                own = [keys[index] for index in batch.index]
+            for order, batch in enumerate(batches(documents, self.batch_size, self._pad)):
+                own = [self._keys[name][block[index]] for index in batch.index]
                 missing = [keep for keep in keeps if not self._cache.get(quantity, keep).keys() >= set(own)]
                 if not missing:
                     continue
-                scoring.at(number * len(keeps))
-                tree = self._tree(name, number, batch)
+                scoring.at(order * len(keeps))
+                tree = self._tree((name, number, order), batch)
                 before = tree.walk.layer_calls
                 read = {"dnll": tree.walk.nll, "kl": tree.walk.kl, "missed": tree.walk.missed}[quantity]
                 read = _counted(read, scoring)
@@ -320,17 +345,17 @@ class Evaluator:
                     for keep, values in tree.measure(some, read, self._stream_bytes - self._stored_bytes()).items():
                         self._cache.put(quantity, keep, own, values.tolist())
                     self._cache.commit()
-                self.work.layers += tree.walk.layer_calls - before
+                self.work.layers += (tree.walk.layer_calls - before) * len(own)
                 self.work.evaluated.update((quantity, keep) for keep in missing)
 
-    def _tree(self, name: str, number: int, batch: Batch) -> PrefixTree:
+    def _tree(self, place: tuple[str, int, int], batch: Batch) -> PrefixTree:
         """A batch's clean pass, kept for the next call while the budget for streams allows."""
-        tree = self._trees.get((name, number))
+        tree = self._trees.get(place)
         if tree is None:
             tree = PrefixTree(RecordedWalk(self.model, self._anatomy, batch))
-            self.work.layers += tree.walk.layer_calls
+            self.work.layers += tree.walk.layer_calls * len(batch.index)
             if self._stored_bytes() + tree.nbytes <= self._stream_bytes:
-                self._trees[name, number] = tree
+                self._trees[place] = tree
         return tree
 
     def _stored_bytes(self) -> int:

@@ -8,7 +8,7 @@ the entry points `prune.criteria` and `prune.strategies`. Nothing is imported be
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from prune.planning.tuning import Tuning
 
 if TYPE_CHECKING:
     from prune.planning.context import Context
+    from prune.planning.race import Documents
 
 Keep = tuple[int, ...]
 
@@ -43,6 +44,7 @@ STRATEGIES = (
     "evolutionary",
     "exhaustive",
     "greedy",
+    "greedy_full",
     "greedy_swap",
     "in_step",
     "one_shot",
@@ -59,12 +61,15 @@ class Criterion:
         subset_costs: (context, subsets that stay) -> the cost of each; None where the cost of removing several
             layers is by definition the sum of their layer scores.
         measured: the costs come from the analysis alone, so they can be had for one domain, too.
+        documents: `subset_costs` by document, for searches that decide on some of them; None where there are no such
+            figures.
     """
 
     summary: str
     layer_scores: Callable[[Context, int], Sequence[float]]
     subset_costs: Callable[[Context, Sequence[Keep]], list[float]] | None = None
     measured: bool = False
+    documents: Callable[[Context], Documents] | None = None
 
 
 @dataclass
@@ -80,6 +85,7 @@ class Problem:
         tuning: widths and limits of the searches.
         slots: number of layers that stay -> for each position the source layers that may stand there, None where no
             cut of that size will do; absent where any layers may go.
+        documents: makes the costs by document; None where the criterion has none.
     """
 
     num_layers: int
@@ -89,6 +95,7 @@ class Problem:
     costs: Callable[[Sequence[Keep]], Sequence[float]]
     tuning: Tuning = field(default_factory=Tuning)
     slots: Slots | None = None
+    documents: Callable[[], Documents] | None = None
 
     @property
     def full(self) -> Keep:
@@ -105,6 +112,10 @@ class Problem:
         gone = frozenset(removed)
         return tuple(layer for layer in range(self.num_layers) if layer not in gone)
 
+    def naive_round(self, removed: int) -> int:
+        """Layers that one document takes when every removal after `removed` is scored with a pass of its own."""
+        return (len(self.removable) - removed) * (self.num_layers - removed - 1)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -114,11 +125,13 @@ class Step:
         order: the removed layers, first chosen first.
         cost: of the subset, as the criterion counts it.
         trail: the cost after each removal of `order`, where the strategy went through these subsets.
+        estimated: where the costs are estimates from some of the documents, what a plan should say of that.
     """
 
     order: Keep
     cost: float
     trail: tuple[float, ...] = ()
+    estimated: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

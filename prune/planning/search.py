@@ -40,6 +40,8 @@ def search_plans(
             searching.at(len(step.order), f"last: {step.order[-1]}" if step.order else None)
             if len(step.order) not in budget.removals or not budget.fits(step.order):
                 continue
+            if step.estimated is not None:
+                step = dataclasses.replace(step, cost=problem.costs([problem.without(step.order)])[0])
             if not math.isfinite(step.cost):
                 raise PruneError(f"--criterion {context.criterion}: removing {len(step.order)} layers is never finite")
             plans.append(plan_of(context, strategy, step, alone, scored))
@@ -79,7 +81,9 @@ def _problem(
                 alone[next(layer for layer in range(depth) if layer not in keep)] = value
         return values
 
-    return Problem(depth, context.protected, budget.removals, layer_scores, costs, tuning, context.slots)
+    read = criterion.documents
+    documents = None if read is None else lambda: read(context)
+    return Problem(depth, context.protected, budget.removals, layer_scores, costs, tuning, context.slots, documents)
 
 
 def _listed(depths: Sequence[int]) -> str:
@@ -111,7 +115,7 @@ def plan_of(
     if context.evaluator is not None:
         scores["dnll"] = context.scores([keep])[0].describe()
         data = context.evaluator.describe_data()
-        evaluations = context.evaluator.work.describe()
+        evaluations = _effort(context, step)
     elif context.analysis is not None:
         data = dict(context.analysis.info.get("data") or {})
     elif context.domains:
@@ -130,6 +134,25 @@ def plan_of(
         evaluations=evaluations,
         revision=context.analysis.info.get("revision") if context.analysis is not None else None,
     )
+
+
+def _effort(context: Context, step: Step) -> dict[str, Any]:
+    """What the search took so far: evaluations made, over those of a greedy search that runs every candidate in full.
+
+    That count is the full model and, for every removal, each layer that may still go, on all documents. A layer
+    evaluation is one layer over one document.
+    """
+    evaluator = context.scoring()
+    free = context.num_layers - len(context.protected)
+    rounds = [(free - gone) * (context.num_layers - gone - 1) for gone in range(len(step.order))]
+    naive = evaluator.num_documents * (context.num_layers + sum(rounds))
+    work = evaluator.work.describe()
+    return {
+        **work,
+        "naive_layer_evaluations": naive,
+        "ratio": work["layer_evaluations"] / naive,
+        **(step.estimated or {"documents": [evaluator.num_documents] * len(step.trail)}),
+    }
 
 
 def _measured_by_domain(context: Context, criterion: Criterion, keep: Sequence[int]) -> dict[str, float]:

@@ -45,7 +45,7 @@ JUDGED = {"plans": 12, "healing": 16}
 SEEDS = (0, 1, 2)
 """Of the random plans."""
 PLANS: tuple[tuple[str, str, str], ...] = (
-    ("greedy dnll", "dnll", "greedy"),
+    ("greedy dnll", "dnll", "greedy_full"),
     ("one-shot dnll", "dnll", "one_shot"),
     ("block influence", "block_influence", "one_shot"),
     ("angular block", "angular", "contiguous"),
@@ -111,7 +111,9 @@ def plans(bench: Bench, name: str) -> dict[str, Any]:
         made = {}
         for label, criterion, strategy in PLANS:
             if label == "greedy dnll":
-                made[label] = make_plan(**common, criterion=criterion, evaluator=searcher, protect=dear)
+                made[label] = make_plan(
+                    **common, criterion=criterion, strategy=strategy, evaluator=searcher, protect=dear
+                )
             elif label == "one-shot dnll":
                 made[label] = make_plan(
                     source=name, drop_layers=np.argsort(alone)[: LAYERS[name] - wanted].tolist(), model=model

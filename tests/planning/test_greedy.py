@@ -16,7 +16,7 @@ def test_greedy_chooses_what_naive_greedy_chooses(kind):
         costs = {s: naive_cost(model, [*dropped, s], weights) for s in range(LAYERS) if s not in dropped}
         dropped.append(min(costs, key=costs.get))
     plan = make_plan(
-        source="made", model=model, domains=domains(), criterion="dnll", strategy="greedy", num_layers=LAYERS - 2,
+        source="made", model=model, domains=domains(), criterion="dnll", strategy="greedy_full", num_layers=LAYERS - 2,
         domain_weights=weights,
     )  # fmt: skip
     assert plan.order == dropped
@@ -31,11 +31,27 @@ def test_scores_equal_fresh_full_passes():
         assert score.total == pytest.approx(naive_cost(model, drop, weights), abs=1e-5)
 
 
-def test_a_quarter_removed_greedily_takes_at_most_055_of_the_naive_layer_evaluations():
-    plan = make_plan(source="made", model=build(layers=16), domains=domains(), drop_fraction=0.25)
+def test_a_quarter_removed_by_scoring_everything_takes_at_most_055_of_the_naive_layer_evaluations():
+    plan = make_plan(
+        source="made", model=build(layers=16), domains=domains(), drop_fraction=0.25, strategy="greedy_full"
+    )
     used = plan.evaluations
     # Every candidate a pass of its own, and one for the full model: L + sum over steps of candidates x layers.
-    passes = 2  # one batch for each domain
-    assert used["naive_layer_evaluations"] == passes * (16 + sum(n * (n - 1) for n in (16, 15, 14, 13)))
+    documents = 7
+    assert used["naive_layer_evaluations"] == documents * (16 + sum(n * (n - 1) for n in (16, 15, 14, 13)))
     assert used["layer_evaluations"] <= 0.55 * used["naive_layer_evaluations"]
     assert used["ratio"] == used["layer_evaluations"] / used["naive_layer_evaluations"]
+    assert used["documents"] == [documents] * 4
+
+
+def test_layer_evaluations_are_those_that_the_model_sees():
+    model, rows = build(layers=16), 0
+
+    def count(module, args, kwargs):
+        nonlocal rows
+        rows += (args[0] if args else kwargs["hidden_states"]).shape[0]
+
+    for layer in model.model.layers:
+        layer.register_forward_pre_hook(count, with_kwargs=True)
+    plan = make_plan(source="made", model=model, domains=domains(), drop_fraction=0.25)
+    assert plan.evaluations["layer_evaluations"] == rows

@@ -22,7 +22,7 @@ def path(tmp_path):
 
 
 def plan(model, path, **options):
-    options = {"strategy": "greedy", "num_layers": 6, "domains": domains(), **options}
+    options = {"strategy": "greedy_full", "num_layers": 6, "domains": domains(), **options}
     return make_plan(source="made", model=model, score_cache=path, **options)
 
 
@@ -76,17 +76,17 @@ def test_a_killed_search_goes_on_where_it_stopped(path):
     hook = model.model.layers[7].register_forward_pre_hook(interrupt)
     killed = Evaluator(model, domains(), cache=path, batch_size=1)
     with pytest.raises(KeyboardInterrupt):
-        make_plan(source="made", evaluator=killed, num_layers=6)
+        make_plan(source="made", evaluator=killed, num_layers=6, strategy="greedy_full")
     hook.remove()
     saved = sqlite3.connect(path).execute("SELECT COUNT(*) FROM scores").fetchone()[0]
     assert saved > 0
     resumed = Evaluator(model, domains(), cache=path, batch_size=1)
-    result = make_plan(source="made", evaluator=resumed, num_layers=6)
+    result = make_plan(source="made", evaluator=resumed, num_layers=6, strategy="greedy_full")
     assert result.order == complete.order
     # Scores of a killed search are not made again: what both made is what one search makes.
     total = sqlite3.connect(path).execute("SELECT COUNT(*) FROM scores").fetchone()[0]
     fresh = Evaluator(model, domains(), batch_size=1)
-    make_plan(source="made", evaluator=fresh, num_layers=6)
+    make_plan(source="made", evaluator=fresh, num_layers=6, strategy="greedy_full")
     documents = sum(len(domain.documents) for domain in domains().values())
     assert total == documents * len(fresh.work.asked)
     assert resumed.work.layers < fresh.work.layers

@@ -55,8 +55,8 @@ def plan(
     if result.evaluations:
         used = result.evaluations
         lines.append(
-            f"{used['layer_evaluations']:,} layer evaluations, {used['naive_layer_evaluations']:,} without prefix "
-            f"reuse; {used['subsets_from_cache']} of {used['subsets']} subsets scored before"
+            f"{used['layer_evaluations']:,} layer evaluations, {used['ratio']:.2f} of a greedy search that runs every "
+            f"candidate in full; {used['subsets_from_cache']} of {used['subsets']} subsets scored before"
         )
     if result.data and not as_json:
         data_used(result.data, _few_documents(analysis_or_model), quiet=quiet)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prune.planning.context import Context
+from prune.planning.race import Documents
 from prune.planning.registry import Criterion, Keep
 
 
@@ -19,4 +20,10 @@ def subset_costs(context: Context, keeps: Sequence[Keep]) -> list[float]:
     return [score.total for score in context.scores(keeps, answers=True)]
 
 
-CRITERION = Criterion("rise of the NLL of the answers alone, given their prompts", layer_scores, subset_costs)
+def documents(context: Context) -> Documents:
+    return context.documents(answers=True)
+
+
+CRITERION = Criterion(
+    "rise of the NLL of the answers alone, given their prompts", layer_scores, subset_costs, documents=documents
+)

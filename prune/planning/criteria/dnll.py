@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prune.planning.context import Context
+from prune.planning.race import Documents
 from prune.planning.registry import Criterion, Keep
 
 KEY = "output_effect/dnll"
@@ -24,4 +25,10 @@ def subset_costs(context: Context, keeps: Sequence[Keep]) -> list[float]:
     return [score.total for score in context.scores(keeps)]
 
 
-CRITERION = Criterion("rise of the NLL per token when the layers are removed (SLEB)", layer_scores, subset_costs)
+def documents(context: Context) -> Documents:
+    return context.documents()
+
+
+CRITERION = Criterion(
+    "rise of the NLL per token when the layers are removed (SLEB)", layer_scores, subset_costs, documents=documents
+)

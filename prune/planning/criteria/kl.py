@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prune.planning.context import Context
+from prune.planning.race import Documents
 from prune.planning.registry import Criterion, Keep
 
 KEY = "output_effect/kl"
@@ -23,4 +24,10 @@ def subset_costs(context: Context, keeps: Sequence[Keep]) -> list[float]:
     return [score.total for score in context.scores(keeps, "kl")]
 
 
-CRITERION = Criterion("KL of the next-token distribution from the full model's", layer_scores, subset_costs)
+def documents(context: Context) -> Documents:
+    return context.documents("kl")
+
+
+CRITERION = Criterion(
+    "KL of the next-token distribution from the full model's", layer_scores, subset_costs, documents=documents
+)

@@ -6,6 +6,7 @@ single exchange improves, or at --max_subsets.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 from prune.planning.registry import Keep, Problem, Step, Strategy
@@ -14,7 +15,10 @@ from prune.planning.strategies import greedy
 
 def search(problem: Problem) -> Iterator[Step]:
     for step in greedy.search(problem):
-        yield _exchanged(problem, step) if len(step.order) in problem.removals else step
+        if len(step.order) in problem.removals:
+            (cost,) = problem.costs([problem.without(step.order)])  # greedy's own may be an estimate
+            step = _exchanged(problem, dataclasses.replace(step, cost=cost))
+        yield step
 
 
 def _exchanged(problem: Problem, step: Step) -> Step:
