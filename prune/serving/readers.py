@@ -140,29 +140,15 @@ def gemma_scale(depths: Mapping[str, int]) -> Callable[[dict[str, Any], int], fl
 
 PLAIN = ("llama", "mistral", "phi3", "gemma", "olmo", "olmo2", "granite", "starcoder2", "stablelm", "gpt2", "gpt_neox")
 """Families whose layers are all alike, in every runtime here that knows them."""
+MODERN = (*PLAIN, "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text", "cohere2", "gpt_oss", "olmo3", "smollm3")
+"""Families of which a runtime that takes every list from the config was read."""
 NO_WINDOW = "no sliding window: prompts longer than it differ from transformers, as they do with the original"
-EARLIER = {"qwen3": 10_000.0, "qwen2": 10_000.0, "gemma3_text": 1_000_000.0, "cohere2": 10_000.0}
+EARLIER = {"gemma3_text": 1_000_000.0, "gpt_oss": 150_000.0, "smollm3": 2_000_000.0}
 
 RUNTIMES: dict[str, tuple[Runtime, ...]] = {
     "vllm": (
-        Runtime(
-            "0.32.0",
-            dict.fromkeys(
-                (
-                    *PLAIN,
-                    "qwen2",
-                    "qwen3",
-                    "qwen3_moe",
-                    "gemma2",
-                    "gemma3_text",
-                    "cohere2",
-                    "gpt_oss",
-                    "olmo3",
-                    "smollm3",
-                ),
-                explicit,
-            ),
-        ),
+        # gpt_oss: a window in every layer of even number, whatever layer_types says (found by running it).
+        Runtime("0.32.0", dict.fromkeys(MODERN, explicit) | {"gpt_oss": windows_every(2)}),
     ),
     "llama.cpp": (
         Runtime(
@@ -171,7 +157,6 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
                 **dict.fromkeys((*PLAIN, "qwen2", "qwen3"), alike),
                 "qwen3_moe": all_experts,
                 "gemma2": windows_every(2),
-                "gpt_oss": windows_every(2),
                 "gemma3_text": windows_every(6),
                 "cohere2": windows_every(4),
                 "olmo3": windows_every(4),
@@ -211,21 +196,7 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
     "transformers4": (
         Runtime(
             "4.57.6",
-            dict.fromkeys(
-                (
-                    *PLAIN,
-                    "qwen2",
-                    "qwen3",
-                    "qwen3_moe",
-                    "gemma2",
-                    "gemma3_text",
-                    "cohere2",
-                    "gpt_oss",
-                    "olmo3",
-                    "smollm3",
-                ),
-                explicit,
-            ),
+            dict.fromkeys(MODERN, explicit),
             rope=old_rope(EARLIER),
         ),
         Runtime(

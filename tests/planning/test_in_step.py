@@ -15,7 +15,7 @@ from prune.serving.check import can_read, slots_for
 from tests.serving.test_readers import DEPTH, config_of
 
 
-@pytest.mark.parametrize(("family", "count"), [("gemma3_text", 6), ("gemma2", 8), ("gpt_oss", 10), ("smollm3", 8)])
+@pytest.mark.parametrize(("family", "count"), [("gemma3_text", 6), ("gemma2", 8), ("cohere2", 8), ("smollm3", 8)])
 def test_the_cheapest_readable_cut_is_that_of_brute_force(family: str, count: int) -> None:
     config, rng = config_of(family), random.Random(0)
     scores = [rng.random() for _ in range(DEPTH)]
