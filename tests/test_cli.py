@@ -140,7 +140,7 @@ def test_help_names_the_choices_and_the_defaults(capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", columns)
         assert re.search(r"Rank of the adapters\. \[default: 16[;\]]", help_of("heal")), columns
         assert "angular, answer_accuracy, answer_nll, block_influence" in help_of("plan")
-        assert "greedy, greedy_swap, in_step, one_shot" in help_of("plan")
+        assert "greedy, greedy_full, greedy_swap, in_step, one_shot" in help_of("plan")
 
 
 @pytest.mark.parametrize("name", prune.__all__)
