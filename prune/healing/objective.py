@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from prune.healing.data import IGNORED
-from prune.healing.objectives import OBJECTIVES, PARTS, Seen
+from prune.healing.objectives import OBJECTIVES, PARTS, Objective, Seen
 from prune.healing.prefix import SharedPrefix
 from prune.healing.settings import HealSettings
 
@@ -86,10 +86,17 @@ def batch_losses(
     total = ours.logits.new_zeros((), dtype=torch.float32)
     parts = dict.fromkeys(PARTS, total)
     for objective in OBJECTIVES:
-        if objective.recorded or (objective.active(settings) and (seen.matches or not objective.needs_states)):
+        if objective.recorded or (objective.active(settings) and _can_be_seen(objective, seen, settings)):
             loss, sums = objective.loss(seen, settings)
             total, parts = total + loss, {**parts, **sums}
     return Losses(total, parts)
+
+
+def _can_be_seen(objective: Objective, seen: Seen, settings: HealSettings) -> bool:
+    """Held-out losses are made without the teacher, and states without counterparts cannot be matched."""
+    if objective.needs_states and not seen.matches:
+        return False
+    return seen.teacher_logits is not None or not objective.needs_teacher(settings)
 
 
 @dataclass(frozen=True)

@@ -275,14 +275,18 @@ HEALINGS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "temperature 2, 1e-3": (12, 0, {"learning_rate": 1e-3, "temperature": 2.0}),
     "weighted by entropy, 1e-3": (12, 0, {"learning_rate": 1e-3, "distill_weight": 0.0, "entropy_weight": 1.0}),
     "rank 64, 1e-3": (12, 0, {"learning_rate": 1e-3, "lora_r": 64, "lora_alpha": 128.0}),
+    "rate 6e-3": (12, 0, {"learning_rate": 6e-3}),
+    "next token only, 3e-3": (12, 0, {"learning_rate": 3e-3, "distill_weight": 0.0, "next_token_weight": 1.0}),
+    "all layers, 3e-3": (12, 0, {"learning_rate": 3e-3, "lora_layers": "all"}),
+    "full at the gaps, 6e-4": (12, 0, {"method": "full", "learning_rate": 6e-4, "train_layers": "gap"}),
 }
 """Recipe -> optimiser steps, seed, changes to the default settings."""
 
 
-def _healing(wanted: int, recipe: str, *, steps: int | None = None, seed: int | None = None) -> Unit:
+def _healing(wanted: int, recipe: str, *, steps: int | None = None, seed: int | None = None, name: str = SMALL) -> Unit:
     own_steps, own_seed, changes = HEALINGS[recipe]
     return functools.partial(
-        healing, name=SMALL, wanted=wanted, steps=steps or own_steps, seed=own_seed if seed is None else seed,
+        healing, name=name, wanted=wanted, steps=steps or own_steps, seed=own_seed if seed is None else seed,
         changes=changes,
     )  # fmt: skip
 
@@ -310,10 +314,24 @@ UNITS: dict[str, Unit] = {
     f"singles_{GEMMA}": functools.partial(singles, name=GEMMA, count=6),
     f"plans_{GEMMA}": functools.partial(plans, name=GEMMA),
     f"held_out_{GEMMA}": functools.partial(held_out, name=GEMMA),
-    "heal_24_rate_long": _healing(24, "rate 1e-3", steps=48),
     "heal_24_rank": _healing(24, "rank 64, 1e-3"),
     "heal_24_temperature": _healing(24, "temperature 2, 1e-3"),
     "tasks_21_cut": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=21),
+    "heal_24_rate6": _healing(24, "rate 6e-3"),
+    "heal_24_next3": _healing(24, "next token only, 3e-3"),
+    "heal_24_all3": _healing(24, "all layers, 3e-3"),
+    "heal_24_full6": _healing(24, "full at the gaps, 6e-4"),
+    "heal_24_rate3_64": _healing(24, "rate 3e-3", steps=64),
+    "heal_24_rate_64": _healing(24, "rate 1e-3", steps=64),
+    "heal_24_next3_64": _healing(24, "next token only, 3e-3", steps=64),
+    "heal_24_rate3_seed1": _healing(24, "rate 3e-3", seed=1),
+    "heal_24_rate3_seed2": _healing(24, "rate 3e-3", seed=2),
+    "heal_24_next3_seed1": _healing(24, "next token only, 3e-3", seed=1),
+    "heal_24_next3_seed2": _healing(24, "next token only, 3e-3", seed=2),
+    "heal_27_rate3": _healing(27, "rate 3e-3"),
+    "heal_21_rate3": _healing(21, "rate 3e-3"),
+    "heal_15_rate": _healing(15, "rate 1e-3", name=GEMMA),
+    "heal_15_rate3": _healing(15, "rate 3e-3", name=GEMMA),
     f"effects_{SMALL}": functools.partial(depth, name=SMALL, count=2, effects=True),
 }
 """Name -> unit, most important first."""

@@ -82,6 +82,12 @@ def test_every_term_reaches_the_trained_weights_and_one_step_lowers_it(method, t
     assert loss().item() < before.item()
 
 
+def test_distillation_by_entropy_alone_is_judged_without_the_teacher_like_any_other(tmp_path):
+    result = run(tmp_path, tiny.settings(distill_weight=0, next_token_weight=0, entropy_weight=1))
+    losses = [row["eval_loss"] for row in result.history if "eval_loss" in row]
+    assert min(losses[1:]) < losses[0]
+
+
 def test_qlora_is_merged_into_the_unquantised_weights(tmp_path):
     original = tiny.teacher()
     pruned = tiny.student(original)
