@@ -47,7 +47,20 @@ class Score:
         return None if self.side == "original" else self.found.verdict
 
     @property
+    def higher_is_better(self) -> bool:
+        """False for losses."""
+        return all(task.higher_is_better for task in self._tasks)
+
+    @property
+    def metric(self) -> str:
+        """The metric; of a suite its first task's."""
+        return self._tasks[0].metric
+
+    @property
     def is_share(self) -> bool:
         """False for metrics in a unit of their own, such as bits per byte."""
-        tasks = self.found.tasks if isinstance(self.found, SuiteEvidence) else [self.found]
-        return all(task.metric not in PERPLEXITIES for task in tasks)
+        return all(task.metric not in PERPLEXITIES for task in self._tasks)
+
+    @property
+    def _tasks(self) -> list[TaskEvidence]:
+        return self.found.tasks if isinstance(self.found, SuiteEvidence) else [self.found]

@@ -83,8 +83,18 @@ def follow(quiet: bool) -> None:
 def summary(data: Any) -> tuple[list[str], list[list[str]]]:
     """The table of a run: one row per candidate; the README's demo section shows these figures."""
     suites = [name for name in data.suites if any(name in c.suites for c in data.candidates)]
-    texts = sorted({name for c in data.candidates for name in c.bits_per_byte})
-    columns = ["layers", "stage", *suites, *(f"bits/byte {t}" for t in texts), "parameters", "MB", "decode tokens/s"]
+    heads = {name: _head(data, name) for name in suites}
+    known = {task.name for c in data.candidates for s in c.evidence for task in _alone(s.tasks)}
+    texts = sorted({name for c in data.candidates for name in c.bits_per_byte} - known)
+    columns = [
+        "layers",
+        "stage",
+        *heads.values(),
+        *(f"bits/byte {t}" for t in texts),
+        "parameters",
+        "MB",
+        "decode tokens/s",
+    ]
     rows = []
     for c in data.candidates:
         scores = [number(c.suites[s].value) if s in c.suites else "-" for s in suites]
@@ -101,6 +111,20 @@ def summary(data: Any) -> tuple[list[str], list[list[str]]]:
             ]
         )
     return columns, rows
+
+
+def _head(data: Any, suite: str) -> str:
+    """A suite's name, with its unit where it is no share."""
+    score = next(c.suites[suite] for c in data.candidates if suite in c.suites)
+    if score.is_share:
+        return suite
+    return f"{suite} ({'bits/byte' if score.metric == 'bits_per_byte' else score.metric})"
+
+
+def _alone(tasks: Sequence[Any]) -> list[Any]:
+    """The one task that a suite's score is, if it is one task's."""
+    gated = [task for task in tasks if not task.report_only]
+    return gated if len(gated) == 1 else []
 
 
 def number(value: float | None) -> str:

@@ -16,6 +16,7 @@ from prune.analysis.phases import sign_flip
 from prune.reporting.data import AnalysisView, Candidate, ReportData, Stage
 from prune.reporting.figures.layers import LOG_FLOOR, is_logarithmic, shown_score
 from prune.reporting.needs import NEEDED, SPARE, Need, needs
+from prune.reporting.tables import measure, scored
 from prune.wording.numbers import money, quantity, times
 from prune.wording.text import Text
 
@@ -35,8 +36,9 @@ def accuracy(data: ReportData, suite: str, text: Text) -> str:
     if all(c.suites[suite].verdict is None for c in measured):
         last = measured[-1]
         return text(
-            "caption_accuracy_plain", total=original.num_layers, before=text.percent(original.suites[suite].value),
-            candidate=_name(last, text), after=text.percent(last.suites[suite].value),
+            "caption_accuracy_plain", total=original.num_layers, before=scored(original.suites[suite], text),
+            candidate=_name(last, text), after=scored(last.suites[suite], text),
+            measure=measure(last.suites[suite], text),
         )  # fmt: skip
 
     def shallowest(stage: Stage) -> int | None:

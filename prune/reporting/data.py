@@ -93,8 +93,8 @@ class Candidate(_Part):
 
     @property
     def suites(self) -> dict[str, Score]:
-        """What it scored, by suite; suites of perplexities, which are no shares, are left to `tasks`."""
-        return {s.name: Score(s, self._side) for s in self.evidence if all(t.higher_is_better for t in s.tasks)}
+        """What it scored, by suite, each in its own metric."""
+        return {s.name: Score(s, self._side) for s in self.evidence}
 
     @property
     def tasks(self) -> dict[str, Score]:
@@ -294,20 +294,23 @@ class ReportData(_Part):
         return list(dict.fromkeys(names))
 
     def suite_title(self, suite: str, text: Text) -> str:
-        """The suite's title as the verdicts give it, else its name."""
-        return next((text.words(row.title) for row in self.verdicts if row.suite == suite), suite)
+        """The suite's title as its evidence gives it, else its name."""
+        judged = [row.evidence for row in self.verdicts] + [found for c in self.candidates for found in c.evidence]
+        return next((text.words(found.words) for found in judged if found.name == suite), suite)
 
     def floor(self, suite: str) -> float | None:
         """The retention floor of a suite's gate."""
         return next((row.evidence.floor for row in self.verdicts if row.suite == suite), None)
 
-    def floor_accuracy(self, suite: str) -> float | None:
-        """The accuracy at the gate's floor: chance + floor x (original - chance)."""
+    def floor_score(self, suite: str) -> float | None:
+        """The suite's metric at the gate's floor: chance + floor x (original - chance); of a loss, original / floor."""
         floor, original = self.floor(suite), self.original
         reference = original.suites.get(suite) if original else None
         if floor is None or reference is None or reference.value is None:
             return None
         chance = reference.found.chance
+        if not reference.higher_is_better and not chance:
+            return reference.value / floor if floor else None
         return chance + floor * (reference.value - chance)
 
     def save(self, path: Path, lang: str | None = None) -> None:

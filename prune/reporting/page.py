@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evals.score import Score
 from evals.secrets import redacted, without_secrets
 from evals.visible import visible
 from prune.files import write_exact
@@ -124,9 +125,10 @@ def _report_context(data: ReportData, text: Text) -> dict[str, Any]:
         "start": shown or (data.candidates[-1] if data.candidates else None),
         "stages": [s for s in ("pruned", "healed") if any(c.stage == s for c in data.candidates)],
         "exported_key": f"{data.exported.num_layers}-{data.exported.stage}" if data.exported else "",
-        "scale": max([1.0, *ends]), "place": _place, "width": _width,
+        "scale": (scale := max([1.0, *ends])), "bar_of": partial(_bar, data, scale), "place": _place, "width": _width,
         "layers_stage": lambda layers, stage: text("layers_stage", layers=layers, stage=text(f"stage_{stage}")),
         "ordered_suites": lambda c: [(suite, c.suites[suite]) for suite in data.suites if suite in c.suites],
+        "measure": partial(tables.measure, text=text), "scored": partial(tables.scored, text=text),
         "facts": partial(tables.facts, data=data, text=text),
         "evidence": evidence, "analysis": analysis, "panels_shown": evidence + analysis,
         "phases": tables.phase_lines(data.analysis, text), "stability": tables.stability_lines(data.analysis, text),
@@ -137,6 +139,14 @@ def _report_context(data: ReportData, text: Text) -> dict[str, Any]:
         "draft_table": tables.draft_table(data, text), "provenance": tables.pairs(data.provenance),
         "durations": tables.duration_pairs(data, text),
     }  # fmt: skip
+
+
+def _bar(data: ReportData, scale: float, suite: str, score: Score) -> dict[str, Any]:
+    """What the bar of a suite shows: a share itself, of any other metric the share kept of the original's."""
+    if score.is_share:
+        return {"value": score.value, "lo": score.lo, "hi": score.hi, "floor": data.floor_score(suite), "scale": 1.0}
+    value, lo, hi = (1.0, None, None) if score.side == "original" else score.retained
+    return {"value": value, "lo": lo, "hi": hi, "floor": data.floor(suite), "scale": scale}
 
 
 def said(messages: list[Message], text: Text) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prune.reporting import captions, figures
+from prune.reporting import captions, figures, tables
 from prune.reporting.data import AnalysisView, ReportData
 from prune.wording.text import Text
 
@@ -37,13 +37,14 @@ class Panel:
 
 
 def evidence_panels(data: ReportData, text: Text) -> list[Panel]:
-    """Accuracy against depth for every suite, accuracy against cost, and the break-even plot."""
+    """Score against depth for every suite, what is kept against cost, and the break-even plot."""
     found = []
-    for index, suite in enumerate(data.suites):
-        title = text("title_accuracy", suite=data.suite_title(suite, text))
+    for index, suite in enumerate(s for s in data.suites if any(s in c.suites for c in data.candidates)):
+        unit = next(tables.measure(c.suites[suite], text) for c in data.candidates if suite in c.suites)
+        title = text("title_accuracy", suite=data.suite_title(suite, text), measure=unit)
         figure = figures.accuracy_by_depth(data, suite, text)
         found.append((f"accuracy-{index}", title, captions.accuracy(data, suite, text), figure, False))
-    found.append(("cost", text("title_cost"), captions.cost(data, text), figures.accuracy_by_cost(data, text), False))
+    found.append(("cost", text("title_cost"), captions.cost(data, text), figures.kept_by_cost(data, text), False))
     figure = figures.break_even(data, text)
     found.append(("break-even", text("title_break_even"), captions.break_even(data, text), figure, False))
     figure = figures.sensitivity(data, text, captions.assumption)

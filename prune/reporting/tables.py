@@ -47,7 +47,12 @@ def _by_domain(values: dict[str, float | None], digits: int = 3) -> str:
     return ", ".join(f"{name} {quantity(value, digits)}" for name, value in values.items()) or UNKNOWN
 
 
-def _score(score: Score | None, text: Text) -> str:
+def measure(score: Score, text: Text) -> str:
+    """What a score counts: accuracy, or the metric's own unit."""
+    return text("axis_accuracy") if score.is_share else text.known("unit", score.metric)
+
+
+def scored(score: Score | None, text: Text) -> str:
     """A share in per cent, any other metric as a plain number, with its interval."""
     if score is None:
         return UNKNOWN
@@ -95,13 +100,14 @@ def _break_even(candidate: Candidate, text: Text) -> str:
 
 
 def candidate_table(data: ReportData, text: Text) -> Table:
-    """One column a candidate: every suite's accuracy with its interval, then the facts; the exported one stressed."""
+    """One column a candidate: every suite's score with its interval, then the facts; the exported one stressed."""
     table = Table([text("candidate"), *(name_of(candidate, text) for candidate in data.candidates)])
     for suite in data.suites:
         scores = [candidate.suites.get(suite) for candidate in data.candidates]
         if any(scores):
-            cells = [text.with_interval(score.value, score.lo, score.hi) if score else UNKNOWN for score in scores]
-            table.rows.append([data.suite_title(suite, text), *cells])
+            unit = next(measure(score, text) for score in scores if score)
+            name = text("measured_as", name=data.suite_title(suite, text), measure=unit)
+            table.rows.append([name, *(scored(score, text) for score in scores)])
     known = [dict(facts(candidate, data, text)) for candidate in data.candidates]
     for name in dict.fromkeys(name for row in known for name in row):
         table.rows.append([name, *(row.get(name, UNKNOWN) for row in known)])
@@ -115,7 +121,7 @@ def task_table(data: ReportData, text: Text) -> Table:
     tasks = {t.name: t for candidate in data.candidates for suite in candidate.evidence for t in suite.tasks}
     table = Table([text("task"), text("items"), *(name_of(c, text) for c in data.candidates)])
     for name, task in tasks.items():
-        cells = [_score(candidate.tasks.get(name), text) for candidate in data.candidates]
+        cells = [scored(candidate.tasks.get(name), text) for candidate in data.candidates]
         table.rows.append([f"{name} ({task.metric})", f"{task.n:,}", *cells])
     return table
 

@@ -78,14 +78,20 @@ def sample_evidence(depth: int, stage: Stage) -> list[SuiteEvidence]:
     """Both suites and the perplexity of one candidate; of the original, against itself."""
     best = (LAYERS, "original")
     general, math = (GENERAL[best], GENERAL[depth, stage]), (MATH[best], MATH[depth, stage])
-    text = {"metric": "bits_per_byte", "n": 50, "higher_is_better": False, "report_only": True}
+    text = {"metric": "bits_per_byte", "n": 50, "higher_is_better": False}
     stories = [
         _task("story_questions", general, (0.02, 0.02)),
         _task("arithmetic_2da", (min(1.0, math[0] * 1.03), min(1.0, math[1] * 1.03)), (0.04, 0.04), n=200),
         _task("arithmetic_3da", (math[0] * 0.97, math[1] * 0.97), (0.06, 0.02), n=200),
     ]
     bits = _task("story_text", (0.71 / general[0], 0.71 / general[1]), (0.01, 0.01), **text)
-    language = _suite("text", {"en": "Text", "ja": "文章"}, (0.71, 0.71), [bits])
+    share = bits.original / bits.candidate
+    language = _suite("text", {"en": "Text", "ja": "文章"}, (0.71, 0.71), [bits]).model_copy(update={
+        "original": bits.original, "original_lo": bits.original_lo, "original_hi": bits.original_hi,
+        "candidate": bits.candidate, "candidate_lo": bits.candidate_lo, "candidate_hi": bits.candidate_hi,
+        "retention": share, "retention_lo": share - 0.02, "retention_hi": share + 0.02, "n": bits.n,
+        "verdict": "PASS" if share - 0.02 >= 0.95 else "FAIL" if share + 0.02 < 0.95 else "INCONCLUSIVE",
+    })  # fmt: skip
     return [
         _suite("stories", {"en": "Stories", "ja": "物語"}, general, stories[:1]),
         _suite("arithmetic", {"en": "Arithmetic", "ja": "計算"}, math, stories[1:]),

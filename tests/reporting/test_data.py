@@ -47,8 +47,16 @@ def test_the_floor_is_chance_plus_retention_of_what_lies_above_it() -> None:
     original.evidence[0].chance = 0.25
     accuracy = original.suites["stories"].value
     assert accuracy is not None
-    assert data.floor_accuracy("stories") == pytest.approx(0.25 + 0.95 * (accuracy - 0.25))
-    assert data.floor_accuracy("unknown") is None
+    assert data.floor_score("stories") == pytest.approx(0.25 + 0.95 * (accuracy - 0.25))
+    assert data.floor_score("unknown") is None
+
+
+def test_at_the_floor_a_text_costs_the_original_s_bits_over_the_floor() -> None:
+    data = sample_report()
+    data.verdicts[0].evidence = next(c for c in data.candidates if c.key == "12-healed").evidence[2]
+    assert data.original is not None
+    bits = data.original.suites["text"].value
+    assert data.floor_score("text") == pytest.approx(bits / 0.95)
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"title": "x"}', '{"title": "x", "ship": "PASS", "colour": 1}'])

@@ -41,12 +41,12 @@ def test_a_plan_is_named_by_the_layers_that_it_keeps(tmp_path) -> None:
 def test_a_candidates_column_is_its_side_of_the_evidence() -> None:
     data = sample_report()
     found = columns(tables.candidate_table(data, TEXT))
+    stories, text = "Stories, accuracy", "Text, bits per byte"
     for candidate in data.candidates:
-        (head,) = [h for h in found["Stories"] if h == plain(tables.name_of(candidate, TEXT))]
-        evidence = candidate.evidence[0]
-        own = evidence.original if candidate.stage == "original" else evidence.candidate
-        assert found["Stories"][head].startswith(f"{100 * own:.1f} %")
-    assert "Text" not in found  # bits per byte are no share: they stand among the tasks
+        (head,) = [h for h in found[stories] if h == plain(tables.name_of(candidate, TEXT))]
+        for row, evidence in ((stories, candidate.evidence[0]), (text, candidate.evidence[2])):
+            own = evidence.original if candidate.stage == "original" else evidence.candidate
+            assert found[row][head].startswith(f"{100 * own:.1f} % (" if row == stories else f"{own:.3g} (")
 
 
 def test_a_metric_with_a_unit_of_its_own_is_no_percentage() -> None:

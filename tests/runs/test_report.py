@@ -38,14 +38,17 @@ def test_suites_and_tasks_are_the_gates_figures(report):
     shown, tasks = cells(tables.candidate_table(data, TEXT)), cells(tables.task_table(data, TEXT))
     pruned, healed = (read(root / "evidence/gate" / name / "evidence.json")["suites"] for name in heads[1:])
     for first, second in zip(pruned, healed, strict=True):
-        if all(task["higher_is_better"] for task in first["tasks"]):
-            values = [first["original"], first["candidate"], second["candidate"]]
-            ends = [(first["original_lo"], first["original_hi"]), (first["candidate_lo"], first["candidate_hi"]),
-                    (second["candidate_lo"], second["candidate_hi"])]  # fmt: skip
-            for cell, value, (lo, hi) in zip(shown[first["title"]], values, ends, strict=True):
-                assert [float(n) for n in re.findall(r"\d+\.\d", cell)] == [
-                    pytest.approx(100 * figure, abs=0.0501) for figure in (value, lo, hi)
-                ]
+        share = all(task["higher_is_better"] for task in first["tasks"])
+        values = [first["original"], first["candidate"], second["candidate"]]
+        ends = [(first["original_lo"], first["original_hi"]), (first["candidate_lo"], first["candidate_hi"]),
+                (second["candidate_lo"], second["candidate_hi"])]  # fmt: skip
+        row = shown[f"{first['title']}, {'accuracy' if share else 'bits per byte'}"]
+        for cell, value, (lo, hi) in zip(row, values, ends, strict=True):
+            assert ("%" in cell) == share
+            assert [float(n) for n in re.findall(r"\d+\.\d+", cell)] == [
+                pytest.approx(figure * (100 if share else 1), rel=2e-3, abs=0.0501 if share else 0)
+                for figure in (value, lo, hi)
+            ]
         for task, other in zip(first["tasks"], second["tasks"], strict=True):
             name = f"{task['name']} ({task['metric']})"
             records = {head: load_results(root / "evidence" / head)[task["name"]] for head in heads}
@@ -128,6 +131,7 @@ def test_the_terminal_shows_the_gates_figures(report):
             continue
         evidence = json.loads((root / f"evidence/gate/{shown['stage']}-{shown['layers']}/evidence.json").read_text())
         for suite in evidence["suites"]:
-            if suite["name"] in shown:
-                assert shown[suite["name"]] == f"{suite['candidate']:.3f} {suite['verdict']}"
+            bits = suite["tasks"][0]["metric"] == "bits_per_byte"
+            head = suite["name"] + (" (bits/byte)" if bits else "")
+            assert shown[head] == f"{suite['candidate']:.3f} {suite['verdict']}"
     assert len(rows) == 1 + len(list((root / "evidence/gate").iterdir()))

@@ -5,7 +5,7 @@ Assumptions: arrays are nested lists with None where nothing was measured; an in
 """
 
 from prune.reporting.figures.checkpoints import contribution_by_relative_depth, quality_by_cost
-from prune.reporting.figures.decision import accuracy_by_cost, accuracy_by_depth, break_even, sensitivity
+from prune.reporting.figures.decision import accuracy_by_depth, break_even, kept_by_cost, sensitivity
 from prune.reporting.figures.layers import (
     contribution_cosine,
     curve,
@@ -16,7 +16,6 @@ from prune.reporting.figures.layers import (
 from prune.reporting.figures.maps import angular_triangle, depth_map, domain_map, effect_map
 
 __all__ = [
-    "accuracy_by_cost",
     "accuracy_by_depth",
     "angular_triangle",
     "break_even",
@@ -27,6 +26,7 @@ __all__ = [
     "depth_map",
     "domain_map",
     "effect_map",
+    "kept_by_cost",
     "loss_without_layer",
     "quality_by_cost",
     "relative_contribution",

@@ -1,4 +1,4 @@
-"""Figures that a decision rests on: accuracy against depth and cost, and when healing has paid for itself."""
+"""Figures that a decision rests on: score against depth, what is kept against cost, when healing has paid off."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from evals.cost import Sensitivity
-from prune.reporting.data import ReportData, Stage
+from prune.reporting.data import Candidate, ReportData, Stage
 from prune.reporting.figures.style import SERIES, layout, literal, whiskers
+from prune.reporting.tables import measure
 from prune.wording.text import Text
 
 if TYPE_CHECKING:
@@ -21,10 +22,12 @@ DODGE = 0.012
 
 
 def accuracy_by_depth(data: ReportData, suite: str, text: Text) -> go.Figure | None:
-    """One suite's accuracy against depth, pruned and healed, with intervals and the gate's floor."""
+    """One suite's score against depth, pruned and healed, with intervals and the gate's floor; losses point down."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
+    measured = [c.suites[suite] for c in data.candidates if suite in c.suites]
+    share = all(score.is_share for score in measured)
     apart = DODGE * (max(data.depths, default=0) - min(data.depths, default=0))
     for stage, colour, dash, side in (("pruned", 1, "dot", 1), ("healed", 0, "solid", -1)):
         line = [c for c in data.candidates if c.stage in (stage, "original") and suite in c.suites]
@@ -36,11 +39,11 @@ def accuracy_by_depth(data: ReportData, suite: str, text: Text) -> go.Figure | N
             x=[c.num_layers + (side * apart if c.stage == stage else 0) for c in line], y=value,
             name=text(f"stage_{stage}"), mode="lines+markers", marker=MARKERS[stage],
             customdata=[_label(c.num_layers, c.stage, text) for c in line],
-            hovertemplate="%{customdata}: %{y:.1%}<extra></extra>",
+            hovertemplate=f"%{{customdata}}: %{{y:{'.1%' if share else '.3f'}}}<extra></extra>",
             line={"color": SERIES[colour], "width": 2, "dash": dash},
             error_y=whiskers(value, [s.lo for s in scores], [s.hi for s in scores], SERIES[colour]),
         )  # fmt: skip
-    if (level := data.floor_accuracy(suite)) is not None:
+    if (level := data.floor_score(suite)) is not None:
         figure.add_hline(
             y=level, line={"color": "var(--ink-2)", "width": 1, "dash": "dash"}, layer="below",
             annotation={"text": text("floor"), "font": {"size": 12}}, annotation_position="bottom left",
@@ -48,11 +51,15 @@ def accuracy_by_depth(data: ReportData, suite: str, text: Text) -> go.Figure | N
     if not figure.data:
         return None
     x = {"autorange": "reversed", "tickvals": data.depths}
-    return layout(figure, text("axis_depth"), text("axis_accuracy"), height=320, x=x, y={"tickformat": ".0%"})
+    y = {"tickformat": ".0%"} if share else {"autorange": "reversed"}
+    return layout(figure, text("axis_depth"), measure(measured[0], text), height=320, x=x, y=y)
 
 
-def accuracy_by_cost(data: ReportData, text: Text) -> go.Figure | None:
-    """Accuracy of every candidate against its decode time per token, or its parameters where speed was not measured."""
+def kept_by_cost(data: ReportData, text: Text) -> go.Figure | None:
+    """What every candidate keeps against its decode time per token, or its parameters where speed was not measured.
+
+    Retention, so that suites with metrics of their own stand on one axis.
+    """
     import plotly.graph_objects as go
 
     timed = all(c.decode_tokens_per_s for c in data.candidates)
@@ -64,7 +71,7 @@ def accuracy_by_cost(data: ReportData, text: Text) -> go.Figure | None:
                 continue
             cost = [1000 / c.decode_tokens_per_s if timed and c.decode_tokens_per_s else c.parameters for c in line]
             figure.add_scatter(
-                x=cost, y=[c.suites[suite].value for c in line], mode="lines+markers",
+                x=cost, y=[_kept(c, suite) for c in line], mode="lines+markers",
                 name=text.listed([literal(data.suite_title(suite, text)), text(f"stage_{stage}")]),
                 customdata=[c.num_layers for c in line],
                 line={"color": SERIES[index % 6], "width": 2, "dash": "solid" if stage == "healed" else "dot"},
@@ -74,7 +81,12 @@ def accuracy_by_cost(data: ReportData, text: Text) -> go.Figure | None:
     if not figure.data:
         return None
     x_title = text("axis_decode_ms") if timed else text("axis_parameters")
-    return layout(figure, x_title, text("axis_accuracy"), y={"tickformat": ".0%"})
+    return layout(figure, x_title, text("axis_kept"), y={"tickformat": ".0%"})
+
+
+def _kept(candidate: Candidate, suite: str) -> float | None:
+    """Retention; the original keeps everything."""
+    return 1.0 if candidate.stage == "original" else candidate.suites[suite].retained[0]
 
 
 def break_even(data: ReportData, text: Text) -> go.Figure | None:
