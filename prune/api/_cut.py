@@ -130,6 +130,14 @@ def cut(
     return result
 
 
+def _parted(plan: Path | Plan | None) -> Plan | None:
+    """The plan, if it removes sub-layers."""
+    from prune.planning.plan import Plan
+
+    found = Plan.load(plan) if isinstance(plan, Path) else plan
+    return found if found is not None and found.unit != "layer" else None
+
+
 def _refuse_for_gguf(**flags: object) -> None:
     """Refuse flags that a GGUF file has no use for.
 
@@ -162,6 +170,13 @@ def _in_memory(
     from prune.surgery.replacements import replacements_in
     from prune.surgery.sublayers import drop_sublayers
 
+    if parted := _parted(plan):
+        if drop_layers is not None or keep_layers is not None or attn or mlp:
+            raise UsageError("--plan: removes sub-layers, so no other layers can be named beside it")
+        depth = len(find_layer_list(model)[1])
+        if parted.num_layers != depth:
+            raise UsageError(f"--plan: made for {parted.num_layers} layers, the model has {depth}")
+        plan, attn, mlp = None, parted.drop_attention, parted.drop_mlp
     whole = not (drop_layers is None and keep_layers is None and plan is None)
     drop: list[int] = []
     if whole or not (attn or mlp):

@@ -18,7 +18,7 @@ from prune.data.settings import DocumentSettings
 from prune.errors import UsageError
 from prune.files import refuse_non_empty, sha256_json
 from prune.model.settings import ModelSettings
-from prune.planning.settings import BudgetSettings, PlanSettings
+from prune.planning.settings import BudgetSettings, PlanSettings, UnitSettings
 from prune.serving.settings import RuntimeSettings
 from prune.settings import ADVANCED, Seeded, fields_of, takes, validated
 
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 SCORES = "scores.sqlite"
 
 
-class PlanArguments(Seeded, ModelSettings, DocumentSettings, RuntimeSettings, BudgetSettings, PlanSettings):
+class PlanArguments(
+    Seeded, ModelSettings, DocumentSettings, RuntimeSettings, BudgetSettings, UnitSettings, PlanSettings
+):
     """Everything that `prune plan` can be told beside the analysis or model, its data and the output."""
 
     sweep: bool = Field(False, description="The frontier down to half of the layers (or the budget), into a directory.")
@@ -85,9 +87,10 @@ def plan(
         plan = prune.plan(analysis, num_layers=24)
 
     Exactly one budget says how far: `num_layers`, `drop_fraction`, `target_params`, `target_bytes`, `target_speedup`,
-    or the layers themselves. With `sweep` num_layers or drop_fraction says where the frontier ends; half of the layers
-    if neither is given. Model and documents are those of the analysis: still in memory, or read again from where it
-    found them, only when the criterion or the strategy needs them.
+    `target_kv_bytes`, or the layers themselves. With `unit` attention, mlp or sublayer no whole layer goes, and
+    num_layers, drop_fraction and lists of layers mean those. With `sweep` num_layers or drop_fraction says where the
+    frontier ends; half of the layers if neither is given. Model and documents are those of the analysis: still in
+    memory, or read again from where it found them, only when the criterion or the strategy needs them.
 
     Args:
         analysis_or_model: an `Analysis`, the directory of one, or a model (loaded, directory or hub id) with `data`.
@@ -109,6 +112,8 @@ def plan(
     from prune.planning.budget import check_protected
 
     asked = validated(PlanArguments, settings)
+    if asked.sweep and asked.unit != "layer":
+        raise UsageError(f"--sweep is of whole layers; with --unit {asked.unit} make a plan for each budget")
     target = None if output is None else Path(output)
     if target is not None and asked.sweep:
         refuse_non_empty(target)
@@ -135,7 +140,7 @@ def plan(
     budgets = fields_of(BudgetSettings, asked)
     with at_rest(subject.model):
         if not asked.sweep:
-            result = planner.make_plan(**request, **budgets)
+            result = planner.make_plan(**request, **budgets, unit=asked.unit, decode_context=asked.decode_context)
             if asked.runtime and (asked.drop_layers is not None or asked.keep_layers is not None):
                 _check_readable(subject.config(), result.keep, asked.runtime)
             if target is not None and not dry_run:

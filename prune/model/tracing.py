@@ -73,7 +73,7 @@ class Walk:
         self.anatomy = anatomy
         self.batch = batch
         self.resid_pre = resid_pre
-        self.layer_calls = 0
+        self.layer_calls: float = 0
         self._calls: list[Call] = []
         self._stub = LayersStub(anatomy.layers[0])
 

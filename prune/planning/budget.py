@@ -138,7 +138,13 @@ def fraction_budget(fraction: float, protected: frozenset[int], num_layers: int)
 
 
 def size_budget(target: int, sizes: Sizes, protected: frozenset[int], flag: str) -> Budget:
-    """`--target_params`, `--target_bytes`: at most so many remain.
+    """`--target_params`, `--target_bytes`, `--target_kv_bytes`: at most so many remain.
+
+    Args:
+        target: what may remain.
+        sizes: of layers, or of sub-layers.
+        protected: those that stay.
+        flag: for messages.
 
     Raises:
         UsageError: already met, or beyond reach with every removable layer gone (one layer must stay).

@@ -17,6 +17,7 @@ import numpy as np
 
 from prune.data.domains import check_weights
 from prune.errors import PruneError, UsageError
+from prune.planning.units import Unit, Units
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +49,8 @@ class Context:
         pad_token_id: fills short rows there.
         in_memory: `model` is the caller's own, so its sizes are its own, whatever lies under `source`.
         domain_weights: the user's mix; equal if None.
-        protected: layers that must stay.
+        protected: units that must stay.
+        unit: what goes: layers, or their attention or MLP.
         seed: of every random choice.
         slots: which layers may stand where, see `registry.Problem`.
     """
@@ -68,16 +70,39 @@ class Context:
     in_memory: bool = False
     domain_weights: Mapping[str, float] | None = None
     protected: frozenset[int] = frozenset()
+    unit: Unit = "layer"
     seed: int = 0
     slots: Slots | None = None
     _answers: Evaluator | None = None
     _figures: ScoreCache | None = None
 
     @property
+    def units(self) -> Units:
+        """What subsets are made of."""
+        return Units(self.num_layers, self.unit)
+
+    @property
     def singles(self) -> list[tuple[int, ...]]:
-        """The L subsets that lack one layer."""
-        full = range(self.num_layers)
-        return [tuple(other for other in full if other != layer) for layer in full]
+        """The subsets that lack one unit."""
+        full = range(self.units.size)
+        return [tuple(other for other in full if other != unit) for unit in full]
+
+    def unit_measures(self, whole: str, part: str) -> list[float]:
+        """A measurement of every unit [L or 2L]; errors as in `measure`.
+
+        Args:
+            whole: key of the layers' figures.
+            part: key of a part's figures, with `{}` where `attn` or `mlp` stands.
+        """
+        if not self.units.apart:
+            return self.measure(whole).tolist()
+        both = [self.measure(part.format(name)) for name in ("attn", "mlp")]  # [L] each
+        return np.stack(both, axis=1).reshape(-1).tolist()  # [2L]
+
+    def has_unit_measures(self, whole: str, part: str) -> bool:
+        """Whether the analysis holds it."""
+        keys = [part.format(name) for name in ("attn", "mlp")] if self.units.apart else [whole]
+        return all(map(self.has_measure, keys))
 
     def measure(self, key: str) -> np.ndarray:
         """A measurement of the analysis, float64: the weighted mean over those of its domains that have it.
@@ -155,6 +180,7 @@ class Context:
                 cache=self.score_cache,
                 pad_token_id=self.pad_token_id,
                 seed=self.seed,
+                unit=self.unit,
             )
         return self.evaluator
 
@@ -176,7 +202,7 @@ class Context:
         """Evaluated subsets under this context's weights.
 
         Args:
-            keeps: the layers that stay, each.
+            keeps: the units that stay, each.
             quantity: `dnll` or `kl`.
             look: for each domain the level of the evaluator's shares; all documents if None.
             answers: only documents that have a prompt.
@@ -220,12 +246,12 @@ class Context:
         return weights
 
     def layer_figures(self, quantity: str, data: str, compute: Callable[[], Sequence[float]]) -> list[float]:
-        """One figure per layer [L] that depends on the model and `data` alone: from the score cache, else computed.
+        """One figure per unit [L or 2L] that depends on the model and `data` alone: from the cache, else computed.
 
         Args:
             quantity: what it is, the criterion's name.
             data: hash of what it was computed from besides the model.
-            compute: makes all L of them.
+            compute: makes all of them.
         """
         from prune.planning.score_cache import ScoreCache, model_fingerprint
 

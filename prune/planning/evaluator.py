@@ -23,10 +23,12 @@ from evals.progress import Stage, stage
 from prune.data.domains import Batch, Domain, batches, check_weights
 from prune.errors import PruneError, UsageError
 from prune.model.anatomy import find_anatomy
+from prune.model.silence import ATTENTION_ONLY, MLP_ONLY, PartsWalk, Silencer
 from prune.model.tracing import RecordedWalk
 from prune.planning.prefix import Keep, PrefixTree, Read
 from prune.planning.race import Look, nested_shares
 from prune.planning.score_cache import ScoreCache, document_key, model_fingerprint
+from prune.planning.units import Unit, Units
 
 Quantity = Literal["dnll", "kl", "missed"]
 SUBSETS_A_COMMIT = 256  # scored on one batch at most before they are made durable
@@ -37,7 +39,7 @@ class Score:
     """What one subset of the layers costs.
 
     Attributes:
-        keep: the layers that stay, sorted source indices.
+        keep: the units that stay, sorted.
         sums: for each domain the cost (ΔNLL or KL) summed over each document's counted tokens, in nats [documents];
             infinite where the subset's model gives a non-finite value. Of `missed`: 1 for a missed document, else 0.
         tokens: for each domain the counted tokens of each document [documents]; 1 each for `missed`.
@@ -105,29 +107,31 @@ class Work:
     """What scoring took, in units of one layer over one document.
 
     Attributes:
-        layers: layer evaluations made; a score from the cache takes none.
+        layers: layer evaluations made, attention or MLP alone as its share of the layer's parameters; a score from the
+            cache takes none.
         asked: the distinct scores asked for.
         evaluated: those made on the model, in whole or in part; the others came from the cache.
     """
 
-    layers: int = 0
+    layers: float = 0
     asked: set[tuple[Quantity, Keep]] = field(default_factory=set)
     evaluated: set[tuple[Quantity, Keep]] = field(default_factory=set)
 
     def describe(self) -> dict[str, Any]:
         """For a plan: counts."""
         return {
-            "layer_evaluations": self.layers,
+            "layer_evaluations": round(self.layers),
             "subsets": len(self.asked),
             "subsets_from_cache": len(self.asked - self.evaluated),
         }
 
 
 class Evaluator:
-    """Scores subsets of a model's layers on named domains.
+    """Scores subsets of a model's layers, or of its sub-layers, on named domains.
 
     Attributes:
         num_layers: depth L of the model.
+        units: what subsets are made of.
         work: layer evaluations so far.
         batch_size: documents a batch; halved, for good, when a device runs out of memory.
         shares: domain -> documents in its nested shares, smallest first, the last all of them.
@@ -144,8 +148,9 @@ class Evaluator:
         cache: Path | ScoreCache | None = None,
         stream_bytes: int = 1 << 30,
         seed: int = 0,
+        unit: Unit = "layer",
     ) -> None:
-        """Nothing runs until a score is asked for.
+        """Nothing runs until a score is asked for, but a probe of eight tokens where sub-layers are units.
 
         Args:
             model: a causal language model in eval mode.
@@ -157,10 +162,11 @@ class Evaluator:
                 opened cache of this model.
             stream_bytes: streams of so many bytes are kept between calls; beyond it they are recomputed.
             seed: of which documents stand in which share.
+            unit: whole layers, or attention and MLP apart.
 
         Raises:
             UsageError: no documents, or weights that are negative, all zero, or of an unknown domain.
-            PruneError: no layer list, or a cache file that is none.
+            PruneError: no layer list, a cache file that is none, or sub-layers of a model whose layers share keys.
         """
         self.domains = {name: tuple(domain.documents) for name, domain in domains.items()}
         if not self.domains or not all(self.domains.values()):
@@ -171,6 +177,8 @@ class Evaluator:
         self.work = Work()
         self._sources = domains
         self._anatomy = find_anatomy(model)
+        self.units = Units(self._anatomy.num_layers, unit)
+        self._silencer = Silencer(model, self._anatomy) if self.units.apart else None
         self._pad = pad_token_id
         self._stream_bytes = stream_bytes
         self._trees: dict[tuple[str, int, int], PrefixTree] = {}
@@ -193,8 +201,15 @@ class Evaluator:
 
     @functools.cached_property
     def full(self) -> Keep:
-        """Every layer."""
-        return tuple(range(self.num_layers))
+        """Every unit."""
+        return tuple(range(self.units.size))
+
+    @functools.cached_property
+    def unit_shares(self) -> list[float]:
+        """What running each unit counts, in layers."""
+        if self._silencer is None:
+            return [1.0] * self.num_layers
+        return [self._silencer.share(layer, part) for layer in range(self.num_layers) for part in ("attn", "mlp")]
 
     @property
     def num_documents(self) -> int:
@@ -225,7 +240,7 @@ class Evaluator:
             raise UsageError(f"--domain_weights: no weight on a domain with prompts: {', '.join(chosen)}")
         other = Evaluator(
             self.model, chosen, weights, batch_size=self.batch_size, pad_token_id=self._pad, cache=self._cache,
-            stream_bytes=self._stream_bytes, seed=self._seed,
+            stream_bytes=self._stream_bytes, seed=self._seed, unit=self.units.unit,
         )  # fmt: skip
         other.work = self.work
         return other
@@ -234,7 +249,8 @@ class Evaluator:
         """NLL per counted token of the full model, in nats, of each domain."""
         self.score(self.full)
         return {
-            name: float(self._values(name, self.full, "dnll").sum() / self._tokens[name].sum()) for name in self.domains
+            name: float(self._values(name, self._whole, "dnll").sum() / self._tokens[name].sum())
+            for name in self.domains
         }
 
     def describe_data(self) -> dict[str, Any]:
@@ -254,7 +270,7 @@ class Evaluator:
         """The costs of several subsets, sharing every common prefix, in the order given.
 
         Args:
-            keeps: the layers that stay, each.
+            keeps: the units that stay, each.
             quantity: `dnll`, the rise of the negative log-likelihood of the documents' own tokens; or `kl`, the
                 divergence KL(p ‖ p') of the next-token distribution p' from the full model's p; or `missed`, whether
                 a counted token is not the subset's likeliest, by document.
@@ -265,31 +281,48 @@ class Evaluator:
             UsageError: a subset is empty or names a layer that the model lacks.
             PruneError: the full model gives non-finite values.
         """
-        wanted = [self._checked(keep) for keep in keeps]
-        needed = {*wanted, self.full} if quantity == "dnll" else set(wanted)
+        wanted = [self._steps(self._checked(keep)) for keep in keeps]
+        needed = {*wanted, self._whole} if quantity == "dnll" else set(wanted)
         self.work.asked.update((quantity, keep) for keep in needed)
         levels = look or tuple(len(shares) - 1 for shares in self.shares.values())
         for name, level in zip(self.domains, levels, strict=True):
             for number in range(level + 1):
                 self._complete(name, number, needed, quantity)
-        return [self._score(keep, quantity, look) for keep in wanted]
+        return [self._score(self._checked(keep), quantity, look) for keep in keeps]
 
     def _checked(self, keep: Sequence[int]) -> Keep:
         chosen = tuple(sorted(set(keep)))
         if not chosen:
             raise UsageError("a model must keep at least one layer")
-        if chosen[0] < 0 or chosen[-1] >= self.num_layers:
-            wrong = chosen[0] if chosen[0] < 0 else chosen[-1]
-            raise UsageError(f"layer {wrong}: the model has layers 0..{self.num_layers - 1}")
+        if chosen[0] < 0 or chosen[-1] >= self.units.size:
+            wrong, what = chosen[0] if chosen[0] < 0 else chosen[-1], "sub-layer" if self.units.apart else "layer"
+            raise UsageError(f"{what} {wrong}: the model has {what}s 0..{self.units.size - 1}")
         return chosen
+
+    @functools.cached_property
+    def _whole(self) -> Keep:
+        """The full model's steps."""
+        return tuple(range(self.num_layers))
+
+    def _steps(self, keep: Keep) -> Keep:
+        """What a walk runs of a subset of the units, and what the cache knows it by: see `PartsWalk`."""
+        if not self.units.apart:
+            return keep
+        left = set(keep)
+        kinds = ((layer, 2 * layer in left, 2 * layer + 1 in left) for layer in self._whole)
+        return tuple(
+            layer if attn and mlp else layer + (ATTENTION_ONLY if attn else MLP_ONLY)
+            for layer, attn, mlp in kinds
+            if attn or mlp
+        )
 
     def _score(self, keep: Keep, quantity: Quantity, look: Look | None = None) -> Score:
         sums, tokens = {}, {}
         for at, name in enumerate(self.domains):
             seen = slice(None) if look is None else self._order[name][: self.shares[name][look[at]]]
-            values = self._values(name, keep, quantity, seen)
+            values = self._values(name, self._steps(keep), quantity, seen)
             if quantity == "dnll":
-                clean = self._values(name, self.full, quantity, seen)
+                clean = self._values(name, self._whole, quantity, seen)
                 if not np.isfinite(clean).all():
                     raise PruneError(f"the full model gives a non-finite likelihood on --data {name}: check --dtype")
                 values = values - clean
@@ -352,7 +385,11 @@ class Evaluator:
         """A batch's clean pass, kept for the next call while the budget for streams allows."""
         tree = self._trees.get(place)
         if tree is None:
-            tree = PrefixTree(RecordedWalk(self.model, self._anatomy, batch))
+            tree = PrefixTree(
+                RecordedWalk(self.model, self._anatomy, batch)
+                if self._silencer is None
+                else PartsWalk(self.model, self._anatomy, batch, self._silencer)
+            )
             self.work.layers += tree.walk.layer_calls * len(batch.index)
             if self._stored_bytes() + tree.nbytes <= self._stream_bytes:
                 self._trees[place] = tree

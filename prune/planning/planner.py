@@ -13,25 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from prune.errors import PruneError, UsageError
-from prune.planning.budget import (
-    Budget,
-    check_depth,
-    check_dropped,
-    check_kept,
-    check_one_budget,
-    check_protected,
-    depth_budget,
-    fraction_budget,
-    size_budget,
-    speed_budget,
-)
+from prune.planning.budget import Budget, check_depth, check_one_budget, check_protected
+from prune.planning.budgeting import budget_of, check_unit, explicit_layers
 from prune.planning.context import Context
 from prune.planning.plan import Plan
 from prune.planning.registry import Step, get_criterion, get_strategy
 from prune.planning.search import EXPLICIT, plan_of, search_plans
-from prune.planning.sizes import config_depth, loaded_sizes, measure_sizes
+from prune.planning.sizes import config_depth
 from prune.planning.slots import Slots
 from prune.planning.tuning import Tuning
+from prune.planning.units import Unit, Units
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,12 +70,15 @@ def make_plan(
     target_params: int | None = None,
     target_bytes: int | None = None,
     target_speedup: float | None = None,
+    target_kv_bytes: int | None = None,
     drop_layers: Sequence[int] | None = None,
     keep_layers: Sequence[int] | None = None,
     protect: Sequence[int] = (),
     domain_weights: Mapping[str, float] | None = None,
     tuning: Tuning | None = None,
     seed: int = 0,
+    unit: Unit = "layer",
+    decode_context: int = 0,
     **inputs: Unpack[Inputs],
 ) -> Plan:
     """Choose the layers that go.
@@ -99,12 +93,15 @@ def make_plan(
         target_params: at most so many parameters remain.
         target_bytes: at most so many bytes of the source's checkpoint remain.
         target_speedup: decoding is at least so many times as fast, as the bytes read per token predict it.
+        target_kv_bytes: one more token adds at most so many bytes to the key-value cache.
         drop_layers: exactly these go; criterion and strategy are not used.
         keep_layers: exactly these stay; likewise.
         protect: layers that stay; -1 is the last.
         domain_weights: of the domains; equal if None.
         tuning: widths and limits of the searches; its seed is `seed` if None.
         seed: of random choices.
+        unit: what goes: layers, or their attention, their MLP, or either of the two.
+        decode_context: tokens in the cache that `target_speedup` counts as read.
         inputs: see `Inputs`.
 
     Raises:
@@ -118,21 +115,18 @@ def make_plan(
         "target_params": target_params,
         "target_bytes": target_bytes,
         "target_speedup": target_speedup,
+        "target_kv_bytes": target_kv_bytes,
         "drop_layers": drop_layers,
         "keep_layers": keep_layers,
     }
     check_one_budget(given)
-    get_criterion(criterion), get_strategy(strategy)
-    context = _context(source, criterion, domain_weights, protect, seed, inputs)
-    depth, protected = context.num_layers, context.protected
+    check_unit(unit, criterion, strategy)
+    context = _context(source, criterion, domain_weights, protect, seed, unit, inputs)
     if drop_layers is not None or keep_layers is not None:
-        drop = (
-            check_dropped(drop_layers, protected, depth)
-            if drop_layers is not None
-            else check_kept(keep_layers or (), protected, depth)
-        )
+        drop = explicit_layers(drop_layers, keep_layers, check_protected(protect, context.num_layers), context.units)
         return plan_of(dataclasses.replace(context, criterion=EXPLICIT), EXPLICIT, Step(drop, 0.0), {})
-    budget = _budget(context, num_layers, drop_fraction, target_params, target_bytes, target_speedup)
+    given = {name: value for name, value in given.items() if value is not None}
+    budget = budget_of(context, check_protected(protect, context.num_layers), given, decode_context)
     return search_plans(context, criterion, strategy, budget, tuning or Tuning(seed=seed))[0]
 
 
@@ -159,7 +153,7 @@ def sweep(
     if not depths:
         raise UsageError("--sweep: give at least one number of layers")
     get_criterion(criterion), get_strategy(strategy)
-    context = _context(source, criterion, domain_weights, protect, seed, inputs)
+    context = _context(source, criterion, domain_weights, protect, seed, "layer", inputs)
     counts = [check_depth(depth, context.protected, context.num_layers, "--sweep") for depth in depths]
     plans: dict[int, Plan] = {}
     if wanted := tuple(sorted({count for count in counts if count})):
@@ -179,39 +173,13 @@ def with_scores(plan: Plan, evaluator: Evaluator) -> Plan:
     return plan.model_copy(update={"scores": scores, "data": plan.data or evaluator.describe_data()})
 
 
-def _budget(
-    context: Context,
-    num_layers: int | None,
-    drop_fraction: float | None,
-    target_params: int | None,
-    target_bytes: int | None,
-    target_speedup: float | None,
-) -> Budget:
-    """The one budget that is not None."""
-    depth, protected = context.num_layers, context.protected
-    if num_layers is not None:
-        return depth_budget(num_layers, protected, depth)
-    if drop_fraction is not None:
-        return fraction_budget(drop_fraction, protected, depth)
-    unit = "params" if target_params is not None else "bytes" if target_bytes is not None else "read"
-    if context.in_memory:
-        sizes = loaded_sizes(context.require_model(), unit)
-    else:
-        place = Path(context.source) if context.locate is None else context.locate()
-        on_disk = place.is_dir() and any(place.glob("*.safetensors"))
-        sizes = measure_sizes(str(place), depth, unit, None if on_disk else context.require_model())
-    if target_speedup is not None:
-        return speed_budget(target_speedup, sizes, protected)
-    target = target_params if target_params is not None else target_bytes
-    return size_budget(int(target or 0), sizes, protected, f"--target_{unit}")
-
-
 def _context(
     source: str,
     criterion: str,
     domain_weights: Mapping[str, float] | None,
     protect: Sequence[int],
     seed: int,
+    unit: Unit,
     inputs: Inputs,
 ) -> Context:
     """The request's context.
@@ -230,12 +198,14 @@ def _context(
 
         depths["the model"] = find_anatomy(model).num_layers
     depth = next(iter(depths.values())) if depths else config_depth(source)
+    units = Units(depth, unit)
     context = Context(
         source,
         depth,
         criterion,
         domain_weights=domain_weights,
-        protected=check_protected(protect, depth),
+        protected=units.of_layers(check_protected(protect, depth)) | units.fixed,
+        unit=unit,
         seed=seed,
         **inputs,
     )

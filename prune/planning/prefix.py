@@ -24,11 +24,16 @@ def shared_length(first: Keep, second: Keep) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
+def _is_clean(keep: Keep, length: int) -> bool:
+    """Whether a subset begins with the first `length` layers of the full model: the clean pass holds that state."""
+    return keep[:length] == tuple(range(length))
+
+
 class PrefixTree:
-    """Subsets of the layers of one `Walk`.
+    """Subsets of the layers of one `Walk`, each the steps that the walk runs: layers, or parts of layers.
 
     Attributes:
-        walk: the batch's clean pass.
+        walk: the batch's clean pass; step l of the full model is layer l.
         known: states [B, T, d] after prefixes that leave the full model, from the last call.
     """
 
@@ -48,7 +53,7 @@ class PrefixTree:
         """What `read` says of the final stream [B, T, d] of each subset.
 
         Args:
-            keeps: sorted source indices, each.
+            keeps: the steps of each.
             read: of a stream after the last layer, one figure a document, such as `Walk.nll`.
             spare_bytes: how much may be spent on remembering branching points for the next call.
 
@@ -73,7 +78,7 @@ class PrefixTree:
                 results[members[0]] = read(state)  # [B]
                 continue
             size = state.numel() * state.element_size()
-            if members[0][end - 1] != end - 1 and size <= self._spare:
+            if not _is_clean(members[0], end) and size <= self._spare:
                 self._branches[members[0][:end]] = state
                 self._spare -= size
             self._visit(end, state, members, read, results)
@@ -81,8 +86,7 @@ class PrefixTree:
     def _advance(self, keep: Keep, depth: int, end: int, hidden: torch.Tensor) -> torch.Tensor:
         """The state after `keep[:end]`, from the longest prefix at hand; `hidden` is the state after `keep[:depth]`."""
         for length in range(end, depth, -1):
-            # Sorted distinct indices whose k-th is k - 1 can only be 0..k-1: the clean pass holds that state.
-            state = self.walk.resid_pre[length] if keep[length - 1] == length - 1 else self.known.get(keep[:length])
+            state = self.walk.resid_pre[length] if _is_clean(keep, length) else self.known.get(keep[:length])
             if state is not None:
                 return self.walk.run(state, keep[length:end])
         return self.walk.run(hidden, keep[depth:end])

@@ -57,12 +57,13 @@ class Criterion:
 
     Attributes:
         summary: one line, with the source of the formula.
-        layer_scores: (context, number of layers to go in all) -> the cost of removing each layer alone [L].
+        layer_scores: (context, number of units to go in all) -> the cost of removing each unit alone [L or 2L].
         subset_costs: (context, subsets that stay) -> the cost of each; None where the cost of removing several
             layers is by definition the sum of their layer scores.
         measured: the costs come from the analysis alone, so they can be had for one domain, too.
         documents: `subset_costs` by document, for searches that decide on some of them; None where there are no such
             figures.
+        apart: whether it also knows what attention and MLP cost alone.
     """
 
     summary: str
@@ -70,14 +71,17 @@ class Criterion:
     subset_costs: Callable[[Context, Sequence[Keep]], list[float]] | None = None
     measured: bool = False
     documents: Callable[[Context], Documents] | None = None
+    apart: bool = False
 
 
 @dataclass
 class Problem:
     """What a strategy searches: subsets of `num_layers` layers and their costs.
 
+    Where attention and MLP go apart (`units`), every sub-layer is one of 2L "layers" to a strategy.
+
     Attributes:
-        num_layers: depth L of the source.
+        num_layers: depth L of the source; 2L where attention and MLP go apart.
         protected: layers that must stay.
         removals: numbers of layers to remove that are wanted, ascending.
         layer_scores: number of layers to go in all -> the cost of removing each layer alone [L].

@@ -35,15 +35,16 @@ def search_plans(
     alone: dict[int, float] = {}
     problem = _problem(context, scored, budget, tuning, alone)
     plans = []
-    with stage(f"{strategy} search by {criterion}", budget.removals[-1], "layers removed") as searching:
+    what = "layers" if not context.units.apart else "sub-layers"
+    with stage(f"{strategy} search by {criterion}", budget.removals[-1], f"{what} removed") as searching:
         for step in chosen.search(problem):
-            searching.at(len(step.order), f"last: {step.order[-1]}" if step.order else None)
+            searching.at(len(step.order), f"last: {context.units.label(step.order[-1])}" if step.order else None)
             if len(step.order) not in budget.removals or not budget.fits(step.order):
                 continue
             if step.estimated is not None:
                 step = dataclasses.replace(step, cost=problem.costs([problem.without(step.order)])[0])
             if not math.isfinite(step.cost):
-                raise PruneError(f"--criterion {context.criterion}: removing {len(step.order)} layers is never finite")
+                raise PruneError(f"--criterion {context.criterion}: removing {len(step.order)} of them is never finite")
             plans.append(plan_of(context, strategy, step, alone, scored))
             if not every:
                 return plans
@@ -59,12 +60,12 @@ def _problem(
     context: Context, criterion: Criterion, budget: Budget, tuning: Tuning, alone: dict[int, float]
 ) -> Problem:
     """The search problem; what is learnt about single layers on the way is noted in `alone`."""
-    depth = context.num_layers
+    depth = context.units.size
 
     def layer_scores(removals: int) -> list[float]:
         scores = [_ordered(float(score)) for score in criterion.layer_scores(context, removals)]
         if len(scores) != depth:
-            raise PruneError(f"--criterion {context.criterion} gives {len(scores)} scores for {depth} layers")
+            raise PruneError(f"--criterion {context.criterion} gives {len(scores)} scores for {depth} units")
         alone.update(enumerate(scores))
         return scores
 
@@ -99,11 +100,12 @@ def plan_of(
     context: Context, strategy: str, step: Step, alone: dict[int, float], criterion: Criterion | None = None
 ) -> Plan:
     """The plan that a search's answer stands for, with everything that is known of it."""
-    drop = sorted(step.order)
-    keep = [layer for layer in range(context.num_layers) if layer not in step.order]
+    units = context.units
+    keep = [unit for unit in range(units.size) if unit not in step.order]
     scores: dict[str, Any] = {} if strategy == EXPLICIT else {"cost": step.cost}
     if alone:
-        scores["layers"] = [_finite(alone.get(layer)) for layer in range(context.num_layers)]
+        figures = [_finite(alone.get(unit)) for unit in range(units.size)]
+        scores |= {"attention": figures[::2], "mlp": figures[1::2]} if units.apart else {"layers": figures}
     if step.trail:
         scores["trail"] = list(step.trail)
     if context.domain_weights is not None:
@@ -123,9 +125,9 @@ def plan_of(
     return Plan(
         source=context.source,
         num_layers=context.num_layers,
-        keep=keep,
-        drop=drop,
-        order=list(step.order),
+        keep=list(range(context.num_layers)) if units.apart else keep,
+        drop=[] if units.apart else sorted(step.order),
+        order=[units.label(unit) for unit in step.order],
         criterion=context.criterion,
         strategy=strategy,
         scores=scores,
@@ -133,19 +135,25 @@ def plan_of(
         seed=context.seed,
         evaluations=evaluations,
         revision=context.analysis.info.get("revision") if context.analysis is not None else None,
+        unit=context.unit,
+        drop_attention=units.attention(step.order),
+        drop_mlp=units.mlp(step.order),
     )
 
 
 def _effort(context: Context, step: Step) -> dict[str, Any]:
     """What the search took so far: evaluations made, over those of a greedy search that runs every candidate in full.
 
-    That count is the full model and, for every removal, each layer that may still go, on all documents. A layer
-    evaluation is one layer over one document.
+    That count is the full model and, for every removal, each unit that may still go, on all documents. A layer
+    evaluation is one layer over one document, attention or MLP alone its share of the layer's parameters.
     """
     evaluator = context.scoring()
-    free = context.num_layers - len(context.protected)
-    rounds = [(free - gone) * (context.num_layers - gone - 1) for gone in range(len(step.order))]
-    naive = evaluator.num_documents * (context.num_layers + sum(rounds))
+    shares, passes = evaluator.unit_shares, float(context.num_layers)
+    for gone in range(len(step.order)):
+        left = context.num_layers - sum(shares[unit] for unit in step.order[:gone])
+        free = [unit for unit in range(context.units.size) if unit not in context.protected | {*step.order[:gone]}]
+        passes += len(free) * left - sum(shares[unit] for unit in free)
+    naive = round(evaluator.num_documents * passes)
     work = evaluator.work.describe()
     return {
         **work,
@@ -163,7 +171,7 @@ def _measured_by_domain(context: Context, criterion: Criterion, keep: Sequence[i
         if criterion.subset_costs is not None:
             (costs[name],) = criterion.subset_costs(own, [tuple(keep)])
         else:
-            scores = criterion.layer_scores(own, context.num_layers - len(keep))
+            scores = criterion.layer_scores(own, context.units.size - len(keep))
             costs[name] = float(sum(score for layer, score in enumerate(scores) if layer not in keep))
     return costs
 

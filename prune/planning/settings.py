@@ -10,6 +10,7 @@ from prune.checkpoint.layer_lists import parse_layers
 from prune.data.settings import WeightSettings
 from prune.planning.registry import criterion_names, strategy_names
 from prune.planning.tuning import SearchSettings, Tuning
+from prune.planning.units import Unit
 from prune.settings import Settings, fields_of
 
 
@@ -39,6 +40,19 @@ class PlanSettings(WeightSettings, SearchSettings):
         return Tuning(**fields_of(SearchSettings, self), seed=seed)
 
 
+class UnitSettings(Settings):
+    """What goes."""
+
+    unit: Unit = Field(
+        "layer",
+        description="What goes: whole layers, their attention alone, their mlp alone, or sublayer: either. num_layers "
+        "is then so many attentions or MLPs; of sublayer twice as many stay.",
+    )
+    decode_context: int = Field(
+        0, ge=0, description="Tokens in the cache whose keys and values target_speedup counts as read for each token."
+    )
+
+
 class BudgetSettings(Settings):
     """How far the model is cut: one of these."""
 
@@ -48,6 +62,9 @@ class BudgetSettings(Settings):
     target_bytes: int | None = Field(None, description="Bytes of the checkpoint that remain at most.")
     target_speedup: float | None = Field(
         None, description="1.5: decoding so many times as fast, predicted by bytes read a token."
+    )
+    target_kv_bytes: int | None = Field(
+        None, description="Bytes that one more token adds to the key-value cache at most."
     )
     drop_layers: LayerList | None = Field(None, description="Explicit: 20,21,24-27 (both ends).")
     keep_layers: LayerList | None = Field(None, description="The layers that stay, same form.")

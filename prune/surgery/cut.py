@@ -158,6 +158,11 @@ def choose_layers(
         chosen = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
         if chosen.num_layers != depth:
             raise UsageError(f"--plan: made for {chosen.num_layers} layers, the model has {depth}")
+        if chosen.unit != "layer":
+            raise UsageError(
+                f"--plan: removes sub-layers (unit {chosen.unit}), which the model's own architecture cannot leave"
+                " out; use prune.cut(loaded_model, plan=...) in memory"
+            )
         return list(chosen.keep), complement(chosen.keep, depth, "--plan")
     value = drop_layers if drop_layers is not None else keep_layers
     indices = parse_layers(value) if isinstance(value, str) else sorted(value or [])

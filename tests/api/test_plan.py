@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import prune
 from prune.errors import UsageError
 from prune.planning.sizes import measure_sizes
+from prune.planning.units import Units
 
 CHAT = ["Once upon a time there was a little dog named Tom.", "The cat sat on the mat.", "Run, Tom, run!"]
 ASKED = {"num_layers": 14, "strategy": "one_shot"}
@@ -71,7 +72,7 @@ def test_a_plan_of_measurements_needs_neither_model_nor_documents(analysis):
 
 def test_sizes_of_a_model_cut_in_memory_are_its_own(model, tokenizer, demo_model):
     small = prune.cut(model, drop_layers="8-15", copy=True)
-    sizes = measure_sizes(str(demo_model), 16, "params", None)
+    sizes = measure_sizes(str(demo_model), Units(16), "params", None)
     target = sum(p.numel() for p in small.parameters()) - sizes.layers[0]
     plan = prune.plan(small, {"chat": CHAT}, tokenizer=tokenizer, criterion="last_n", target_params=target)
     assert (plan.num_layers, plan.drop) == (8, [7])

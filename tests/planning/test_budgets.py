@@ -9,6 +9,7 @@ from prune.planning.plan import Plan
 from prune.planning.planner import make_plan
 from prune.planning.settings import PlanSettings
 from prune.planning.sizes import measure_sizes
+from prune.planning.units import Units
 from tests.planning.small import LAYERS, build
 
 
@@ -43,7 +44,7 @@ def test_a_size_is_met_by_the_first_plan_that_fits_it(saved, unit, flag):
     each = 1 if unit == "params" else 4
     total = sum(p.numel() for p in model.parameters()) * each
     layers = [sum(p.numel() for p in layer.parameters()) * each for layer in model.model.layers]
-    sizes = measure_sizes(str(directory), LAYERS, unit, None)
+    sizes = measure_sizes(str(directory), Units(LAYERS), unit, None)
     assert sizes.layers == tuple(layers)
     assert sizes.of(()) == total
     target = total - layers[7] - layers[6] - 1
@@ -82,7 +83,7 @@ def test_lists_are_taken_as_they_are():
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({}, "give one budget: num_layers, .*target_bytes, target_speedup, drop_layers, keep_layers"),
+        ({}, "give one budget: num_layers, .*target_bytes, target_speedup, target_kv_bytes, drop_layers, keep_layers"),
         ({"num_layers": 4, "drop_fraction": 0.5}, "give one budget, not 2: num_layers, drop_fraction"),
         ({"drop_layers": [1], "keep_layers": [0]}, "not 2: drop_layers, keep_layers"),
         ({"num_layers": 0}, "num_layers 0: a model must keep at least one layer"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prune.api._plan import PlanArguments
 from prune.cli.flags import PANELS, Json, Quiet, with_settings
 from prune.cli.show import data_used, emit, listed, number, table
+
+if TYPE_CHECKING:
+    from prune.planning.plan import Plan
 
 
 def plan(
@@ -50,7 +53,7 @@ def plan(
         return
     lines = [
         f"{state}: {output}",
-        f"drop {listed(result.order)} (in this order), keep {len(result.keep)} of {result.num_layers}",
+        _what_goes(result),
     ]
     if result.evaluations:
         used = result.evaluations
@@ -61,6 +64,15 @@ def plan(
     if result.data and not as_json:
         data_used(result.data, _few_documents(analysis_or_model), quiet=quiet)
     emit(result.model_dump(), lines, as_json=as_json, quiet=quiet)
+
+
+def _what_goes(plan: Plan) -> str:
+    """The drop order in words."""
+    if plan.unit == "layer":
+        return f"drop {listed(plan.order)} (in this order), keep {len(plan.keep)} of {plan.num_layers}"
+    lists = {"attention": plan.drop_attention, "MLP": plan.drop_mlp}
+    gone = " and ".join(f"the {name} of layers {listed(layers)}" for name, layers in lists.items() if layers)
+    return f"drop {gone}; in this order: {', '.join(map(str, plan.order))}"
 
 
 def _few_documents(analysis: str) -> list[str]:

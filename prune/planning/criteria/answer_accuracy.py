@@ -18,7 +18,7 @@ KEY = "output_effect/answer_accuracy"
 
 
 def layer_scores(context: Context, removals: int) -> Sequence[float]:
-    if context.evaluator is None and context.has_measure(KEY):
+    if context.evaluator is None and not context.units.apart and context.has_measure(KEY):
         return (1 - context.measure(KEY)).tolist()
     return subset_costs(context, context.singles)
 
@@ -27,4 +27,6 @@ def subset_costs(context: Context, keeps: Sequence[Keep]) -> list[float]:
     return [score.total for score in context.scores(keeps, "missed", answers=True)]
 
 
-CRITERION = Criterion("share of answers with a token that is no longer the likeliest", layer_scores, subset_costs)
+CRITERION = Criterion(
+    "share of answers with a token that is no longer the likeliest", layer_scores, subset_costs, apart=True
+)

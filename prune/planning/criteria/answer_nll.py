@@ -25,5 +25,9 @@ def documents(context: Context) -> Documents:
 
 
 CRITERION = Criterion(
-    "rise of the NLL of the answers alone, given their prompts", layer_scores, subset_costs, documents=documents
+    "rise of the NLL of the answers alone, given their prompts",
+    layer_scores,
+    subset_costs,
+    documents=documents,
+    apart=True,
 )

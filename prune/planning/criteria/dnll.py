@@ -12,12 +12,12 @@ from prune.planning.context import Context
 from prune.planning.race import Documents
 from prune.planning.registry import Criterion, Keep
 
-KEY = "output_effect/dnll"
+KEYS = ("output_effect/dnll", "output_effect/{}/dnll")
 
 
 def layer_scores(context: Context, removals: int) -> Sequence[float]:
-    if context.evaluator is None and context.has_measure(KEY):
-        return context.measure(KEY).tolist()
+    if context.evaluator is None and context.has_unit_measures(*KEYS):
+        return context.unit_measures(*KEYS)
     return subset_costs(context, context.singles)
 
 
@@ -30,5 +30,9 @@ def documents(context: Context) -> Documents:
 
 
 CRITERION = Criterion(
-    "rise of the NLL per token when the layers are removed (SLEB)", layer_scores, subset_costs, documents=documents
+    "rise of the NLL per token when the layers are removed (SLEB)",
+    layer_scores,
+    subset_costs,
+    documents=documents,
+    apart=True,
 )

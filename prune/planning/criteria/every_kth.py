@@ -9,9 +9,9 @@ from prune.planning.registry import Criterion
 
 
 def layer_scores(context: Context, removals: int) -> Sequence[float]:
-    removable = [layer for layer in range(context.num_layers) if layer not in context.protected]
+    removable = [layer for layer in range(context.units.size) if layer not in context.protected]
     chosen = {removable[(2 * i + 1) * len(removable) // (2 * removals)] for i in range(removals)}
-    return [0.0 if layer in chosen else 1.0 for layer in range(context.num_layers)]
+    return [0.0 if layer in chosen else 1.0 for layer in range(context.units.size)]
 
 
-CRITERION = Criterion("baseline: layers at even spacing go", layer_scores)
+CRITERION = Criterion("baseline: layers at even spacing go", layer_scores, apart=True)

@@ -11,12 +11,12 @@ from prune.planning.context import Context
 from prune.planning.race import Documents
 from prune.planning.registry import Criterion, Keep
 
-KEY = "output_effect/kl"
+KEYS = ("output_effect/kl", "output_effect/{}/kl")
 
 
 def layer_scores(context: Context, removals: int) -> Sequence[float]:
-    if context.evaluator is None and context.has_measure(KEY):
-        return context.measure(KEY).tolist()
+    if context.evaluator is None and context.has_unit_measures(*KEYS):
+        return context.unit_measures(*KEYS)
     return subset_costs(context, context.singles)
 
 
@@ -29,5 +29,9 @@ def documents(context: Context) -> Documents:
 
 
 CRITERION = Criterion(
-    "KL of the next-token distribution from the full model's", layer_scores, subset_costs, documents=documents
+    "KL of the next-token distribution from the full model's",
+    layer_scores,
+    subset_costs,
+    documents=documents,
+    apart=True,
 )

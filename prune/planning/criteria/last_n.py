@@ -9,7 +9,7 @@ from prune.planning.registry import Criterion
 
 
 def layer_scores(context: Context, removals: int) -> Sequence[float]:
-    return [float(context.num_layers - layer) for layer in range(context.num_layers)]
+    return [float(context.units.size - unit) for unit in range(context.units.size)]
 
 
-CRITERION = Criterion("baseline: the deepest layers go first", layer_scores)
+CRITERION = Criterion("baseline: the deepest layers go first", layer_scores, apart=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prune.errors import PruneError
-from prune.model.layer_list import find_layer_list
 from prune.planning.context import Context
 from prune.planning.registry import Criterion
+from prune.planning.unit_weights import unit_matrices
 
 
 def layer_scores(context: Context, removals: int) -> Sequence[float]:
@@ -16,10 +16,10 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
     Raises:
         PruneError: quantised weights.
     """
-    layers = find_layer_list(context.require_model())[1]
+    model = context.require_model()
 
     def compute() -> list[float]:
-        matrices = [[weight.detach() for weight in layer.parameters() if weight.dim() >= 2] for layer in layers]
+        matrices = [[weight.detach() for weight in group] for group in unit_matrices(model, context.units)]
         if not all(weight.is_floating_point() for group in matrices for weight in group):
             raise PruneError(f"{context.source}: --criterion magnitude needs unquantised weights; choose another")
         return [sum(float(weight.float().abs().sum()) for weight in group) for group in matrices]
@@ -27,4 +27,4 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
     return context.layer_figures("magnitude", "", compute)
 
 
-CRITERION = Criterion("sum of |w| over the layer's matrices (Shortened LLaMA's baseline)", layer_scores)
+CRITERION = Criterion("sum of |w| over the layer's matrices (Shortened LLaMA's baseline)", layer_scores, apart=True)

@@ -10,9 +10,9 @@ from prune.planning.registry import Criterion
 
 
 def layer_scores(context: Context, removals: int) -> Sequence[float]:
-    ranks = list(range(context.num_layers))
+    ranks = list(range(context.units.size))
     random.Random(context.seed).shuffle(ranks)
     return [float(rank) for rank in ranks]
 
 
-CRITERION = Criterion("baseline: an order drawn with --seed", layer_scores)
+CRITERION = Criterion("baseline: an order drawn with --seed", layer_scores, apart=True)

@@ -9,7 +9,9 @@ from prune.planning.registry import Criterion
 
 
 def layer_scores(context: Context, removals: int) -> Sequence[float]:
-    return context.measure("relative_contribution/layer").tolist()
+    return context.unit_measures("relative_contribution/layer", "relative_contribution/{}")
 
 
-CRITERION = Criterion("norm of what the layer adds over the norm of the stream", layer_scores, measured=True)
+CRITERION = Criterion(
+    "norm of what the layer adds over the norm of the stream", layer_scores, measured=True, apart=True
+)

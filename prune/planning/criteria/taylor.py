@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from prune.data.domains import batches
 from prune.errors import PruneError
 from prune.files import sha256_json
-from prune.model.layer_list import find_layer_list
 from prune.planning.context import Context, normalised
 from prune.planning.registry import Criterion
 from prune.planning.score_cache import document_key
+from prune.planning.unit_weights import unit_matrices
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +38,7 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
     data = sha256_json(sorted([weights[name], list(map(document_key, own))] for name, own in documents.items()))
 
     def compute() -> list[float]:
-        layers = find_layer_list(model)[1]
-        matrices = [[weight for weight in layer.parameters() if weight.dim() >= 2] for layer in layers]
+        matrices = unit_matrices(model, context.units)
         if not all(weight.is_floating_point() for group in matrices for weight in group):
             raise PruneError(f"{context.source}: --criterion taylor needs unquantised weights; choose another")
         return _products(model, matrices, documents, weights)
@@ -94,4 +93,6 @@ def summed_nll(model: nn.Module, batch: Batch) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits[:, :-1][counted].float(), targets, reduction="sum")
 
 
-CRITERION = Criterion("sum of |weight x gradient| over the layer's matrices (Shortened LLaMA)", layer_scores)
+CRITERION = Criterion(
+    "sum of |weight x gradient| over the layer's matrices (Shortened LLaMA)", layer_scores, apart=True
+)

@@ -289,7 +289,7 @@ def composed(before: Plan | None, step: Plan, source: str) -> Plan:
     """One plan for two cuts in a row, in indices of the source: `step` counts the layers that `before` kept."""
     if before is None:
         return step
-    order = [before.keep[i] for i in step.order]
+    order = [before.keep[int(i)] for i in step.order]
     return Plan(
         source=source,
         num_layers=before.num_layers,
