@@ -6,6 +6,7 @@ Knows nothing of text or tasks. The process is started in the runtime's own envi
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import tempfile
@@ -26,6 +27,17 @@ RUNTIMES = {
     "transformers-4.51": "transformers",
 }
 """Environment -> its worker, `workers/worker_NAME.py`."""
+
+TRIED = {
+    "vllm": "0.32.0",
+    "llama.cpp": "2026.10.11549",
+    "mlx": "0.32.2",
+    "ctranslate2": "4.8.5",
+    "transformers-4.57": "4.57.6",
+    "transformers-4.51": "4.51.3",
+}
+"""Environment -> the version, as it says itself, that was compared with transformers token by token."""
+log = logging.getLogger(__name__)
 
 
 def check_runtime(name: str) -> None:
@@ -76,6 +88,13 @@ class Worker:
             raise
         self.version: str = hello["version"]
         self.max_length: int = int(hello["max_length"])
+        if self.version != TRIED[runtime]:
+            log.warning(
+                "%s is %s here; what is known of it was seen with %s, so compare its answers yourself",
+                runtime,
+                self.version,
+                TRIED[runtime],
+            )
 
     def __enter__(self) -> Worker:
         return self

@@ -12,7 +12,7 @@ LINES = {
     "mlx": 'mlx_lm.generate --model THIS_CHECKPOINT --prompt "Hello" --max-tokens 32',
     "ctranslate2": "ct2-transformers-converter --model THIS_CHECKPOINT --output_dir converted",
     "transformers4": 'python -c "from transformers import pipeline; '
-    "print(pipeline('text-generation', 'THIS_CHECKPOINT')('Hello', max_new_tokens=32))\"",
+    "print(pipeline('text-generation', 'THIS_CHECKPOINT')('Hello', max_new_tokens=32, do_sample=False))\"",
 }
 """Runtime -> a shell line; tests marked `runtime` run them."""
 

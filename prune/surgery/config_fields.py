@@ -81,12 +81,23 @@ def edit_config(
     if family.edit is not None:
         family.edit(removal)
     _make_explicit(removal, PER_LAYER | family.per_layer, before, resolve)
+    _drop_false_period(text)
     if fixed:
         _check_fixed(removal, fixed)
     for part in {id(edited): edited, id(text): text}.values():
         if isinstance(part.get("quantization_config"), dict):
             edit_quantization(part["quantization_config"], modules or ModuleNames.usual(n, removal.new_index))
     return edited
+
+
+def _drop_false_period(text: dict[str, Any]) -> None:
+    """A period that layer_types no longer has is not kept beside it: what reads the period would be told a lie."""
+    types = text.get("layer_types")
+    for name in ("sliding_window_pattern", "_sliding_window_pattern"):
+        period = text.get(name)
+        if isinstance(types, list) and type(period) is int and period > 0:
+            if any((kind == "full_attention") != ((i + 1) % period == 0) for i, kind in enumerate(types)):
+                del text[name]
 
 
 def _set_depth(text: dict[str, Any], n: int, n_new: int) -> None:

@@ -73,6 +73,17 @@ def test_a_worker_that_cannot_load_says_why(own_python: None, tmp_path: Path) ->
         Worker("vllm", tmp_path)
 
 
+def test_another_version_than_the_one_that_was_compared_is_said(
+    own_python: None, directory: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Worker("vllm", directory, {"max_model_len": 64}) as worker:
+        assert worker.version in caplog.text and evals.worker.TRIED["vllm"] in caplog.text
+        caplog.clear()
+        monkeypatch.setitem(evals.worker.TRIED, "vllm", worker.version)
+    Worker("vllm", directory, {"max_model_len": 64}).close()
+    assert caplog.text == ""
+
+
 def test_a_worker_that_dies_is_named(own_python: None, directory: Path) -> None:
     worker = Worker("vllm", directory, {"max_model_len": 64})
     worker._process.kill()

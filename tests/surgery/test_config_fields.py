@@ -36,6 +36,14 @@ def test_lists_are_filtered_by_index_and_only_where_needed() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["sliding_window_pattern", "_sliding_window_pattern"])
+def test_a_period_that_the_layers_no_longer_have_does_not_stay(name: str) -> None:
+    kinds = ["full_attention" if i in (2, 5) else "sliding_attention" for i in range(8)]
+    config = {"model_type": "gemma3_text", "num_hidden_layers": 8, "layer_types": kinds, name: 3}
+    assert name not in edit_config(config, [0, 1, 3, 4, 5, 6])
+    assert edit_config(config, [3, 4, 5, 6, 7])[name] == 3  # whole periods left
+
+
 def test_prefix_counts_index_lists_and_mtp() -> None:
     config = {"model_type": "deepseek_v3", "num_hidden_layers": 8, "first_k_dense_replace": 4,
               "num_nextn_predict_layers": 1}  # fmt: skip
