@@ -95,9 +95,10 @@ def _drop_false_period(text: dict[str, Any]) -> None:
     types = text.get("layer_types")
     for name in ("sliding_window_pattern", "_sliding_window_pattern"):
         period = text.get(name)
-        if isinstance(types, list) and type(period) is int and period > 0:
-            if any((kind == "full_attention") != ((i + 1) % period == 0) for i, kind in enumerate(types)):
-                del text[name]
+        if not isinstance(types, list) or type(period) is not int or period < 1:
+            continue
+        if any((kind == "full_attention") != ((i + 1) % period == 0) for i, kind in enumerate(types)):
+            del text[name]
 
 
 def _set_depth(text: dict[str, Any], n: int, n_new: int) -> None:

@@ -77,7 +77,8 @@ def test_another_version_than_the_one_that_was_compared_is_said(
     own_python: None, directory: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Worker("vllm", directory, {"max_model_len": 64}) as worker:
-        assert worker.version in caplog.text and evals.worker.TRIED["vllm"] in caplog.text
+        assert worker.version in caplog.text
+        assert evals.worker.TRIED["vllm"] in caplog.text
         caplog.clear()
         monkeypatch.setitem(evals.worker.TRIED, "vllm", worker.version)
     Worker("vllm", directory, {"max_model_len": 64}).close()
