@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evals.weights import weights
+
 READ_BYTES = 1 << 24
 NOT_READ_BY_A_MODEL = {".md", ".html", ".png", ".svg", ".lock"}
 
@@ -17,8 +19,7 @@ def fingerprint(model: Any, tokenizer: Any) -> str:
     import torch
 
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        value = tensor.detach()
+    for name, value in weights(model):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     config = {k: v for k, v in model.config.to_dict().items() if k not in {"_name_or_path", "transformers_version"}}

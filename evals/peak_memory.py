@@ -62,9 +62,10 @@ def _resident(field: str) -> int:
 
 
 def _weights(model: Any) -> int:
-    """Bytes of all parameters and buffers as they lie in memory; what is tied counts once."""
+    """Bytes of all parameters and buffers as they lie in memory; what is tied counts once, what is on disk not."""
     stored = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
         for tensor in itertools.chain(model.parameters(), model.buffers())
+        if not tensor.is_meta
     }
     return sum(stored.values())

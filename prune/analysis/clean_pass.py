@@ -73,7 +73,7 @@ class CleanPass:
 
         With a `walk` the model is not run: the layers are run by the caller, with `reader` watching (streaming).
         """
-        batch = batch.to(anatomy.embedding.weight.device)
+        batch = batch.to(anatomy.device)
         self.mask = batch.attention_mask.bool()
         self.index = batch.index
         self.rules = rules

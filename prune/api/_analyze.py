@@ -15,7 +15,7 @@ from prune.api._inputs import Data, DryRun, check_files, load_domains
 from prune.data.settings import DocumentSettings
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
-from prune.model.settings import ModelSettings
+from prune.model.settings import PlacedSettings
 from prune.settings import Seeded, fields_of, takes, validated
 from prune.wording.settings import PageSettings
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from prune.checkpoint.source import Source
 
 
-class AnalyzeArguments(PageSettings, StreamSettings, ModelSettings, Seeded, DocumentSettings, AnalyzeSettings):
+class AnalyzeArguments(PageSettings, StreamSettings, PlacedSettings, Seeded, DocumentSettings, AnalyzeSettings):
     """Everything that `prune analyze` can be told beside the model, the data and the output."""
 
 
@@ -88,7 +88,7 @@ def analyze(
     if target is not None:
         refuse_non_empty(target)
     asked = validated(AnalyzeArguments, settings)
-    subject = given(model, tokenizer, **fields_of(ModelSettings, asked))
+    subject = given(model, tokenizer, **fields_of(PlacedSettings, asked))
     files = check_files(data)
     from prune.analysis import analyze as measure_model
     from prune.analysis.calibration import record_calibration
@@ -136,6 +136,10 @@ def _check_streaming(measures: Sequence[str] | None, subject: Given) -> None:
 
     if subject.source is None:
         raise UsageError("--stream: the model is in memory already; give its directory or hub id")
+    if subject.source.placement is not None:
+        raise UsageError(
+            "--stream and --device_map exclude each other: both say where the layers are; give one of them"
+        )
     check_offered(select(DEFAULT_MEASURES if measures is None else measures))
 
 

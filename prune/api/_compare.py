@@ -15,7 +15,7 @@ from prune.api._inputs import Data, DryRun, check_files, load_domains, load_suit
 from prune.data.settings import DocumentSettings
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
-from prune.model.settings import ModelSettings
+from prune.model.settings import PlacedSettings
 from prune.settings import METHOD, Seeded, fields_of, takes, validated
 from prune.wording.settings import PageSettings
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from prune.comparison import Comparison
 
 
-class CompareArguments(PageSettings, SpeedSettings, ModelSettings, Seeded, DocumentSettings, TestSettings):
+class CompareArguments(PageSettings, SpeedSettings, PlacedSettings, Seeded, DocumentSettings, TestSettings):
     """Everything that `prune compare` can be told beside the models, the data and the output."""
 
     suite: Names = Field([], description="Names of built-in suites, or YAML files, with commas; no quality without.")
@@ -108,7 +108,7 @@ def compare(
     named = _names(models)
     if asked.depth_map and (not data or len(named) != 2):
         raise UsageError("--depth_map takes exactly two models and documents (--data NAME=PATH)")
-    subjects = all_given(named, dict.fromkeys(named, tokenizer), **fields_of(ModelSettings, asked))
+    subjects = all_given(named, dict.fromkeys(named, tokenizer), **fields_of(PlacedSettings, asked))
     if data:
         data = check_files(data)
     suites = load_suites(asked.suite, asked.size)

@@ -16,7 +16,7 @@ from prune.api._given import Given, Model, all_given, at_rest
 from prune.api._inputs import DryRun, load_suites
 from prune.errors import UsageError
 from prune.files import refuse_non_empty, sha256_file, staged_directory
-from prune.model.settings import ModelSettings
+from prune.model.settings import PlacedSettings
 from prune.settings import Seeded, fields_of, takes, validated
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("prune")
 
 
-class EvalArguments(BackendSettings, ModelSettings, Seeded, EvalSettings):
+class EvalArguments(BackendSettings, PlacedSettings, Seeded, EvalSettings):
     """Everything that `prune eval` can be told beside the models and the output."""
 
     suite: Names = Field([], description="Names of built-in suites, or YAML files, with commas.")
@@ -105,9 +105,13 @@ def eval(
     named = load_suites(asked.suite, asked.size)
     check_backend(asked.backend)
     models = {"baseline": baseline, "model": model}
+    if asked.backend != "hf" and asked.device_map is not None:
+        raise UsageError(
+            f"--device_map {asked.device_map}: places models in this process; {asked.backend} has --model_args"
+        )
     files = _gguf_files(models, asked.backend)
     others = {name: other for name, other in models.items() if name not in files}
-    subjects = all_given(others, dict.fromkeys(others, tokenizer), **fields_of(ModelSettings, asked))
+    subjects = all_given(others, dict.fromkeys(others, tokenizer), **fields_of(PlacedSettings, asked))
     for subject in subjects.values():
         if subject.source is None:
             subject.require_tokenizer()

@@ -15,14 +15,14 @@ from prune.data.rows import Documents, origin
 from prune.errors import UsageError
 from prune.files import sha256_json, write_exact, write_json
 from prune.healing.settings import GenerateSettings
-from prune.model.settings import ModelSettings
+from prune.model.settings import PlacedSettings
 from prune.settings import fields_of, takes, validated
 
 if TYPE_CHECKING:
     from prune.healing.prompts import Prompt
 
 
-class GenerateArguments(ModelSettings, GenerateSettings):
+class GenerateArguments(PlacedSettings, GenerateSettings):
     """Everything that `prune generate` can be told beside the model, the prompts and the output."""
 
 
@@ -70,7 +70,7 @@ def generate(
     asked = validated(GenerateArguments, settings)
     chosen = GenerateSettings(**fields_of(GenerateSettings, asked))
     files = check_files(data)
-    subject = given(model, tokenizer, **fields_of(ModelSettings, asked))
+    subject = given(model, tokenizer, **fields_of(PlacedSettings, asked))
     prompts, described = _read(files, subject.require_tokenizer(), chosen, _context(subject))
     dtype = asked.dtype if subject.in_memory is None else str(subject.in_memory.dtype).removeprefix("torch.")
     facts: dict[str, Any] = {"model": subject.label, "revision": subject.source and subject.source.revision}

@@ -115,33 +115,33 @@ def given(
     tokenizer: Any = None,
     *,
     revision: str | None = None,
-    dtype: str = "float32",
-    trust_remote_code: bool = False,
-    allow_links: bool = False,
+    **options: Any,
 ) -> Given:
     """What the functions work on.
 
     Args:
         model: a checkpoint's name, or a loaded model.
         tokenizer: a loaded tokenizer, or the name of a checkpoint that has one; the model's own if None.
-        revision, dtype, trust_remote_code, allow_links: see `prune.checkpoint.source.resolve`; of a checkpoint.
+        revision, options: of a checkpoint, see `prune.checkpoint.source.resolve`.
 
     Raises:
-        UsageError: neither a name nor a model, or a revision of a loaded model; and as for `resolve`.
+        UsageError: neither a name nor a model, or a revision or a placement of a loaded model; and as for `resolve`.
     """
-    permissions: dict[str, Any] = {"trust_remote_code": trust_remote_code, "allow_links": allow_links}
+    permissions = {name: options[name] for name in ("trust_remote_code", "allow_links") if name in options}
     if isinstance(tokenizer, str | Path):
         from prune.model.loading import load_tokenizer
 
         tokenizer = load_tokenizer(tokenizer, **permissions)
     if isinstance(model, str | Path | Source):
-        source = resolve(model, revision=revision, dtype=dtype, **permissions)
+        source = resolve(model, revision=revision, **options)
         return Given(source.id, source, None, tokenizer)
     if not callable(getattr(model, "forward", None)) or not hasattr(model, "config"):
         kind = type(model).__name__
         raise UsageError(f"model: is {kind}; give a directory, a hub id, or a loaded transformers model")
     if revision is not None:
         raise UsageError(f"--revision {revision}: the model is loaded already; only a hub id has revisions")
+    if options.get("device_map") is not None:
+        raise UsageError(f"--device_map {options['device_map']}: the model is loaded already, on devices of its own")
     return Given(str(model.config.name_or_path or type(model).__name__), None, model, tokenizer)
 
 

@@ -17,7 +17,7 @@ from prune.api._inputs import Data, check_files, load_domains
 from prune.data.settings import DocumentSettings
 from prune.errors import UsageError
 from prune.files import refuse_non_empty, sha256_json
-from prune.model.settings import ModelSettings
+from prune.model.settings import PlacedSettings
 from prune.planning.settings import BudgetSettings, PlanSettings, UnitSettings
 from prune.serving.settings import RuntimeSettings
 from prune.settings import ADVANCED, Seeded, fields_of, takes, validated
@@ -34,7 +34,7 @@ SCORES = "scores.sqlite"
 
 
 class PlanArguments(
-    Seeded, ModelSettings, DocumentSettings, RuntimeSettings, BudgetSettings, UnitSettings, PlanSettings
+    Seeded, PlacedSettings, DocumentSettings, RuntimeSettings, BudgetSettings, UnitSettings, PlanSettings
 ):
     """Everything that `prune plan` can be told beside the analysis or model, its data and the output."""
 
@@ -120,7 +120,7 @@ def plan(
     elif target is not None and target.exists():
         raise UsageError(f"{target} exists: give -o a new file, or remove it first")
     documents = DocumentSettings(**fields_of(DocumentSettings, asked))
-    subject = _subject(analysis_or_model, data, tokenizer, documents, asked.seed, fields_of(ModelSettings, asked))
+    subject = _subject(analysis_or_model, data, tokenizer, documents, asked.seed, fields_of(PlacedSettings, asked))
     cache = asked.score_cache or (subject.directory.resolve().parent / SCORES if target and subject.directory else None)
     request: dict[str, Any] = {
         "source": subject.label,

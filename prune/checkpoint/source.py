@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from prune.checkpoint.config_types import check_decoder
 from prune.checkpoint.directory import CONFIG, INDEX, Checkpoint, read_checkpoint
@@ -29,6 +30,21 @@ Stamp = tuple[str, int, int, int]
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where layers lie that do not fit on one device, as accelerate places them.
+
+    Attributes:
+        device_map: `auto`, `balanced` or `sequential`.
+        max_memory: what may be taken of each device, a number of bytes or a size in words, by a GPU's number or `cpu`.
+        offload_folder: existing folder for what must be written to be on disk; the system's temporary one if None.
+    """
+
+    device_map: str
+    max_memory: Mapping[str, str | int]
+    offload_folder: str | None = None
+
+
+@dataclass(frozen=True)
 class Source:
     """A model that can be read.
 
@@ -39,6 +55,7 @@ class Source:
         dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
         trust_remote_code: the user lets the repository's own modelling code run.
         allow_links: the user lets files of the checkpoint be links to somewhere else.
+        placement: over several devices; None for one.
     """
 
     id: str
@@ -47,6 +64,7 @@ class Source:
     dtype: str = "float32"
     trust_remote_code: bool = False
     allow_links: bool = False
+    placement: Placement | None = None
 
     @property
     def label(self) -> str:
@@ -121,6 +139,9 @@ def resolve(
     dtype: str = "float32",
     trust_remote_code: bool = False,
     allow_links: bool = False,
+    device_map: str | None = None,
+    max_memory: Mapping[str, str | int] | None = None,
+    offload_folder: str | None = None,
 ) -> Source:
     """The source behind a name: its local directory, fetched if need be, with its files checked.
 
@@ -128,15 +149,23 @@ def resolve(
         model: directory, hub id, hub id with a revision (`org/name@revision`), or `embedded`; a source stays as it is.
         revision: commit, branch or tag of a hub id.
         dtype, trust_remote_code, allow_links: see `Source`.
+        device_map, max_memory, offload_folder: see `Placement`.
 
     Raises:
-        UsageError: no such directory, no checkpoint in it, or a revision of something that has none.
+        UsageError: no such directory, no checkpoint in it, a revision of something that has none, or a placement for
+            each of several processes, which would take the same devices.
         PruneError: the hub does not give it, or its files are unsafe or contradict each other.
     """
     if isinstance(model, Source):
         return model
     found = locate(model, revision=revision, trust_remote_code=trust_remote_code, allow_links=allow_links)
-    return _opened(replace(found, dtype=dtype))
+    placement = None if device_map is None else Placement(device_map, max_memory or {}, offload_folder)
+    if placement is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            f"--device_map {device_map}: spreads one process over all devices; start it without torchrun or accelerate "
+            "launch, or leave device_map out, and each process takes a device"
+        )
+    return _opened(replace(found, dtype=dtype, placement=placement))
 
 
 def locate(
@@ -178,7 +207,7 @@ def locate(
 
 
 def resolve_all(
-    models: Mapping[str, str | Path | Source], *, revision: str | None, **options: bool | str
+    models: Mapping[str, str | Path | Source], *, revision: str | None, **options: Any
 ) -> dict[str, Source]:
     """Several sources under names of the caller's; `revision` is of every hub id that does not name its own.
 
@@ -190,7 +219,7 @@ def resolve_all(
     if revision is not None and not takers:
         raise UsageError(f"--revision {revision}: there is no hub id for it; directories have no revisions")
     for name, model in models.items():
-        found[name] = resolve(model, revision=revision if name in takers else None, **options)  # type: ignore[arg-type]
+        found[name] = resolve(model, revision=revision if name in takers else None, **options)
     return found
 
 

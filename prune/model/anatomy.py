@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from prune.errors import PruneError
@@ -44,6 +45,13 @@ class Anatomy:
     @property
     def num_layers(self) -> int:
         return len(self.layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model takes token ids: where the embedding computes, which accelerate may keep elsewhere."""
+        computes = getattr(getattr(self.embedding, "_hf_hook", None), "execution_device", None)
+        place: torch.device = self.embedding.weight.device if computes is None else torch.device(computes)
+        return place
 
 
 def find_anatomy(model: nn.Module) -> Anatomy:

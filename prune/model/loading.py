@@ -16,6 +16,7 @@ from prune.checkpoint.directory import read_json
 from prune.checkpoint.source import Source, resolve
 from prune.errors import PruneError, UsageError
 from prune.model.chat_template import check_chat_template
+from prune.model.placement import Placed
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ def load_model(
     Args:
         model: a source; or directory, hub id or `embedded`, which is resolved with the next arguments.
         dtype: `auto`, `float32`, `bfloat16` or `float16`; the source's own if None.
-        device: torch device; CUDA when there is one.
+        device: torch device; if None, as the source is placed, else CUDA when there is one.
         revision, trust_remote_code, allow_links: see `prune.checkpoint.source.resolve`.
         options: passed to `from_pretrained` (quantization_config, attn_implementation ...).
 
@@ -80,6 +81,9 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
+    placed = Placed(source.placement) if device is None and source.placement is not None else None
+    if placed is not None:
+        options |= placed.options
     try:
         loaded, info = AutoModelForCausalLM.from_pretrained(
             str(source.directory),
@@ -98,6 +102,8 @@ def load_model(
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise PruneError(f"{source.id}: {kind.replace('_', ' ')}: {shown}; config.json and the weights disagree")
     require_finite(source.id, loaded.state_dict())
+    for name, tensor in placed.settle(source, loaded) if placed is not None else ():
+        require_finite(source.id, {name: tensor})
     source.require_unchanged()
     stamp_config(loaded.config, source)
     if device is None:

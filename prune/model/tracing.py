@@ -241,7 +241,7 @@ class RecordedWalk(Walk):
             PruneError: the model gives non-finite values, or its layers were not called once each in order.
         """
         streams: list[torch.Tensor] = []
-        super().__init__(model, anatomy, batch.to(anatomy.embedding.weight.device), streams)
+        super().__init__(model, anatomy, batch.to(anatomy.device), streams)
         with torch.no_grad(), self._recording(streams):
             model(**model_inputs(model, self.batch, one_logit=True))
         if len(self._calls) != anatomy.num_layers:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evals.weights import weights
 from prune.errors import PruneError
 from prune.files import has_record_locks, sha256_json, warn_of_no_locks
 
@@ -56,9 +57,9 @@ def model_fingerprint(model: nn.Module) -> str:
     if config is not None:
         settings = {k: v for k, v in config.to_dict().items() if not k.startswith("_") and k != "transformers_version"}
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in weights(model):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        data = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(memoryview(data.numpy()))
     return digest.hexdigest()
 

@@ -7,6 +7,7 @@ Nothing here is written, and nothing changes while the run is at work: what a st
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prune.checkpoint.source import resolve
 from prune.data.domains import Domain, load_domains, pad_token
 from prune.model.loading import load_model, load_tokenizer
-from prune.model.settings import ModelSettings
+from prune.model.settings import PlacedSettings
 from prune.planning.registry import get_criterion, get_strategy
 from prune.runs.recipe import Recipe, SuiteRecipe
 from prune.runs.verdict import CandidateKey
@@ -44,7 +45,7 @@ class RunInputs:
         self.resume = resume
         # A name that does not exist should not wait for the analysis to be found out.
         get_criterion(recipe.plan.criterion), get_strategy(recipe.plan.strategy)
-        self.source = resolve(recipe.model, **fields_of(ModelSettings, recipe))
+        self.source = resolve(recipe.model, **fields_of(PlacedSettings, recipe))
 
     @cached_property
     def versions(self) -> dict[str, str]:
@@ -64,6 +65,13 @@ class RunInputs:
     def candidate(self, directory: str | Path) -> PreTrainedModel:
         """A checkpoint of the run, loaded as the original is."""
         return load_model(self.source.at(Path(directory)))
+
+    def whole(self, directory: str | Path | None = None) -> PreTrainedModel:
+        """A checkpoint of the run, or the original, on one device: training moves models itself."""
+        if self.source.placement is None:
+            return self.original if directory is None else self.candidate(directory)
+        source = self.source if directory is None else self.source.at(Path(directory))
+        return load_model(replace(source, placement=None))
 
     @property
     def source_hash(self) -> str:

@@ -23,7 +23,7 @@ from prune.data.settings import DocumentSettings, WeightSettings
 from prune.errors import UsageError, nearest
 from prune.files import require_utf8
 from prune.healing.settings import GenerateSettings, HealSettings
-from prune.model.settings import ModelSettings
+from prune.model.settings import PlacedSettings
 from prune.packaging.settings import ExportSettings
 from prune.planning.settings import PlanSettings
 from prune.serving.settings import RuntimeSettings
@@ -174,7 +174,7 @@ class ReportRecipe(PageSettings):
     """How report.html and report.md are written."""
 
 
-class Recipe(Seeded, ModelSettings):
+class Recipe(Seeded, PlacedSettings):
     """A whole run."""
 
     model: str = Field(description="directory, hub id, or `embedded`")
@@ -188,6 +188,18 @@ class Recipe(Seeded, ModelSettings):
     cost: CostRecipe = CostRecipe()
     export: ExportRecipe = ExportRecipe()
     report: ReportRecipe = ReportRecipe()
+
+    @model_validator(mode="after")
+    def _placed(self) -> Recipe:
+        if self.device_map is None:
+            return self
+        if self.plan.compensate != "none":
+            raise ValueError("device_map: compensation rewrites weights in memory; leave out plan.compensate")
+        if self.heal.enabled and self.heal.method == "qlora":
+            raise ValueError(
+                "device_map: QLoRA makes its 4-bit copy on one device; use heal.method lora, or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_agree(self) -> Recipe:

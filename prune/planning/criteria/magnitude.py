@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evals.weights import weight
 from prune.errors import PruneError
 from prune.planning.context import Context
 from prune.planning.registry import Criterion
@@ -19,10 +20,11 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
     model = context.require_model()
 
     def compute() -> list[float]:
-        matrices = [[weight.detach() for weight in group] for group in unit_matrices(model, context.units)]
-        if not all(weight.is_floating_point() for group in matrices for weight in group):
+        matrices = unit_matrices(model, context.units)
+        if not all(p.is_floating_point() for group in matrices for p in group):
             raise PruneError(f"{context.source}: --criterion magnitude needs unquantised weights; choose another")
-        return [sum(float(weight.float().abs().sum()) for weight in group) for group in matrices]
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        return [sum(float(weight(model, names[id(p)]).float().abs().sum()) for p in group) for group in matrices]
 
     return context.layer_figures("magnitude", "", compute)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from evals.weights import is_offloaded
 from prune.data.domains import batches
 from prune.errors import PruneError
 from prune.files import sha256_json
@@ -30,7 +31,7 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
 
     Raises:
         UsageError: no documents.
-        PruneError: quantised weights.
+        PruneError: quantised weights, or weights that are not in memory.
     """
     model, domains = context.require_model(), context.require_domains()
     weights = normalised(context.domain_weights or dict.fromkeys(domains, 1.0), list(domains))
@@ -38,6 +39,11 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
     data = sha256_json(sorted([weights[name], list(map(document_key, own))] for name, own in documents.items()))
 
     def compute() -> list[float]:
+        if is_offloaded(model):
+            raise PruneError(
+                f"{context.source}: --criterion taylor needs gradients of all layers in memory, and device_map left "
+                "some on disk or beside the GPU; give it more memory, or choose another criterion"
+            )
         matrices = unit_matrices(model, context.units)
         if not all(weight.is_floating_point() for group in matrices for weight in group):
             raise PruneError(f"{context.source}: --criterion taylor needs unquantised weights; choose another")
@@ -86,7 +92,7 @@ def summed_nll(model: nn.Module, batch: Batch) -> torch.Tensor:
     from prune.model.anatomy import find_anatomy
     from prune.model.tracing import model_inputs
 
-    batch = batch.to(find_anatomy(model).embedding.weight.device)  # type: ignore[arg-type]
+    batch = batch.to(find_anatomy(model).device)
     logits = model(**model_inputs(model, batch)).logits  # [B, T, V]
     counted = batch.loss_mask[:, 1:].to(logits.device)  # [B, T-1]
     targets = batch.input_ids[:, 1:].to(logits.device)[counted]  # [N]

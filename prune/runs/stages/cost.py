@@ -42,4 +42,6 @@ def measure_cost(inputs: RunInputs, run: RunDirectory, checkpoints: dict[Candida
         "options": options.model_dump(include={"batch_size", "prompt_tokens", "new_tokens", "repeats"}),
         "versions": inputs.versions,
     }
+    if inputs.recipe.device_map is not None:  # moves layers, hence speeds
+        depends_on |= {"placement": {"device_map": inputs.recipe.device_map, "max_memory": inputs.recipe.max_memory}}
     run.stage("cost", COSTS, depends_on, work)

@@ -227,8 +227,8 @@ class HealStages:
 
         root = self.inputs.root
         result = heal(
-            self.inputs.candidate(root / pruned),
-            self.inputs.original if settings.needs_teacher else None,
+            self.inputs.whole(root / pruned),
+            self.inputs.whole() if settings.needs_teacher else None,
             self.domains,
             settings,
             kept_layers=plan.keep,
