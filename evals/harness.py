@@ -25,6 +25,7 @@ from evals.fingerprint import directory_fingerprint, fingerprint, tokenizer_fing
 from evals.finished import FinishedTasks, finished, keep
 from evals.progress import stage
 from evals.random_state import random_state_kept
+from evals.reachable import is_unreachable
 from evals.records import TaskResult
 from evals.samples import task_result
 from evals.silence import silenced
@@ -278,7 +279,7 @@ def _evaluate(
 
 def _reason(task: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
-    if isinstance(error, ConnectionError) or "Hub" in reason or "offline" in reason.lower():
+    if is_unreachable(error):
         return f"task {task}: its data is not here ({reason}); give --local_data a folder that holds it"
     if "requested max tokens to generate" in reason:  # lm-eval's own check, an assertion
         return f"task {task}: {reason} Give --gen_kwargs max_gen_toks=N a smaller N, or leave the task out."

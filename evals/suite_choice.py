@@ -72,21 +72,36 @@ def check_tasks(
     include_path: Sequence[Path],
     local_data: Path | None,
     confirm_run_unsafe_code: bool = False,
+    *,
+    selectable: bool = True,
 ) -> list[str]:
-    """Find every task, and its local data; returns what the user must know about it.
+    """Find every task, and its data; returns what the user must know about it.
+
+    Args:
+        selectable: the user can name single tasks of the suites.
 
     Raises:
-        EvalUsageError: an unknown task, no local data for one, or one that runs generated code without leave to.
+        EvalUsageError: an unknown task, no data for one here or within reach, or one that runs generated code without
+            leave to.
     """
     found = find_tasks([spec for suite in suites for spec in suite.tasks], include_path, local_data)
     if not confirm_run_unsafe_code:
         found.refuse_unsafe_code()
-    if found.failures:
-        reasons = " | ".join(found.failures.values())
-        rest = ",".join(dict.fromkeys(t.task for s in suites for t in s.tasks if t.task not in found.failures))
-        cure = f"; or leave out what is missing: --tasks {rest}" if rest else ""
-        raise EvalUsageError(f"{reasons}{cure}")
+    absent = found.absent()
+    if lacking := {**found.failures, **absent}:
+        reasons = [*found.failures.values(), *([_out_of_reach(absent)] if absent else [])]
+        rest = ",".join(dict.fromkeys(t.task for s in suites for t in s.tasks if t.task not in lacking))
+        cure = f"; or leave out what is missing: --tasks {rest}" if rest and selectable else ""
+        raise EvalUsageError(f"{' | '.join(reasons)}{cure}")
     return [f"task {task}: {note}" for task, note in found.notes.items()]
+
+
+def _out_of_reach(absent: Mapping[str, str]) -> str:
+    """Task -> data set, as one sentence."""
+    return (
+        f"{', '.join(absent)}: the data ({', '.join(dict.fromkeys(absent.values()))}) are on the hub, which is out of "
+        "reach, and not cached here: give --local_data a folder that holds them"
+    )
 
 
 def with_measured_chance(suites: Sequence[Suite], results: Mapping[str, TaskResult]) -> list[Suite]:

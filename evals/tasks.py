@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from evals.catalogue import definition, definition_of
 from evals.errors import EvalUsageError, nearest
 from evals.local_data import serve
+from evals.reachable import absent_data
 from evals.reads import code_files, seen, watched
 from evals.suite import TaskSpec
 
@@ -51,6 +52,15 @@ class FoundTasks:
                 f"{', '.join(unsafe)}: scoring runs the code that the model writes, on this machine and unguarded; say "
                 "confirm_run_unsafe_code if that is meant, or leave these tasks out"
             )
+
+    def absent(self) -> dict[str, str]:
+        """Task -> the hub's data set that it needs and that cannot be had here."""
+        found = {}
+        for task, places in self.places.items():
+            missing = [absent_data(settings) for place in places for settings in _definitions(*place)]
+            if missing and (name := next(filter(None, missing), None)):
+                found[task] = name
+        return found
 
     def load(
         self, spec: TaskSpec, seed: int, gen_kwargs: Mapping[str, Any] | None = None
@@ -116,12 +126,15 @@ def _find(found: FoundTasks, specs: Sequence[TaskSpec], include_path: Sequence[P
 
 
 def _runs_code(manager: TaskManager, name: str) -> bool:
-    for leaf in [name] if name.endswith(".yaml") else _leaves(manager, name):
-        entry = manager.task_index.get(leaf)
-        path = entry.yaml_path if entry else Path(leaf)
-        if path and definition(path).get("unsafe_code"):
-            return True
-    return False
+    return any(settings.get("unsafe_code") for settings in _definitions(manager, name))
+
+
+def _definitions(manager: TaskManager, name: str) -> list[dict[str, Any]]:
+    """Settings of a task's file, or of those below a group."""
+    leaves = [name] if name.endswith(".yaml") else _leaves(manager, name)
+    entries = {leaf: manager.task_index.get(leaf) for leaf in leaves}
+    paths = [entry.yaml_path if entry else Path(leaf) for leaf, entry in entries.items()]
+    return [definition(path) for path in paths if path]
 
 
 def _manager(folders: tuple[str, ...]) -> TaskManager:

@@ -113,7 +113,7 @@ def compare(
         data = check_files(data)
     suites = load_suites(asked.suite, asked.size)
     if suites:
-        check_tasks(suites, asked.folders, asked.replacements, asked.confirm_run_unsafe_code)
+        check_tasks(suites, asked.folders, asked.replacements, asked.confirm_run_unsafe_code, selectable=False)
         for subject in subjects.values():
             subject.require_tokenizer()
     if dry_run:

@@ -268,6 +268,11 @@ class Subject:
             raise UsageError(f"{where}: does not say which documents it used; run `prune analyze` again")
         if absent := [name for name, path in options["files"].items() if path is None]:
             raise UsageError(f"--data {absent[0]}: was in memory and is not in {where}; give --data again")
+        if gone := [f"{name}={path}" for name, path in options["files"].items() if _is_gone(path)]:
+            raise UsageError(
+                f"{where}: was made from documents that are not here ({', '.join(gone)}): give them with --data, or "
+                "plan from the measurements alone with --criterion block_influence --strategy one_shot"
+            )
         tokenizer = self._named.tokenizer
         loaded = load_domains(
             options["files"], tokenizer, options["seq_length"], options["calib_num_samples"], options["seed"]
@@ -276,6 +281,11 @@ class Subject:
             if domain.sha256 != found.info["data"][name]["sha256"]:
                 raise UsageError(f"{domain.source}: changed since the analysis; run `prune analyze` again")
         return loaded
+
+
+def _is_gone(path: str) -> bool:
+    """Whether a file's full path leads nowhere here, as in a copy of another machine's analysis; a hub id has none."""
+    return Path(path).is_absolute() and not Path(path).exists()
 
 
 def _check_readable(config: dict[str, Any], keep: list[int], runtimes: list[str]) -> None:

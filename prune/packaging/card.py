@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.files import write_text
+from prune.files import read_json_file, write_text
 from prune.packaging.pair import pair_section
 from prune.wording import message
 from prune.wording.markdown import code, escape
@@ -33,8 +34,24 @@ logits.
 
 Retention is (this model - chance) / (original - chance) on the same items, with a paired bootstrap interval.
 {overrides}
+## Use it
+
+{usage}
 {serve}{pair}
 """
+
+USAGE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("THIS_CHECKPOINT")
+model = AutoModelForCausalLM.from_pretrained("THIS_CHECKPOINT", dtype="auto")
+{prompt}
+answer = model.generate(**inputs, max_new_tokens=64)
+print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```"""
+PLAIN = 'inputs = tokenizer("Once upon a time", return_tensors="pt")'
+CHAT = """chat = [{"role": "user", "content": "What is 17 + 25?"}]
+inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)"""
 
 
 def write_card(directory: Path, facts: dict[str, Any], evidence: Evidence | None, serve: str = "") -> None:
@@ -61,7 +78,7 @@ def write_card(directory: Path, facts: dict[str, Any], evidence: Evidence | None
     source = str(facts.get("source") or "unknown")
     title = f"{source}, {len(plan['keep'])} layers" if plan else source
     data = ModelCardData(
-        base_model=source,
+        base_model=_hub_id(facts),
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["depth-pruned"],
@@ -81,10 +98,23 @@ def write_card(directory: Path, facts: dict[str, Any], evidence: Evidence | None
         healing=_healing(facts.get("healing")),
         table=_table(evidence),
         overrides="".join(f"\nOverride: {escape(reason)}\n" for reason in facts.get("overrides") or []),
+        usage=USAGE.format(prompt=CHAT if _has_chat_template(directory) else PLAIN),
         serve=serve,
         pair=pair_section(facts),
     )
     write_text(directory / "README.md", f"---\n{data.to_yaml()}\n---\n{text}")
+
+
+def _has_chat_template(directory: Path) -> bool:
+    config = directory / "tokenizer_config.json"
+    own = config.is_file() and read_json_file(config).get("chat_template")
+    return bool(own) or (directory / "chat_template.jinja").is_file()
+
+
+def _hub_id(facts: dict[str, Any]) -> str | None:
+    """The source where the hub knows it by that name; a folder's bare name would lead to nothing or another model."""
+    source = str(facts.get("source") or "")
+    return source if re.fullmatch(r"[\w.-]+/[\w.-]+", source) or (source and facts.get("revision")) else None
 
 
 def _list(indices: list[int]) -> str:

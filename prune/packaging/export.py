@@ -28,7 +28,7 @@ from prune.surgery.cut import copy_checkpoint
 from prune.surgery.record import read_record
 
 if TYPE_CHECKING:
-    from evals.evidence import Evidence
+    from evals.evidence import Evidence, SuiteEvidence
 
 
 def check_gate(evidence: Evidence | None, override: str | None) -> list[str]:
@@ -46,7 +46,22 @@ def check_gate(evidence: Evidence | None, override: str | None) -> list[str]:
     if evidence is None:
         raise GateFailed("no evidence: give --evidence DIR (written by `prune eval`) or --override with a reason")
     failed = ", ".join(f"{s.name} {s.verdict}" for s in evidence.suites if s.verdict != "PASS")
-    raise GateFailed(f"the gate did not pass ({failed}): heal further, keep more layers, or give --override a reason")
+    raise GateFailed(f"the gate did not pass ({failed}): {_advice(evidence.suites)}, or give --override a reason")
+
+
+def _advice(suites: Sequence[SuiteEvidence]) -> str:
+    """What would help each suite that did not pass: more items where too little is known, else a better model."""
+    said = []
+    if any(s.verdict == "FAIL" for s in suites):
+        said.append("heal further or keep more layers")
+    for suite in suites:
+        if suite.verdict == "INCONCLUSIVE" and suite.items_needed:
+            said.append(f"test {suite.name} on about {suite.items_needed:,} items instead of {suite.n:,}")
+        elif suite.verdict == "INCONCLUSIVE":
+            said.append(
+                f"no number of items in reach would decide {suite.name}: {suite.note or 'it is too near its floor'}"
+            )
+    return "; ".join(said)
 
 
 def export_checkpoint(

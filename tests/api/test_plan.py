@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -91,6 +92,13 @@ def test_what_is_missing_or_stale_is_named(analysis, model, demo_model, tokenize
     analysis.save(tmp_path / "saved")
     with pytest.raises(UsageError, match="was in memory"):
         prune.plan(tmp_path / "saved", **ASKED)
+    copied = shutil.copytree(on_disk[0], tmp_path / "copied")
+    stored = (copied / "analysis.json").read_text(encoding="utf8").replace("chat.jsonl", "gone.jsonl")
+    (copied / "analysis.json").write_text(stored, encoding="utf8")
+    with pytest.raises(UsageError, match=r"documents that are not here \(chat=.*give them with data"):
+        prune.plan(copied, **ASKED)
+    alone = prune.plan(copied, num_layers=14, criterion="block_influence", strategy="one_shot")  # as the message says
+    assert len(alone.keep) == 14
     other = AutoModelForCausalLM.from_pretrained(demo_model)
     stale = prune.analyze(other, {"chat": CHAT}, tokenizer=tokenizer, measure=["angular"], bootstrap=10)
     prune.cut(other, drop_layers=[3])

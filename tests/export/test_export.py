@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import yaml
 from huggingface_hub import ModelCard
 
 import prune
-from evals.evidence import Evidence
-from prune.errors import PruneError, UsageError
-from prune.packaging.export import export_checkpoint
+from evals.evidence import Evidence, SuiteEvidence
+from prune.errors import GateFailed, PruneError, UsageError
+from prune.packaging.card import write_card
+from prune.packaging.export import check_gate, export_checkpoint
 from prune.packaging.hub import check_repo_id, push
 from prune.packaging.manifest import weights_sha256
 from prune.packaging.mergekit import layer_ranges
@@ -48,6 +50,47 @@ def test_the_card_names_its_base_model(exported: Path) -> None:
     card = ModelCard.load(exported / "README.md")
     assert card.data.base_model == "org/demo"
     assert "5, 6" in card.text
+
+
+@pytest.mark.parametrize(("source", "revision", "base"), [
+    ("org/demo", None, "org/demo"), ("gpt2", "abc123", "gpt2"), ("SmolLM2", None, None),
+    ("/models/x", None, None), (None, None, None),
+])  # fmt: skip
+def test_a_bare_folder_name_is_no_base_model(tmp_path: Path, source: Any, revision: Any, base: Any) -> None:
+    write_card(tmp_path, {"source": source, "revision": revision}, None)
+    assert ModelCard.load(tmp_path / "README.md").data.get("base_model") == base
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_card_s_snippet_runs_as_it_stands(exported: Path, tmp_path: Path, capsys: Any, chat: bool) -> None:
+    if chat:
+        (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    write_card(tmp_path, {"source": "org/demo", "plan": PLAN}, None)
+    (snippet,) = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(encoding="utf8"), re.S)
+    exec(snippet.replace("THIS_CHECKPOINT", str(exported)), {})
+    assert capsys.readouterr().out.strip()
+    assert ("apply_chat_template" in snippet) == chat
+
+
+def test_advice_follows_the_verdict(exported: Path) -> None:
+    def suite(name: str, verdict: str, **more: Any) -> SuiteEvidence:
+        return SuiteEvidence(
+            name=name, title=name, tasks=[], n=400, original=0.9, candidate=0.8, chance=0.0, retention=0.9,
+            floor=0.95, verdict=verdict, alpha=0.05, **more,
+        )  # fmt: skip
+
+    def said(*suites: SuiteEvidence) -> str:
+        overall = "FAIL" if any(s.verdict == "FAIL" for s in suites) else "INCONCLUSIVE"
+        with pytest.raises(GateFailed) as caught:
+            check_gate(Evidence(overall=overall, suites=list(suites), alpha=0.05, seed=0, bootstrap=10), None)
+        return caught.value.flagged
+
+    undecided = said(suite("math", "INCONCLUSIVE", items_needed=1672), suite("general", "PASS"))
+    assert "test math on about 1,672 items instead of 400" in undecided
+    assert "heal" not in undecided
+    both = said(suite("math", "FAIL"), suite("general", "INCONCLUSIVE", items_needed=900))
+    assert "heal further or keep more layers; test general on about 900 items" in both
+    assert "no number of items" in said(suite("math", "INCONCLUSIVE"))
 
 
 def test_the_mergekit_recipe_keeps_the_same_layers(exported: Path) -> None:

@@ -63,6 +63,9 @@ def plan(
         )
     if result.data and not as_json:
         data_used(result.data, _few_documents(analysis_or_model), quiet=quiet)
+    if not as_json and (costs := result.scores.get("dnll")):
+        rows = [[name, _interval(score)] for name, score in {**costs["by_domain"], "all": costs["total"]}.items()]
+        table("cost", ["data", "nats per token added (95 % interval)"], rows, quiet=quiet)
     emit(result.model_dump(), lines, as_json=as_json, quiet=quiet)
 
 
