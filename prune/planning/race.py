@@ -1,12 +1,14 @@
 """One round of a search decided on as few documents as it takes: racing (Maron and Moore 1994) with a purse.
 
-Candidates are compared on the same documents, so that what makes a document hard cancels. All of them are scored on a
-share of the documents; those that a paired interval shows to be worse than the leader leave, the others are scored on
-more, from the domain whose documents tell most (Neyman's allocation). Where intervals decide nothing the purse does: it
-pays for so many candidates at the next share, the cheapest so far (successive rejects, Audibert and Bubeck 2010). What
-an earlier round learnt on more documents is carried over: the cost of a removal is then its old figure on those plus
-the mean change since on these, a control variate. Later rounds score only the removals that were cheap before (CELF's
-order, Leskovec et al. 2007), as far as the purse goes.
+Candidates are compared in pairs on the same documents, so that what makes a document hard cancels. All of them are
+scored on a small share of the documents; then, as long as the purse lasts, the next share of a domain goes to those
+pairs of the leader and a challenger where a layer evaluation is expected to save most: the expected loss of stopping
+now (Frazier et al. 2008, knowledge gradient) times the part of the variance that the documents take away, by what they
+cost. Late layers are cheap, because the prefix is shared, so they are read far; early ones only where they may win.
+
+What an earlier round learnt is carried over: where it compared two candidates on more documents, the difference of this
+round is regressed on that one, a control variate. Later rounds first score the removals that were cheap before, and go
+on while the next was cheaper then than the best is now (CELF's order, Leskovec et al. 2007).
 
 Assumption: documents are a random sample, and a share of them shows their spread. Answers of one token whose
 likelihood seldom moves, but then much, violate it: intervals are then too short.
@@ -15,15 +17,20 @@ likelihood seldom moves, but then much, violate it: intervals are then too short
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 CONFIDENCE = 0.95  # of a round: Bonferroni over its candidates
+PARTS = (12, 8, 5.5, 4, 3, 2, 1.5, 1.2, 1)  # a domain's shares are one in so many documents
 SMALLEST_SHARE = 2  # documents of a domain: one has no spread
-FIRST_LOOK = 0.2  # share of a later round's purse for the first look, which settles who is scored at all,
-LEAST = 0.5  # but so many of the candidates are where the purse allows: layers change when their neighbours go
+LEAST = 0.3  # of a later round's candidates are scored: layers change when their neighbours go
+FIRST_LOOK = 0.5  # of a later round's purse at most, for scoring more of them than that
+HOPE = 2.0  # standard errors below its old cost that a candidate may have had, for CELF's rule
+NEAR = 0.5  # pairs that promise so much of what the best promises are read together: they share prefixes
+ENOUGH = 0.0005  # of what the subset costs: with less to lose from stopping, the rest of the purse is saved
+HEAD = 0.3  # what reading a final stream takes, in layers: the last layer's removal is not free
 Look = tuple[int, ...]  # for each domain the level of its shares
 Costs = Sequence[np.ndarray]  # for each domain [documents of a look]
 
@@ -60,79 +67,117 @@ class Ground:
         """With the next share of one domain."""
         return (*look[:domain], look[domain] + 1, *look[domain + 1 :])
 
-    def open(self, look: Look) -> list[int]:
-        """Domains that count and have documents left."""
-        return [
-            at
-            for at, (level, shares) in enumerate(zip(look, self.shares, strict=True))
-            if self.weights[at] and level + 1 < len(shares)
-        ]
-
 
 def nested_shares(size: int) -> list[int]:
-    """Documents in 1/8, 1/4, 1/2 and all of a domain, two at least; equal shares stand once."""
-    return sorted({min(size, max(SMALLEST_SHARE, -(-size // parts))) for parts in (8, 4, 2, 1)})
+    """Documents in a twelfth, an eighth ... and all of a domain, two at least; equal shares stand once."""
+    return sorted({min(size, max(SMALLEST_SHARE, math.ceil(size / parts))) for parts in PARTS})
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over all documents, from some of them.
+class Difference:
+    """A mean difference over all documents, from some of them.
 
     Attributes:
         value: in nats per token, domains mixed.
-        influence: what each document adds to its error, [documents of all domains]; the norm is the standard error,
-            and that of a difference the standard error of the difference.
+        variances: of its error, what each domain adds [domains].
     """
 
     value: float
-    influence: np.ndarray
+    variances: np.ndarray
 
-    def __add__(self, other: Estimate) -> Estimate:
-        return Estimate(self.value + other.value, self.influence + other.influence)
+    @property
+    def error(self) -> float:
+        """Standard error."""
+        return math.sqrt(self.variances.sum())
 
-    def error_of_difference(self, other: Estimate) -> float:
-        """Standard error of `self - other`, paired."""
-        return float(np.linalg.norm(self.influence - other.influence))
+    @property
+    def loss(self) -> float:
+        """Expected loss of taking it for positive, if it is normal around `value`: E[max(0, -difference)]."""
+        from scipy.stats import norm
+
+        if not self.error or not math.isfinite(self.value):
+            return max(0.0, -self.value)
+        away = self.value / self.error
+        return float(self.error * norm.pdf(away) - self.value * norm.sf(away))
 
 
-def estimate(costs: Costs, ground: Ground) -> Estimate:
-    """Weighted mean over domains of cost per token, a ratio estimator, with the finite-population correction.
+def difference(ground: Ground, one: Costs, other: Costs, before: tuple[Costs, Costs] | None = None) -> Difference:
+    """`one` minus `other` on the documents that both have.
+
+    A ratio estimator of the cost per token with the finite-population correction; `before`, the same two at another
+    time on more documents, is its control variate (Cochran 1977, double sampling for regression).
 
     Args:
-        costs: for each domain the sums [documents], the first ones of the ground's; infinite values make the estimate
-            infinite.
+        one, other: for each domain sums [documents], the first ones of the ground's; an infinite value makes the
+            difference infinite.
+        before: the same, earlier.
     """
-    value, influence = 0.0, [np.zeros(len(tokens)) for tokens in ground.tokens]
-    for at, (sums, weight) in enumerate(zip(costs, ground.weights, strict=True)):
+    value, variances = 0.0, np.zeros(len(ground.tokens))
+    for at, (weight, tokens, first, second) in enumerate(zip(ground.weights, ground.tokens, one, other, strict=True)):
         if not weight:
             continue
-        number, size = len(sums), len(ground.tokens[at])
-        tokens = ground.tokens[at][:number]
-        if not np.isfinite(sums).all():
-            return Estimate(math.inf, np.concatenate(influence))
-        ratio = sums.sum() / tokens.sum()
-        value += weight * ratio
-        if 1 < number < size:
-            spread = math.sqrt((1 - number / size) * number / (number - 1))
-            influence[at][:number] = weight * spread * (sums - ratio * tokens) / tokens.sum()
-    return Estimate(float(value), np.concatenate(influence))
+        common = min(len(first), len(second))
+        if not np.isfinite(first[:common]).all():
+            return Difference(math.inf, np.zeros(len(variances)))
+        if not np.isfinite(second[:common]).all():
+            return Difference(-math.inf, np.zeros(len(variances)))
+        old = None if before is None else _longer(before[0][at], before[1][at], common)
+        mean, variance = _mean(tokens, first[:common] - second[:common], old)
+        value, variances[at] = value + weight * mean, weight**2 * variance
+    return Difference(float(value), variances)
 
 
-@dataclass
+def _longer(first: np.ndarray, second: np.ndarray, number: int) -> np.ndarray | None:
+    """The difference of two costs where both have more than `number` documents; None where they do not help."""
+    common = min(len(first), len(second))
+    old = first[:common] - second[:common]
+    return old if common > number and number > 2 and np.isfinite(old).all() else None
+
+
+def _mean(tokens: np.ndarray, sums: np.ndarray, old: np.ndarray | None) -> tuple[float, float]:
+    """Mean of `sums` [n] per token, and the variance of its error; with the help of `old` [more than n]."""
+    size, number = len(tokens), len(sums)
+    mean, residual = _ratio(tokens, sums)
+    spread = _variance(tokens, residual)
+    if old is None:
+        return mean, (1 - number / size) * spread
+    far, _ = _ratio(tokens, old)
+    near, of_old = _ratio(tokens, old[:number])
+    square = float(of_old @ of_old)
+    slope = min(1.0, max(0.0, float(residual @ of_old) / square)) if square else 0.0
+    left = _variance(tokens, residual - slope * of_old)
+    seen = len(old)
+    return mean + slope * (far - near), (1 - number / seen) * left + (1 - seen / size) * spread * number / seen
+
+
+def _ratio(tokens: np.ndarray, sums: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean per token of the first documents, and what each is off it [n]."""
+    tokens = tokens[: len(sums)]
+    mean = float(sums.sum() / tokens.sum())
+    return mean, sums - mean * tokens
+
+
+def _variance(tokens: np.ndarray, residual: np.ndarray) -> float:
+    """Of a mean per token, from residuals [n], were the documents without end."""
+    number = len(residual)
+    if number < 2:
+        return 0.0
+    return float(number / (number - 1) * (residual @ residual) / tokens[:number].sum() ** 2)
+
+
+@dataclass(frozen=True)
 class Seen:
-    """What is known of a removal: in its last round, and from what.
+    """What a round learnt of a removal.
 
     Attributes:
-        look: documents that it was scored on then.
-        costs: for each domain what it added to the subset of that round [documents of the look].
-        estimate: its mean, earlier rounds included.
-        documents: that the estimate rests on.
+        costs: for each domain what it added to the round's subset [documents that it was scored on].
+        value: their mean over all documents, estimated, in nats per token.
+        error: of the difference to the round's choice.
     """
 
-    look: Look
     costs: Costs
-    estimate: Estimate
-    documents: int
+    value: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -142,7 +187,7 @@ class Outcome:
     Attributes:
         layer: the one that goes.
         cost: of the subset without it, estimated, in nats per token.
-        documents: that the decision was made on.
+        look: documents that the layer was scored on.
         scored: candidates that were scored at all.
         regret: upper end of the confidence interval of what another choice would have saved, in nats per token; 0
             where every other choice was shown to be worse.
@@ -151,7 +196,7 @@ class Outcome:
 
     layer: int
     cost: float
-    documents: int
+    look: Look
     scored: int
     regret: float
     spent: float
@@ -176,11 +221,32 @@ class Round:
     purse: float
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A pair that may be read further.
+
+    Attributes:
+        rate: expected loss that a layer evaluation takes away, in nats per token.
+        loss: of stopping now.
+        layers: the ones of the pair that lack the share.
+        domain: whose next share is read.
+        level: of that share.
+        price: in layer evaluations.
+    """
+
+    rate: float
+    loss: float
+    layers: tuple[int, ...]
+    domain: int
+    level: int
+    price: float
+
+
 class Race:
     """Rounds over the same documents, each removal remembered from one to the next.
 
     Attributes:
-        seen: removal -> what is known of it.
+        seen: removal -> what its last round learnt of it.
     """
 
     def __init__(self, ground: Ground) -> None:
@@ -189,131 +255,170 @@ class Race:
 
     def run(self, given: Round) -> Outcome:
         """Find the removal that costs least; of equal ones the deepest."""
-        ground, look = self.ground, self.ground.first
-        before, now = dict(self.seen), dict[int, Seen]()
-        left = list(given.candidates)
-        fresh = dict(enumerate(ground.documents(look)))
-        spent = sum(number * given.trunk(at, 0) for at, number in fresh.items())
-        if before:
-            left = self._likely(left, before, given, spent, sum(fresh.values()))
-        spent += sum(fresh.values()) * sum(map(given.behind, left))
-        base = self._score(given, left, look, before, now)
-        while ground.open(look):
-            left = self._contenders(left, now)
-            if len(left) == 1:
+        heat = Heat(self.ground, given, self.seen)
+        heat.start()
+        while readings := heat.readings():
+            heat.read(readings)
+        outcome, learnt = heat.finish()
+        self.seen = {**self.seen, **learnt}
+        return outcome
+
+
+class Heat:
+    """A round under way.
+
+    Attributes:
+        looks: candidate -> documents that it was scored on.
+        costs: candidate -> for each domain what it adds there.
+        spent: layer evaluations so far, as modelled.
+    """
+
+    def __init__(self, ground: Ground, given: Round, before: dict[int, Seen]) -> None:
+        self.ground, self.given, self.before = ground, given, before
+        self.looks: dict[int, Look] = {}
+        self.costs: dict[int, Costs] = {}
+        self.trunk: Costs = ()
+        self.spent = 0.0
+        self._paid: set[tuple[int, int]] = set()  # (domain, level) that the round's own subset was run on
+
+    def start(self) -> None:
+        """Score the first share: all candidates in a first round, later those that were cheap before."""
+        given, first = self.given, self.ground.first
+        known = sorted((x for x in given.candidates if x in self.before), key=lambda x: (self._hoped(x), -x))
+        number = max(2, math.ceil(LEAST * len(given.candidates)))
+        self.score([*(x for x in given.candidates if x not in self.before), *known[:number]], first)
+        for layer in known[number:]:
+            if self._hoped(layer) >= min(self._drifted(x) for x in known if x in self.costs):
                 break
-            at = self._widest(left, now, look)
-            deeper = ground.deeper(look, at)
-            number = ground.documents(deeper)[at] - ground.documents(look)[at]
-            trunk = given.trunk(at, deeper[at])
-            allowance = (given.purse - spent) / number - trunk
-            left = _affordable(left, now, given.behind, allowance)
-            if len(left) == 1:
+            if self.spent + self._price(layer, first) > FIRST_LOOK * given.purse:
                 break
-            look = deeper
-            spent += number * (sum(map(given.behind, left)) + trunk)
-            base = self._score(given, left, look, before, now)
-        self.seen.update(now)
-        best = min(left, key=lambda layer: (now[layer].estimate.value, -layer))
-        return Outcome(
-            layer=best,
-            cost=base + now[best].estimate.value,
-            documents=sum(ground.documents(look)),
-            scored=len(now),
-            regret=self._regret(best, given.candidates, before, now),
-            spent=spent,
-        )
+            self.score([layer], first)
 
-    def _likely(
-        self, left: Sequence[int], before: dict[int, Seen], given: Round, spent: float, fresh: int
-    ) -> list[int]:
-        """Whom a later round scores at all: the cheapest of the rounds before."""
-        some = _affordable(left, before, given.behind, (FIRST_LOOK * given.purse - spent) / fresh)
-        most = _affordable(left, before, given.behind, (given.purse - spent) / fresh)
-        return most[: max(len(some), math.ceil(LEAST * len(left)))]
+    def _hoped(self, layer: int) -> float:
+        """What it may have added before, at best."""
+        return self.before[layer].value - HOPE * self.before[layer].error
 
-    def _widest(self, left: Sequence[int], now: dict[int, Seen], look: Look) -> int:
-        """The domain whose documents do most for telling the leader from the others (Neyman's allocation)."""
-        leader = now[min(left, key=lambda layer: (now[layer].estimate.value, -layer))].estimate
-        ends = np.cumsum([0, *map(len, self.ground.tokens)])
-        spread = sum(np.square(now[layer].estimate.influence - leader.influence) for layer in left)
-        return max(
-            self.ground.open(look),
-            key=lambda at: np.sum(spread[ends[at] : ends[at + 1]]) / self.ground.documents(look)[at],
-        )
+    def _drifted(self, layer: int) -> float:
+        """What it added before, changed as it did since on the documents that it has now."""
+        old = self.before[layer]
+        return old.value + difference(self.ground, self.costs[layer], old.costs).value
 
-    def _score(
-        self, given: Round, left: Sequence[int], look: Look, before: dict[int, Seen], now: dict[int, Seen]
-    ) -> float:
-        """Note what `left` adds at this look; the cost of the round's subset."""
-        trunk, costs = given.sample(left, look)
-        for layer, cost in zip(left, costs, strict=True):
-            added = [own - common for own, common in zip(cost, trunk, strict=True)]
-            now[layer] = self._known(before.get(layer), added, look)
-        return estimate(trunk, self.ground).value
+    def _price(self, layer: int, look: Look) -> float:
+        return sum(self.ground.documents(look)) * (self.given.behind(layer) + HEAD)
 
-    def _known(self, old: Seen | None, added: Costs, look: Look) -> Seen:
-        """With the mean of `added`, or the old estimate plus the mean change where that rests on more documents.
+    def score(self, layers: Sequence[int], look: Look) -> None:
+        """Score candidates at a look."""
+        trunk, costs = self.given.sample(layers, look)
+        numbers = self.ground.documents(look)
+        for layer, cost in zip(layers, costs, strict=True):
+            had = self.ground.documents(self.looks[layer]) if layer in self.looks else [0] * len(numbers)
+            self.spent += sum(np.subtract(numbers, had)) * self.given.behind(layer)
+            self.costs[layer] = [own - common for own, common in zip(cost, trunk, strict=True)]
+            self.looks[layer] = look
+        for at, level in enumerate(look):
+            for each in {(at, each) for each in range(level + 1)} - self._paid:
+                shares = self.ground.shares[at]
+                added = shares[each[1]] - (shares[each[1] - 1] if each[1] else 0)
+                self.spent += added * self.given.trunk(*each)
+                self._paid.add(each)
+        if sum(numbers) > sum(map(len, self.trunk)):
+            self.trunk = trunk
 
-        Which of the two has the smaller error is not asked: on few documents errors look small where tails are long.
-        """
-        number = sum(self.ground.documents(look))
-        if old is None or old.documents <= number:
-            return Seen(look, added, estimate(added, self.ground), number)
-        pairs = [(new, past, min(len(new), len(past))) for new, past in zip(added, old.costs, strict=True)]
-        change = estimate([new[:n] - past[:n] for new, past, n in pairs], self.ground)
-        return Seen(look, added, old.estimate + change, old.documents)
+    def gap(self, one: int, other: int) -> Difference:
+        """What one candidate adds above another."""
+        before = None
+        if one in self.before and other in self.before:
+            before = self.before[one].costs, self.before[other].costs
+        return difference(self.ground, self.costs[one], self.costs[other], before)
 
-    def _contenders(self, left: Sequence[int], now: dict[int, Seen]) -> list[int]:
-        """Those that are not shown to be worse than the leader."""
-        leader = now[min(left, key=lambda layer: (now[layer].estimate.value, -layer))].estimate
-        documents = sum(self.ground.documents(now[left[0]].look))
-        limit = quantile(len(left), documents, len(self.ground.tokens))
-        return [
-            layer
-            for layer in left
-            if now[layer].estimate is leader
-            or now[layer].estimate.value - leader.value <= limit * now[layer].estimate.error_of_difference(leader)
-        ]
+    def leader(self) -> int:
+        """The cheapest, compared through the one that was read furthest; of equal ones the deepest."""
+        finite = [x for x in self.costs if all(np.isfinite(sums).all() for sums in self.costs[x])]
+        if not finite:
+            return max(self.costs)
+        furthest = max(finite, key=lambda x: (sum(self.ground.documents(self.looks[x])), x))
+        return min(self.costs, key=lambda x: (self.gap(x, furthest).value if x != furthest else 0.0, -x))
 
-    def _regret(self, best: int, candidates: Sequence[int], before: dict[int, Seen], now: dict[int, Seen]) -> float:
-        """What the best of the others may have saved; candidates that were not scored drift as the scored ones did."""
-        moved = [seen.estimate.value - before[layer].estimate.value for layer, seen in now.items() if layer in before]
-        drift, spread = (float(np.mean(moved)), float(np.std(moved))) if moved else (0.0, 0.0)
-        chosen, worst = now[best].estimate, 0.0
-        limit = quantile(len(candidates), sum(self.ground.documents(now[best].look)), len(self.ground.tokens))
-        for layer in candidates:
-            known = now.get(layer) or before.get(layer)
-            if layer == best or known is None or not math.isfinite(known.estimate.value):
+    def readings(self) -> list[Reading]:
+        """Pairs of the leader and a challenger that are worth reading further and can be paid for, the best first."""
+        leader = self.leader()
+        enough = ENOUGH * abs(self._mean(self.trunk) + self._mean(self.costs[leader]))
+        found: list[Reading] = []
+        for challenger in self.costs:
+            if challenger == leader:
                 continue
-            value = known.estimate.value + (0.0 if layer in now else drift)
-            error = math.hypot(known.estimate.error_of_difference(chosen), 0.0 if layer in now else spread)
-            worst = max(worst, chosen.value - value + limit * error)
-        return worst
+            gap = self.gap(challenger, leader)
+            loss = gap.loss
+            if gap.error and loss > enough:
+                found += self._of_pair(challenger, leader, gap, loss)
+        return sorted(found, key=lambda reading: (-reading.rate, reading.layers))
+
+    def _of_pair(self, challenger: int, leader: int, gap: Difference, loss: float) -> Iterable[Reading]:
+        """The next share of each domain that the purse allows."""
+        ground = self.ground
+        for at, shares in enumerate(ground.shares):
+            levels = {layer: self.looks[layer][at] for layer in (challenger, leader)}
+            level = min(levels.values())
+            if level + 1 == len(shares) or not gap.variances[at]:
+                continue
+            layers = tuple(layer for layer in (challenger, leader) if levels[layer] == level)
+            added = shares[level + 1] - shares[level]
+            price = added * sum(self.given.behind(layer) + HEAD for layer in layers)
+            if self.spent + price <= self.given.purse:
+                gain = gap.variances[at] / gap.variances.sum() * (1 - shares[level] / shares[level + 1])
+                yield Reading(loss * gain / price, loss, layers, at, level + 1, price)
+
+    def read(self, readings: Sequence[Reading]) -> None:
+        """Read the best, and with it those of the same share that promise nearly as much."""
+        best, price, looks = readings[0], 0.0, dict[int, Look]()
+        for reading in readings:
+            same = (reading.domain, reading.level) == (best.domain, best.level)
+            if not same or reading.rate < NEAR * best.rate or self.spent + price + reading.price > self.given.purse:
+                continue
+            price += reading.price
+            looks |= {layer: self.ground.deeper(self.looks[layer], reading.domain) for layer in reading.layers}
+        for look in sorted(set(looks.values())):
+            self.score([layer for layer in looks if looks[layer] == look], look)
+
+    def _mean(self, costs: Costs) -> float:
+        """In nats per token, over the documents at hand."""
+        return difference(self.ground, costs, [np.zeros(len(sums)) for sums in costs]).value
+
+    def finish(self) -> tuple[Outcome, dict[int, Seen]]:
+        """The choice, and what the round learnt of each candidate."""
+        leader = self.leader()
+        value = self._mean(self.costs[leader])
+        gaps = {layer: self.gap(layer, leader) for layer in self.costs if layer != leader}
+        learnt = {layer: Seen(self.costs[layer], value + gap.value, gap.error) for layer, gap in gaps.items()}
+        learnt[leader] = Seen(self.costs[leader], value, 0.0)
+        outcome = Outcome(
+            layer=leader,
+            cost=self._mean(self.trunk) + value,
+            look=self.looks[leader],
+            scored=len(self.costs),
+            regret=self._regret(leader, gaps, learnt),
+            spent=self.spent,
+        )
+        return outcome, learnt
+
+    def _regret(self, leader: int, gaps: dict[int, Difference], learnt: dict[int, Seen]) -> float:
+        """What the best of the others may have saved; candidates that were not scored drift as the scored ones did."""
+        limit = quantile(len(self.given.candidates), sum(self.ground.documents(self.looks[leader])))
+        moved = [learnt[x].value - self.before[x].value for x in learnt if x in self.before]
+        moved = [float(x) for x in moved if math.isfinite(x)]
+        drift, spread = (float(np.mean(moved)), float(np.std(moved))) if moved else (0.0, 0.0)
+        worst = max((limit * gap.error - gap.value for gap in gaps.values()), default=0.0)
+        for layer in set(self.given.candidates) - learnt.keys():
+            old = self.before[layer].value + drift - learnt[leader].value
+            worst = max(worst, limit * spread - old)
+        return max(0.0, worst)
 
 
-def _affordable(
-    left: Sequence[int], known: dict[int, Seen], behind: Callable[[int], int], allowance: float
-) -> list[int]:
-    """The cheapest so far, as many as the allowance pays for on one document; the first in any case."""
-
-    def expected(layer: int) -> tuple[float, int]:
-        return (known[layer].estimate.value if layer in known else -math.inf), -layer
-
-    chosen: list[int] = []
-    for layer in sorted(left, key=expected):
-        allowance -= behind(layer)
-        if chosen and allowance < 0:
-            break
-        chosen.append(layer)
-    return chosen
-
-
-def quantile(candidates: int, documents: int, domains: int) -> float:
+def quantile(candidates: int, documents: int) -> float:
     """One-sided t quantile for comparing one candidate with all the others."""
     from scipy.stats import t
 
-    return float(t.ppf(1 - (1 - CONFIDENCE) / max(1, candidates - 1), max(1, documents - domains)))
+    return float(t.ppf(1 - (1 - CONFIDENCE) / max(1, candidates - 1), max(1, documents - 1)))
 
 
 @dataclass(frozen=True)

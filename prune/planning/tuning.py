@@ -11,7 +11,7 @@ class SearchSettings(Settings):
     """What searches may be told; each reads what concerns it."""
 
     search_effort: float = Field(
-        0.11,
+        0.115,
         gt=0,
         le=1,
         description="Share of the layer evaluations of a naive search, every candidate run in full on all documents, "

@@ -17,7 +17,7 @@ from prune.planning.strategies import greedy_full
 
 log = logging.getLogger(__name__)
 
-FIRST_SHARE = 0.4  # of a quarter's purse: later rounds start from what the first learnt
+FIRST_SHARE = 0.55  # of a quarter's purse: later rounds start from what the first learnt
 
 
 def search(problem: Problem) -> Iterator[Step]:
@@ -28,19 +28,22 @@ def search(problem: Problem) -> Iterator[Step]:
     race = Race(documents.ground)
     order: Keep = ()
     outcomes: list[Outcome] = []
-    saved = 0.0
+    looks: list[Look] = []
+    spent = float(problem.num_layers * documents.ground.size)  # the clean pass
     while len(order) < problem.removals[-1]:
-        purse = saved + _purse(problem, documents, len(order))
-        outcome = race.run(_round(problem, documents, race, order, purse))
-        saved = purse - outcome.spent
+        purse = _purse(problem, documents, order, spent)
+        outcome = race.run(_round(problem, documents, looks, order, purse))
+        spent += outcome.spent
+        looks.append(outcome.look)
+        numbers = [sum(documents.ground.documents(look)) for look in looks]
         order = (*order, outcome.layer)
         outcomes.append(outcome)
         log.info(
             "removal %d of at most %d: layer %d, of %d candidates scored, on %d of %d documents",
-            len(order), problem.removals[-1], outcome.layer, outcome.scored, outcome.documents, documents.ground.size,
+            len(order), problem.removals[-1], outcome.layer, outcome.scored, numbers[-1], documents.ground.size,
         )  # fmt: skip
         notes = {
-            "documents": [found.documents for found in outcomes],
+            "documents": numbers,
             "candidates": [found.scored for found in outcomes],
             "regret": [found.regret for found in outcomes],
             "confidence": CONFIDENCE,
@@ -48,7 +51,7 @@ def search(problem: Problem) -> Iterator[Step]:
         yield Step(order, outcome.cost, tuple(found.cost for found in outcomes), estimated=notes)
 
 
-def _round(problem: Problem, documents: Documents, race: Race, order: Keep, purse: float) -> Round:
+def _round(problem: Problem, documents: Documents, looks: Sequence[Look], order: Keep, purse: float) -> Round:
     """The choice of the next layer, when those of `order` are gone."""
     trunk = problem.without(order)
 
@@ -59,7 +62,7 @@ def _round(problem: Problem, documents: Documents, race: Race, order: Keep, purs
         """The last round left the states before its removal; documents that it did not see have none."""
         if not order:
             return 0
-        return behind(order[-1] if race.seen[order[-1]].look[domain] >= level else min(order))
+        return behind(order[-1] if looks[-1][domain] >= level else min(order))
 
     def sample(candidates: Sequence[int], look: Look) -> tuple[Costs, Sequence[Costs]]:
         subsets = [trunk, *(tuple(other for other in trunk if other != layer) for layer in candidates)]
@@ -70,19 +73,21 @@ def _round(problem: Problem, documents: Documents, race: Race, order: Keep, purs
     return Round(candidates, sample, behind, own, purse)
 
 
-def _purse(problem: Problem, documents: Documents, removed: int) -> float:
-    """Layer evaluations that the round after `removed` removals may take, in units of one layer over one document."""
-    depth, number = problem.num_layers, documents.ground.size
+def _purse(problem: Problem, documents: Documents, order: Keep, spent: float) -> float:
+    """Layer evaluations that the next round may take, in units of one layer over one document.
+
+    Of a quarter's: what is left, less the answer's score on all documents; shallow models get a pass a round in any
+    case.
+    """
+    depth, number, removed = problem.num_layers, documents.ground.size, len(order)
     quarter = max(1, depth // 4)
     if removed >= quarter:
         return number * problem.tuning.search_effort * problem.naive_round(removed)
     naive = depth + sum(map(problem.naive_round, range(quarter)))
-    # The clean pass and the score of the answer on all documents; shallow models get a pass a round, whatever it is of
-    # the naive count.
-    pool = number * max(problem.tuning.search_effort * naive - 2 * depth, depth * quarter)
-    if quarter == 1:
-        return pool
-    return pool * (FIRST_SHARE if removed == 0 else (1 - FIRST_SHARE) / (quarter - 1))
+    answer = depth - quarter - min(order, default=quarter)
+    pool = number * (problem.tuning.search_effort * naive - answer) - spent
+    share = FIRST_SHARE if removed == 0 and quarter > 1 else 1 / (quarter - removed)
+    return max(pool * share, number * depth)
 
 
 STRATEGY = Strategy("the cheapest layer goes, the rest is scored again, on as few documents as it takes", search)
