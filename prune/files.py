@@ -8,6 +8,7 @@ or complete. Leftovers of a killed run carry the suffix `.partial` and are remov
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import fcntl
 import functools
@@ -38,6 +39,11 @@ CHUNK = 1 << 20
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF)
 """What a file system without locks answers: Lustre, old NFS, FUSE; EBADF is NFS asked for a lock on a directory."""
 BUSY = "{}: another process is writing it; wait for it, or give -o another directory"
+
+
+def utc(seconds: float) -> str:
+    """A moment since the epoch as people read it: '2026-11-24 00:40 UTC'."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def sha256_file(path: Path) -> str:

@@ -28,7 +28,7 @@ COMMANDS = {
     "export": "Package a cut or healed model, with manifest and card.",
     "verify": "Re-check an exported checkpoint: hashes, loading, finite weights, recorded logits.",
     "compare": "Several checkpoints side by side: quality, cost, depth use, width, the Pareto front.",
-    "report": "Write the report of a finished run again.",
+    "report": "Write the report of a finished run again, or of steps run one by one.",
     "run": "The whole path: analyze, plan, cut, heal, eval, gate, export, report.",
     "demo": "`run` on the embedded model: trained to add, to follow chains and to answer about stories.",
 }

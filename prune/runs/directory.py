@@ -27,6 +27,7 @@ from prune.files import (
     sha256_json,
     sha256_tree,
     staged_directory,
+    utc,
     write_sealed,
     write_text,
 )
@@ -134,7 +135,7 @@ class RunDirectory:
             reads = self._do(target, work)
         seconds = round(time.monotonic() - began, 2)
         record = {"inputs": key, "fields": fields, "reads": reads, "output": hash_path(target), "path": output}
-        self.state["stages"][name] = {**record, "seconds": seconds}
+        self.state["stages"][name] = {**record, "seconds": seconds, "done": utc(time.time())}
         self._save()
         self.redone.append(name)
         log.info("%s: done in %.1f s", name, seconds)

@@ -5,13 +5,12 @@ Measures nothing; every figure comes from a file that a stage wrote.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.errors import UsageError
-from prune.files import write_text
+from prune.files import utc, write_text
 from prune.packaging.saving import HEALING
 from prune.planning.plan import Plan
 from prune.reporting.data import (
@@ -79,11 +78,11 @@ def assemble(
     return ReportData(
         title=Path(recipe.model).name,
         lang=recipe.report.lang,
-        generated_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        generated_at=_when(root, state),
         ship=choice.ship,
-        verdicts=_verdicts(judged, choice, drafts),
+        verdicts=verdicts_of(judged, choice, drafts),
         candidates=candidates,
-        exported=_exported(choice, recipe, suites_of(judged)),
+        exported=exported_by(choice, recipe.export.override, suites_of(judged)),
         analysis=AnalysisView.from_analysis(analysis),
         plans=[Plan.load(root / "plans" / f"{d}.json") for d in sorted(recipe.plan.depths, reverse=True)],
         cost=cost_summary(shown, speeds, recipe),
@@ -98,6 +97,12 @@ def assemble(
         provenance=_provenance(recipe, analysis, redone),
         durations={name: stage["seconds"] for name, stage in state["stages"].items()},
     )
+
+
+def _when(root: Path, state: Mapping[str, Any]) -> str:
+    """When the last stage that worked was done: a report that is written again keeps the run's date."""
+    done = [stage["done"] for stage in state["stages"].values() if "done" in stage]
+    return max(done) if done else utc((root / "state.json").stat().st_mtime)
 
 
 def write_report(root: Path, data: ReportData, lang: str, *, dry_run: bool = False) -> dict[str, str]:
@@ -179,9 +184,10 @@ def _untried(recipe: Recipe, judged: dict[CandidateKey, Evidence], drafts: dict[
     return [message("missing_draft", suites=passed)] if passed else []
 
 
-def _verdicts(
+def verdicts_of(
     judged: dict[CandidateKey, Evidence], choice: Choice, drafts: dict[str, DraftTrial]
 ) -> list[SuiteVerdict]:
+    """The gate's answer for each suite, on what is exported, or else the deepest candidate."""
     shown = choice.key or next(iter(judged))
     rows = []
     for suite in judged[shown].suites:
@@ -198,7 +204,8 @@ def _verdicts(
     return rows
 
 
-def _exported(choice: Choice, recipe: Recipe, titles: dict[str, Words]) -> Exported | None:
+def exported_by(choice: Choice, override: str | None, titles: dict[str, Words]) -> Exported | None:
+    """What leaves, with what a person set aside; None where nothing does."""
     if choice.key is None:
         return None
     return Exported(
@@ -206,5 +213,5 @@ def _exported(choice: Choice, recipe: Recipe, titles: dict[str, Words]) -> Expor
         stage=choice.key.stage,
         passed=list(choice.passed),
         refused=list(choice.refused),
-        overrides=override_reasons(choice, recipe.export.override, titles),
+        overrides=override_reasons(choice, override, titles),
     )

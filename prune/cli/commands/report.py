@@ -12,7 +12,9 @@ from prune.errors import UsageError
 
 
 def command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run directory.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A finished run; or a folder with what analyze, plan and eval wrote.")
+    ],
     lang: Annotated[str | None, typer.Option("--lang", help="en or ja.", show_default="the recipe's")] = None,
     vllm_bench: Annotated[
         list[str] | None,
@@ -26,7 +28,7 @@ def command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the report of a finished run again."""
+    """Write the report of a finished run again, or of steps run one by one."""
     from prune import api
 
     benches = {}
