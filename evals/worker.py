@@ -25,6 +25,8 @@ RUNTIMES = {
     "ctranslate2": "ctranslate2",
     "transformers-4.57": "transformers",
     "transformers-4.51": "transformers",
+    "openvino": "openvino",
+    "onnxruntime": "onnxruntime",
 }
 """Environment -> its worker, `workers/worker_NAME.py`."""
 
@@ -35,6 +37,8 @@ TRIED = {
     "ctranslate2": "4.8.5",
     "transformers-4.57": "4.57.6",
     "transformers-4.51": "4.51.3",
+    "openvino": "2026.4.1",
+    "onnxruntime": "0.18.0",
 }
 """Environment -> the version, as it says itself, that was compared with transformers token by token."""
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Do other runtimes give a cut model's tokens? Every installed runtime on every model and cut, against transformers.
 
-    scripts/runtime vllm llama.cpp mlx ctranslate2 transformers-4.57 transformers-4.51     # make the environments
+    scripts/runtime vllm llama.cpp mlx ctranslate2 openvino onnxruntime transformers-4.57 transformers-4.51
     .venv/bin/python scripts/runtime_matrix.py -o runs/runtimes             # an hour; resumable
     .venv/bin/python scripts/runtime_matrix.py -o runs/runtimes --table     # into prune/packaging/README.md
 

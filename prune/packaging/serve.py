@@ -11,6 +11,9 @@ LINES = {
     "llama.cpp": "python convert_hf_to_gguf.py THIS_CHECKPOINT --outfile model.gguf && llama-server -m model.gguf",
     "mlx": 'mlx_lm.generate --model THIS_CHECKPOINT --prompt "Hello" --max-tokens 32',
     "ctranslate2": "ct2-transformers-converter --model THIS_CHECKPOINT --output_dir converted",
+    "openvino": "optimum-cli export openvino --model THIS_CHECKPOINT --task text-generation-with-past converted",
+    "onnxruntime": "python -m onnxruntime_genai.models.builder"
+    " -i THIS_CHECKPOINT -o converted -p fp32 -e cpu -c converted",
     "transformers4": 'python -c "from transformers import pipeline; '
     "print(pipeline('text-generation', 'THIS_CHECKPOINT')('Hello', max_new_tokens=32, do_sample=False))\"",
 }

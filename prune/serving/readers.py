@@ -213,6 +213,20 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
             rope=old_rope(EARLIER),
         ),
     ),
+    # Traces transformers' own model, so that it has the layers as they are; Gemma 2 and 3 it refuses.
+    "openvino": (
+        Runtime("2026.4.1, optimum-intel 2.2.0", dict.fromkeys((*PLAIN, "qwen2", "qwen3", "smollm3"), explicit)),
+    ),
+    "onnxruntime": (
+        Runtime(
+            "genai 0.18.0",
+            {
+                **dict.fromkeys(("llama", "mistral", "phi3", "gemma", "granite", "qwen2", "qwen3"), alike),
+                "gemma2": explicit,
+                "gpt_oss": windows_every(2),
+            },
+        ),
+    ),
 }
 """Name of `--runtime` -> the versions whose source was read, newest first."""
 

@@ -167,6 +167,39 @@ def test_ctranslate2(exported: Path, tmp_path: Path) -> None:
     assert tokenizer.decode(json.loads(out), skip_special_tokens=True) == answer(exported, ids, 12)
 
 
+def test_openvino(exported: Path, tmp_path: Path) -> None:
+    run(line("openvino", exported), tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    ids = tokenizer("Tom has 12 apples and gives 5 away.").input_ids
+    code = """
+        import json, sys, openvino_genai as ov
+        model = ov.LLMPipeline("converted", "CPU", INFERENCE_PRECISION_HINT="f32")
+        print(model.generate(sys.argv[1], max_new_tokens=12, do_sample=False, apply_chat_template=False))
+    """
+    program = [str(python_of("openvino")), "-c", textwrap.dedent(code), tokenizer.decode(ids)]
+    assert run(shlex.join(program), tmp_path).strip() == answer(exported, ids, 12, "float32").strip()
+
+
+def test_onnxruntime(exported: Path, tmp_path: Path) -> None:
+    run(line("onnxruntime", exported), tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    ids = tokenizer("Tom has 12 apples and gives 5 away.").input_ids
+    code = """
+        import json, sys, numpy, onnxruntime_genai as og
+        model, ids = og.Model("converted"), json.loads(sys.argv[1])
+        params = og.GeneratorParams(model)
+        params.set_search_options(max_length=len(ids) + 12, do_sample=False, batch_size=1)
+        generator = og.Generator(model, params)
+        generator.append_tokens(numpy.array([ids], dtype=numpy.int32))
+        while not generator.is_done():
+            generator.generate_next_token()
+        print(json.dumps([int(token) for token in generator.get_sequence(0)[len(ids):]]))
+    """
+    program = [str(python_of("onnxruntime")), "-c", textwrap.dedent(code), json.dumps(ids)]
+    found = json.loads(run(shlex.join(program), tmp_path))
+    assert tokenizer.decode(found, skip_special_tokens=True) == answer(exported, ids, 12, "float32")
+
+
 def test_transformers_4(exported: Path, tmp_path: Path) -> None:
     out = run(line("transformers4", exported), tmp_path)
     ids = AutoTokenizer.from_pretrained(exported)(PROMPT).input_ids

@@ -43,7 +43,9 @@ def test_a_cut_says_by_name_who_reads_it(gemma: Path, tmp_path: Path) -> None:
 
 def test_a_cut_in_step_is_written_for_the_runtime_in_both_dialects(gemma: Path, tmp_path: Path) -> None:
     result = prune.cut(str(gemma), tmp_path / "out", drop_layers="1-6", runtime=["mlx", "transformers4"])
-    assert {row["status"] for row in result.runtimes} == {"right"}
+    unknown = {row["runtime"] for row in result.runtimes if row["status"] == "unknown"}
+    assert unknown == {"openvino", "onnxruntime"}  # they refuse the family, aloud
+    assert {row["status"] for row in result.runtimes} == {"right", "unknown"}
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert written["rope_theta"] == written["rope_parameters"]["full_attention"]["rope_theta"]
     assert prune.verify(tmp_path / "out", runtime=["llama.cpp"])["runtimes"] == result.runtimes

@@ -103,7 +103,9 @@ def test_gemma_3_states_both_of_its_bases() -> None:
     assert status(config)["mlx", "mlx-lm 0.32.2"] == "wrong"
     both, _ = in_both_dialects(config)
     assert (both["rope_theta"], both["rope_local_base_freq"]) == (2e6, 5e3)
-    assert {r.status for r in readings(both)} == {"right"}
+    unknown = {"openvino", "onnxruntime"}  # they refuse the family, aloud
+    assert {r.status for r in readings(both) if r.runtime not in unknown} == {"right"}
+    assert {r.status for r in readings(both) if r.runtime in unknown} == {"unknown"}
 
 
 def test_a_family_without_a_rule_is_unknown_not_right() -> None:
