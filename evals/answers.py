@@ -181,11 +181,20 @@ class RecordedModel:
             self._refuse_unknown(context)
             if self._unproven:
                 self._refuse_nan(context)
-            rows = generate(context, *args, **options)
+            rows = generate(context, *args, **self._with_room(options))
             self._tokens = rows[:, context.shape[1] :].tolist()
             return rows
 
         return wrapped
+
+    def _with_room(self, options: dict[str, Any]) -> dict[str, Any]:
+        """A cache that is not copied at every token, for plain decoding."""
+        from evals.growing_cache import growing_cache
+
+        if {"past_key_values", "cache_implementation", "num_beams"} & set(options) or options.get("use_cache") is False:
+            return options
+        cache = growing_cache(self.model.model)
+        return options if cache is None else {**options, "past_key_values": cache}
 
     def _refuse_unknown(self, ids: Any) -> None:
         """Token ids [B, T] without a row in the embedding would end in an index error, or in any row at all."""

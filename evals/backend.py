@@ -46,10 +46,10 @@ def is_first_process() -> bool:
 
 def in_memory(model: Any, tokenizer: Any, batch_size: int | str, max_length: int | None) -> RecordedModel:
     """A loaded `transformers` model; with several processes, this process's copy of it."""
-    from lm_eval.models.huggingface import HFLM
+    from evals.fitted import FittedHFLM
 
     # batch_size belongs here: simple_evaluate ignores its own for a model object.
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length)
+    lm = FittedHFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length)
     if processes() > 1:
         # HFLM takes its share of the items from these, but sets them only for a model that it loads itself.
         from accelerate import Accelerator

@@ -23,6 +23,7 @@ from evals.clusters import cluster_field
 from evals.errors import EvalError, EvalUsageError
 from evals.fingerprint import directory_fingerprint, fingerprint, tokenizer_fingerprint
 from evals.finished import FinishedTasks, finished, keep
+from evals.kept_pages import pages_kept
 from evals.progress import stage
 from evals.random_state import random_state_kept
 from evals.reachable import is_unreachable
@@ -52,6 +53,7 @@ class Results(dict[str, TaskResult]):
 
 
 @random_state_kept()
+@pages_kept()
 def run_tasks(
     model: Any,
     tokenizer: Any,
@@ -60,7 +62,7 @@ def run_tasks(
     include_path: Sequence[Path] = (),
     local_data: Path | None = None,
     limit: int | None = None,
-    batch_size: int | str = 32,
+    batch_size: int | str = "auto",
     seed: int = 0,
     max_length: int | None = None,
     cache_dir: Path | None = None,
@@ -82,7 +84,7 @@ def run_tasks(
         include_path: directories of lm-eval task YAML files; their names win over built-in ones.
         local_data: folder of data files that replace the hub for lm-eval's own tasks (see evals/local_data).
         limit: first N items of each task; wins over the specs' own.
-        batch_size: sequences at a time, or lm-eval's "auto".
+        batch_size: sequences at a time, or "auto": as many as fit into memory (`fitted`).
         seed: of Python, numpy, torch and the few-shot choice, as lm-eval's `--seed`; the caller's own random state is
             left as it was.
         max_length: context in tokens; the model's own when None.

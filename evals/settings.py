@@ -117,7 +117,7 @@ class EvalSettings(TestSettings):
         json_schema_extra=METHOD,
     )
     batch_size: Annotated[int | str, BeforeValidator(_batch_size)] = Field(
-        32, description="Sequences at a time, or `auto`."
+        "auto", description="Sequences at a time, or `auto`: as many as fit into memory, at most 32 on a CPU."
     )
     gen_kwargs: Pairs = Field(
         {},
