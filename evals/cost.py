@@ -50,7 +50,11 @@ def footprint(model: Any) -> Footprint:
         wide = parameter.is_floating_point() and parameter.dtype in (torch.float32, torch.float16, torch.bfloat16)
         total += parameter.numel() * (stored.itemsize if wide else parameter.element_size())
     config = model.config.get_text_config()
-    return Footprint(parameters, total, kv_bytes_per_token(config, stored.itemsize), config.num_hidden_layers)
+    kv = kv_bytes_per_token(config, stored.itemsize)
+    # modules that stand where an attention was left out say so
+    silent = sum(getattr(module, "part", None) == "attn" for module in model.modules())
+    kv -= kv * silent // config.num_hidden_layers
+    return Footprint(parameters, total, kv, config.num_hidden_layers)
 
 
 def _dtype(model: Any) -> Any:

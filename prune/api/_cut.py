@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -85,6 +86,8 @@ def cut(
         from prune.gguf.cut import cut_file, is_gguf
 
         if is_gguf(model):
+            if parts := parts_of(plan, asked):
+                return _file_without(model, output, parts, asked, dry_run=dry_run)
             _refuse_for_gguf(**asked.model_dump(include={"revision", "drop_attn", "drop_mlp", "link", "adapters"}))
             _refuse_for_gguf(runtime=[name for name in asked.runtime if name != "llama.cpp"])
             layers = {"drop_layers": drop_layers, "keep_layers": asked.keep_layers}
@@ -105,6 +108,16 @@ def cut(
     from prune.surgery import cut as surgery
 
     source = subject.source
+    if parts := parts_of(plan, asked):
+        from prune.model.deci import KIND
+        from prune.serving.readers import readings
+        from prune.surgery.deci import cut_parts
+
+        _check_reader(parts, asked.runtime)
+        options: dict[str, Any] = {"max_shard_size": asked.max_shard_size, "verify": asked.verify, "dry_run": dry_run}
+        parted = cut_parts(source, output, parts.attention, parts.mlp, **options, plan=parts.plan)
+        parted.runtimes = [reading.as_dict() for reading in readings({**source.checkpoint.config, "model_type": KIND})]
+        return parted
     if attn or mlp:
         if plan is not None or asked.keep_layers is not None:
             raise UsageError("--drop_attn and --drop_mlp go with --drop_layers only")
@@ -136,6 +149,83 @@ def _parted(plan: Path | Plan | None) -> Plan | None:
 
     found = Plan.load(plan) if isinstance(plan, Path) else plan
     return found if found is not None and found.unit != "layer" else None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Sub-layers that go.
+
+    Attributes:
+        attention, mlp: layers that lose theirs, sorted.
+        plan: what named them, None for flags.
+    """
+
+    attention: list[int]
+    mlp: list[int]
+    plan: Plan | None = None
+
+
+def parts_of(plan: Path | Plan | None, asked: CutArguments) -> Parts | None:
+    """The sub-layers that go on disk, where they are no whole layers.
+
+    Flags without --runtime mean the original's own architecture, see `prune.surgery.sublayers.as_layers`.
+
+    Raises:
+        UsageError: other layers are named beside them, or a list leaves a layer with nothing.
+    """
+    parted = _parted(plan)
+    flags = bool(asked.drop_attn or asked.drop_mlp)
+    others = {"--drop_layers": asked.drop_layers, "--keep_layers": asked.keep_layers}
+    named = [name for name, value in others.items() if value is not None]
+    if parted is not None:
+        if flags or named:
+            raise UsageError("--plan: removes sub-layers, so no other layers can be named beside it")
+        return Parts(parted.drop_attention, parted.drop_mlp, parted)
+    if not flags or not {"llama.cpp", "mlx"} & set(asked.runtime):
+        return None
+    if plan is not None or named:
+        raise UsageError(f"{named[0] if named else '--plan'}: with --drop_attn and --drop_mlp no other layers can go")
+    if both := sorted(set(asked.drop_attn) & set(asked.drop_mlp)):
+        raise UsageError(
+            f"--drop_attn and --drop_mlp both name layer {both[0]}: nothing of it would be left, which is the removal"
+            f" of the layer: cut it first with --drop_layers {both[0]}"
+        )
+    return Parts(sorted(asked.drop_attn), sorted(asked.drop_mlp))
+
+
+def _check_reader(parts: Parts, runtimes: list[str]) -> None:
+    """That the runtimes asked for read a DeciLM directory.
+
+    Raises:
+        UsageError: none is named, or llama.cpp, which reads a file.
+        PruneError: one that reads no model without some sub-layers.
+    """
+    from prune.surgery.deci import READERS, check_runtimes
+
+    if not runtimes:
+        raise UsageError(
+            f"--plan: removes sub-layers (unit {parts.plan.unit if parts.plan else ''}), which the model's own"
+            f" architecture cannot leave out; name who reads it: {READERS}; or use prune.cut(loaded_model, plan=...) in"
+            " memory"
+        )
+    check_runtimes(runtimes)
+    if "llama.cpp" in runtimes:
+        raise UsageError("--runtime llama.cpp: reads a GGUF file: give the original's .gguf, and -o a name in .gguf")
+
+
+def _file_without(
+    model: str | Path, output: str | Path, parts: Parts, asked: CutArguments, *, dry_run: bool
+) -> CutResult:
+    """A GGUF file without some sub-layers."""
+    from prune.gguf.deci import cut_parts_of_file
+    from prune.surgery.deci import check_runtimes
+
+    _refuse_for_gguf(**asked.model_dump(include={"revision", "link", "adapters"}))
+    check_runtimes(asked.runtime)
+    if "mlx" in asked.runtime:
+        raise UsageError("--runtime mlx: reads a directory; `prune import` makes a checkpoint of the file, cut that")
+    attn, mlp = parts.attention, parts.mlp
+    return cut_parts_of_file(model, output, attn, mlp, verify=asked.verify, dry_run=dry_run)
 
 
 def _refuse_for_gguf(**flags: object) -> None:

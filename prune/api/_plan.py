@@ -110,6 +110,7 @@ def plan(
     """
     from prune.planning import frontier, planner
     from prune.planning.budget import check_protected
+    from prune.surgery.deci import check_readers
 
     asked = validated(PlanArguments, settings)
     if asked.sweep and asked.unit != "layer":
@@ -133,7 +134,11 @@ def plan(
         **subject.inputs(),
         "score_cache": cache,
     }
-    if asked.runtime:
+    if asked.runtime and asked.unit != "layer":
+        from prune.surgery.deci import check_unit
+
+        request["protect"] = [*asked.protect, *check_unit(subject.config(), asked.unit, asked.runtime)]
+    elif asked.runtime:
         from prune.serving.check import slots_for
 
         request["slots"] = slots_for(subject.config(), asked.runtime)
@@ -141,7 +146,9 @@ def plan(
     with at_rest(subject.model):
         if not asked.sweep:
             result = planner.make_plan(**request, **budgets, unit=asked.unit, decode_context=asked.decode_context)
-            if asked.runtime and (asked.drop_layers is not None or asked.keep_layers is not None):
+            if asked.runtime and asked.unit != "layer":
+                check_readers(result, asked.runtime)
+            elif asked.runtime and (asked.drop_layers is not None or asked.keep_layers is not None):
                 _check_readable(subject.config(), result.keep, asked.runtime)
             if target is not None and not dry_run:
                 result.save(target)

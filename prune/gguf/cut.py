@@ -69,11 +69,11 @@ def cut_file(
         PruneError: a damaged file, an architecture, key or tensor that cannot be expressed (named), or a failed write.
     """
     source, target = Path(model), Path(output)
-    _check_target(target)
+    check_target(target)
     found = read_model(source)
     depth = depth_of(found)
     keep, drop = choose_layers(depth, drop_layers=drop_layers, keep_layers=keep_layers, plan=plan)
-    _refuse_compensation(plan)
+    refuse_compensation(plan)
     edit = plan_edit(found, depth, keep)
     placed = place(found, edit.names)
     size = sum(item.tensor.bytes for item in placed)
@@ -81,11 +81,11 @@ def cut_file(
     if dry_run:
         return result
     try:
-        with _staged(target) as (staging, descriptor):
+        with staged_file(target) as (staging, descriptor):
             write_file(found, placed, edit.values, descriptor)
-            _check_header(staging, placed)
+            check_header(staging, placed)
             if verify:
-                _compare(staging, placed)
+                compare_tensors(staging, placed)
                 result.verified = True
     except OSError as error:
         raise PruneError(f"{target}: {write_failure(error)}") from error
@@ -100,13 +100,13 @@ def join_parts(model: Model, target: Path) -> None:
         PruneError: it cannot be written.
     """
     try:
-        with _staged(target) as (_, descriptor):
+        with staged_file(target) as (_, descriptor):
             write_file(model, place(model, {tensor.name: tensor.name for _, tensor in model.tensors}), {}, descriptor)
     except OSError as error:
         raise PruneError(f"{target}: {write_failure(error)}") from error
 
 
-def _check_target(target: Path) -> None:
+def check_target(target: Path) -> None:
     if target.is_dir():
         raise UsageError(f"{target}: is a directory; give -o the file to write, such as {target / 'cut.gguf'}")
     if target.suffix.lower() != SUFFIX:
@@ -115,7 +115,7 @@ def _check_target(target: Path) -> None:
         raise UsageError(f"{target}: exists; give -o another name, or remove it first")
 
 
-def _refuse_compensation(plan: Path | Plan | None) -> None:
+def refuse_compensation(plan: Path | Plan | None) -> None:
     if plan is None:
         return
     from prune.planning.plan import Plan
@@ -125,7 +125,7 @@ def _refuse_compensation(plan: Path | Plan | None) -> None:
 
 
 @contextmanager
-def _staged(target: Path) -> Iterator[tuple[Path, int]]:
+def staged_file(target: Path) -> Iterator[tuple[Path, int]]:
     """A hidden file beside the target, locked and open for writing; it gets the target's name when all went well."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{target.name}.partial")
@@ -145,14 +145,14 @@ def _staged(target: Path) -> Iterator[tuple[Path, int]]:
         os.close(descriptor)
 
 
-def _check_header(staging: Path, placed: list[Placed]) -> None:
+def check_header(staging: Path, placed: list[Placed]) -> None:
     """What was written parses, and describes what was planned."""
     found = [(tensor.name, tensor.shape, tensor.kind) for tensor in read_header(staging).tensors]
     if found != [(item.name, item.tensor.shape, item.tensor.kind) for item in placed]:
         raise PruneError(f"{staging.name}: its header is not what was planned; nothing was written")
 
 
-def _compare(staging: Path, placed: list[Placed]) -> None:
+def compare_tensors(staging: Path, placed: list[Placed]) -> None:
     """Every tensor's bytes are the source's."""
     written = {tensor.name: tensor for tensor in read_header(staging).tensors}
     files: dict[Path, int] = {}

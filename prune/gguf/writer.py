@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,22 +44,30 @@ def place(model: Model, names: Mapping[str, str]) -> list[Placed]:
     return placed
 
 
-def write_file(model: Model, placed: list[Placed], values: Mapping[str, tuple[int, Any]], output: int) -> int:
+def write_file(
+    model: Model,
+    placed: list[Placed],
+    values: Mapping[str, tuple[int, Any]],
+    output: int,
+    without: Collection[str] = (),
+) -> int:
     """Write header and tensors to an open file; returns the bytes written.
 
     Args:
         values: key -> (value type, value) of fields that change or are new; all others are copied.
+        without: keys of fields that go.
 
     Raises:
         PruneError: a source became shorter.
         OSError: the output cannot be written.
     """
     alignment = model.first.alignment
+    fields = {key: field for key, field in model.fields.items() if key not in without}
     table = b"".join(_description(item) for item in placed)
-    head = struct.pack("<4sIQQ", b"GGUF", VERSION, len(placed), len({**model.fields, **values}))
-    new = b"".join(_pair(key, *value) for key, value in values.items() if key not in model.fields)
-    changed = {key: _pair(key, *value) for key, value in values.items() if key in model.fields}
-    kept = [field for key, field in model.fields.items() if key not in changed]
+    head = struct.pack("<4sIQQ", b"GGUF", VERSION, len(placed), len({**fields, **values}))
+    new = b"".join(_pair(key, *value) for key, value in values.items() if key not in fields)
+    changed = {key: _pair(key, *value) for key, value in values.items() if key in fields}
+    kept = [field for key, field in fields.items() if key not in changed]
     size = len(head) + sum(map(len, changed.values())) + len(new) + len(table)
     size = _aligned(size + sum(field.end - field.begin for field in kept), alignment)
     total = size + (placed[-1].offset + _aligned(placed[-1].tensor.bytes, alignment) if placed else 0)
@@ -68,7 +76,7 @@ def write_file(model: Model, placed: list[Placed], values: Mapping[str, tuple[in
         inputs = {p.path: stack.enter_context(p.path.open("rb", buffering=0)).fileno() for p in model.parts}
         write_all(output, head)
         first = inputs[model.first.path]
-        for key, field in model.fields.items():
+        for key, field in fields.items():
             if key in changed:
                 write_all(output, changed[key])
                 continue

@@ -79,23 +79,11 @@ def load_model(
     source = resolve(model, revision=revision, trust_remote_code=trust_remote_code, allow_links=allow_links)
     source.require_unchanged()
     import torch
-    from transformers import AutoModelForCausalLM
 
     placed = Placed(source.placement) if device is None and source.placement is not None else None
     if placed is not None:
         options |= placed.options
-    try:
-        loaded, info = AutoModelForCausalLM.from_pretrained(
-            str(source.directory),
-            dtype=resolve_dtype(dtype or source.dtype),
-            trust_remote_code=source.trust_remote_code,
-            output_loading_info=True,
-            **options,
-        )
-    except PruneError:
-        raise
-    except Exception as error:  # validation of configurations alone raises a dozen kinds
-        raise not_loaded(source.id, error) from error
+    loaded, info = _read(source, resolve_dtype(dtype or source.dtype), options)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         names = unaccounted(info[kind]) if kind == "unexpected_keys" else sorted(map(str, info[kind]))
         if names:
@@ -111,6 +99,31 @@ def load_model(
     if "device_map" not in options and not getattr(loaded, "is_quantized", False):
         loaded.to(device)
     return loaded.eval()
+
+
+def _read(source: Source, dtype: torch.dtype | str, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model, and what of its tensors had no place."""
+    from prune.model.deci import KIND, load_deci
+
+    if source.checkpoint.config.get("model_type") == KIND:
+        if "device_map" in options:
+            raise UsageError("--device_map: a model without some sub-layers is loaded on one device; leave it out")
+        return load_deci(source, dtype), {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+    from transformers import AutoModelForCausalLM
+
+    try:
+        found: tuple[PreTrainedModel, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+            str(source.directory),
+            dtype=dtype,
+            trust_remote_code=source.trust_remote_code,
+            output_loading_info=True,
+            **options,
+        )
+    except PruneError:
+        raise
+    except Exception as error:  # validation of configurations alone raises a dozen kinds
+        raise not_loaded(source.id, error) from error
+    return found
 
 
 def load_config(model: str | Path | Source) -> PreTrainedConfig:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from prune.checkpoint.depth_fields import depth_of, model_kind, text_part
+from prune.model.deci import KIND as PARTED
 from prune.serving.layers import LayerFacts, RopeFacts, true_layers, true_rope
 
 Status = Literal["right", "wrong", "unknown"]
@@ -231,6 +232,14 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
 """Name of `--runtime` -> the versions whose source was read, newest first."""
 
 
+PARTED_READERS: dict[str, tuple[Status, str]] = {
+    "mlx": ("right", ""),
+    "vllm": ("unknown", "reads it with the original's configuration class, which is custom code"),
+    "llama.cpp": ("unknown", "reads such models as GGUF of architecture deci"),
+}
+"""Who reads models that lack sub-layers; seen by running mlx-lm."""
+
+
 def readings(config: dict[str, Any], runtimes: list[str] | None = None) -> list[Reading]:
     """How each runtime reads a config, one line a version.
 
@@ -247,6 +256,8 @@ def readings(config: dict[str, Any], runtimes: list[str] | None = None) -> list[
 
 def _read(config: dict[str, Any], name: str, runtime: Runtime) -> Reading:
     text, n, kind = text_part(config), depth_of(config), model_kind(config)
+    if kind == PARTED:
+        return Reading(name, runtime.version, *PARTED_READERS.get(name, ("unknown", f"no {PARTED} in its source")))
     if kind not in runtime.families:
         return Reading(name, runtime.version, "unknown", f"no rule for {kind} was read from its source")
     problem = (

@@ -43,8 +43,25 @@ def check_causal(config: dict[str, Any]) -> None:
         PruneError: encoder-decoder, no model_type, a head that is not causal, or a family without stock depth.
     """
     check_decoder(config)
+    check_skips(config)
     if reason := family_of(name := model_kind(config)).never:
         raise PruneError(f"config.json: {name} cannot be cut: {reason}")
+
+
+def check_skips(config: dict[str, Any]) -> None:
+    """Refuse a config whose layers ask to be skipped in part, which transformers accepts and ignores.
+
+    Raises:
+        PruneError: names layer and field.
+    """
+    table = text_part(config).get("per_layer_config")
+    for layer, fields in table.items() if isinstance(table, dict) else ():
+        if isinstance(fields, dict) and fields.get("skip"):
+            raise PruneError(
+                f"config.json: per_layer_config of layer {layer} says skip {fields['skip']}, which transformers 5.23"
+                " and 5.24 accept and ignore, so no cut of it can be proved: take it out if the layer is to stay"
+                " whole, or leave sub-layers out with `prune plan --unit`"
+            )
 
 
 def edit_config(
@@ -66,6 +83,7 @@ def edit_config(
         PruneError: a field has the wrong length, or the result cannot be expressed (the field is named).
     """
     edited = copy.deepcopy(config)
+    check_skips(edited)
     text = text_part(edited)
     n, kind = depth_of(edited), model_kind(edited)
     family = family_of(kind)

@@ -67,7 +67,7 @@ def cut(
     """
     target, limit = Path(output), parse_size(max_shard_size)
     source = resolve(model)
-    _check_target(source.directory, target)
+    check_target(source.directory, target)
     checkpoint = source.checkpoint
     check_causal(checkpoint.config)
     depth = depth_of(checkpoint.config)
@@ -99,7 +99,7 @@ def cut(
         return result
     try:
         with staged_directory(target) as staging:
-            result.files = _write(checkpoint, shards, config, staging, carried, companions)
+            result.files = write_checkpoint(checkpoint, shards, config, staging, carried, companions)
             replace_tensors(staging, replaced, replaced.__getitem__)
             result.replaced = sorted(replaced)
             if verify:
@@ -134,7 +134,7 @@ def copy_checkpoint(
         depth = depth_of(checkpoint.config)
         base = BaseCut(find_prefix(checkpoint.tensors, depth), depth, {i: i for i in range(depth)}, same, name)
         carried = plan_adapters(found, base)
-    return _write(checkpoint, shards, checkpoint.config, directory, carried)
+    return write_checkpoint(checkpoint, shards, checkpoint.config, directory, carried)
 
 
 def choose_layers(
@@ -183,7 +183,7 @@ def check_revision(plan: Plan, source: Source) -> None:
         )
 
 
-def _check_target(source: Path, target: Path) -> None:
+def check_target(source: Path, target: Path) -> None:
     """Refuse a target in use, or one that lies in the source (or holds it)."""
     inner, outer = target.resolve(), source.resolve()
     if inner == outer or inner.is_relative_to(outer) or outer.is_relative_to(inner):
@@ -191,7 +191,7 @@ def _check_target(source: Path, target: Path) -> None:
     refuse_non_empty(target)
 
 
-def _write(
+def write_checkpoint(
     checkpoint: Checkpoint,
     shards: list[Shard],
     config: dict[str, Any],

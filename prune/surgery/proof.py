@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.checkpoint.depth_fields import depth_of, text_part
+from prune.checkpoint.depth_fields import depth_of, model_kind, text_part
 from prune.checkpoint.directory import CONFIG, read_checkpoint, read_json
 from prune.checkpoint.source import Source, resolve
 from prune.errors import PruneError
-from prune.model.loading import require_finite, unaccounted
+from prune.model.deci import KIND
+from prune.model.loading import load_model, require_finite, unaccounted
 from prune.surgery.config_fields import check_causal
 from prune.surgery.families import PROVEN
 from prune.surgery.names import find_prefix
@@ -80,11 +81,13 @@ def verify_checkpoint(checkpoint: str | Path | Source, *, deep: bool = True) -> 
     tensors, config = source.checkpoint.tensors, source.checkpoint.config
     check_causal(config)
     depth = depth_of(config)
-    find_prefix(tensors, depth)
+    parted = model_kind(config) == KIND  # a layer may have no tensor there
+    if not parted:
+        find_prefix(tensors, depth)
     size = sum(tensor.entry.bytes for tensor in tensors.values())
     report: dict[str, Any] = {"num_layers": depth, "tensors": len(tensors), "bytes": size}
     if deep:
-        model = reload(source.directory, source.trust_remote_code)
+        model = load_model(source) if parted else reload(source.directory, source.trust_remote_code)
         require_finite(source.label, model.state_dict())
         report |= {"architecture": type(model).__name__, "parameters": sum(p.numel() for p in model.parameters())}
     return report

@@ -321,7 +321,7 @@ def test_a_leftover_of_a_killed_run_is_overwritten_and_a_running_one_is_not(sour
     (tmp_path / ".c.gguf.partial").write_bytes(b"x" * 10_000_000)
     prune.cut(str(source), tmp_path / "c.gguf", drop_layers="1")
     assert (tmp_path / "c.gguf").stat().st_size < 1_000_000
-    with cut_module._staged(tmp_path / "d.gguf"), pytest.raises(PruneError, match="another process is writing it"):
+    with cut_module.staged_file(tmp_path / "d.gguf"), pytest.raises(PruneError, match="another process is writing it"):
         prune.cut(str(source), tmp_path / "d.gguf", drop_layers="1")
 
 
