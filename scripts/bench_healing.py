@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import statistics
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from prune.healing.prefix import find_prefix
 from prune.healing.settings import HealSettings
 from prune.healing.sharing import SharedWeights
 from prune.healing.trainer import HealTrainer, Task
+from prune.model.loading import load_model
 from prune.surgery.loaded import drop_layers
 
 # Qwen 3 shapes with random weights.
@@ -44,6 +46,8 @@ SHAPES = {
     "wide": {"hidden_size": 512, "intermediate_size": 1408, "vocab_size": 8192, "num_hidden_layers": 16},
 }
 DROPPED = 4  # a quarter
+REAL_DROPPED = [4, 12, 13, 14, 25, 26]
+"""Of SmolLM2's 30 layers, as the study's search chose them."""
 KINDS = {
     "plain, all layers": (False, "all", False),
     "plain": (False, "from_gap", False),
@@ -98,9 +102,13 @@ class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return self.batches[index]
 
 
-def build(shape: str) -> tuple[Qwen3ForCausalLM, Qwen3ForCausalLM, list[int]]:
-    """Teacher, student and the layers it kept."""
+def build(shape: str) -> tuple[Any, Any, list[int]]:
+    """Teacher, student and the layers it kept; of a shape, or of a checkpoint's directory without `REAL_DROPPED`."""
     torch.manual_seed(0)
+    if shape not in SHAPES:
+        teacher = load_model(shape)
+        kept = [i for i in range(teacher.config.num_hidden_layers) if i not in REAL_DROPPED]
+        return teacher, drop_layers(copy.deepcopy(teacher), REAL_DROPPED), kept
     size = SHAPES[shape]
     heads = size["hidden_size"] // 64 or 1
     teacher = Qwen3ForCausalLM(
@@ -128,7 +136,7 @@ def build_trainer(kind: str, shape: str, settings: HealSettings, prompted: bool,
     ours, layers, distils = KINDS[kind]
     settings = settings.model_copy(update={"lora_layers": layers})
     teacher, student, kept = build(shape)
-    domains = {"random": documents(SHAPES[shape]["vocab_size"], prompted)}
+    domains = {"random": documents(teacher.config.vocab_size, prompted)}
     length, size = settings.max_length, settings.per_device_train_batch_size
     split = split_domains(domains, max_length=length, eval_fraction=0.01, eval_max_documents=1, seed=0)
     rows = size * settings.max_steps
@@ -157,16 +165,18 @@ def plain_trainer(model: torch.nn.Module, arguments: TrainingArguments, batches:
     return trainer
 
 
-def measure(shape: str, prompted: bool, steps: int, folder: Path) -> dict[str, Any]:
-    """Median ratios for one shape and one kind of document."""
+def measure(
+    shape: str, prompted: bool, steps: int, folder: Path, kinds: Sequence[str] = tuple(KINDS), size: int = 4
+) -> dict[str, Any]:
+    """Median ratios for one shape and one kind of document, batches of `size` rows; nan for what is not timed."""
     settings = HealSettings(
-        max_steps=steps + 2, per_device_train_batch_size=4, max_length=256, distill_weight=0, next_token_weight=1,
+        max_steps=steps + 2, per_device_train_batch_size=size, max_length=256, distill_weight=0, next_token_weight=1,
         lora_r=16, eval_steps=10_000, packing=not prompted,
     )  # fmt: skip
-    turns = [threading.Semaphore(int(i == 0)) for i in range(len(KINDS))]
-    batons = [Baton(turns, i) for i in range(len(KINDS))]
+    turns = [threading.Semaphore(int(i == 0)) for i in range(len(kinds))]
+    batons = [Baton(turns, i) for i in range(len(kinds))]
     threads = []
-    for kind, baton in zip(KINDS, batons, strict=True):
+    for kind, baton in zip(kinds, batons, strict=True):
         trainer = build_trainer(kind, shape, settings, prompted, folder)
         trainer.add_callback(baton)
         threads.append(threading.Thread(target=trainer.train))
@@ -174,15 +184,17 @@ def measure(shape: str, prompted: bool, steps: int, folder: Path) -> dict[str, A
         thread.start()
     for thread in threads:
         thread.join()
-    seconds = {kind: baton.steps[1:] for kind, baton in zip(KINDS, batons, strict=True)}
+    seconds = {kind: baton.steps[1:] for kind, baton in zip(kinds, batons, strict=True)}
 
     def ratio(kind: str, against: str) -> float:
+        if not {kind, against} <= set(kinds):
+            return math.nan
         return statistics.median(a / b for a, b in zip(seconds[kind], seconds[against], strict=True))
 
     return {
         "shape": shape,
         "documents": "prompts, a quarter predicted" if prompted else "packed text",
-        "plain_ms": 1000 * statistics.median(seconds["plain, all layers"]),
+        "plain_ms": 1000 * statistics.median(seconds[kinds[0]]),
         "throughput_ratio": 1 / ratio("next token", "plain"),
         "distill_step_ratio": ratio("distillation", "plain, all layers"),
         "distill_step_ratio_same_adapters": ratio("distillation", "plain"),
