@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         plan,
         report,
         run,
+        teach,
         verify,
     )
 
@@ -56,6 +57,7 @@ __all__ = [
     "plan",
     "report",
     "run",
+    "teach",
     "verify",
 ]
 

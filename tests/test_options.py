@@ -22,7 +22,19 @@ from prune.settings import Names, Settings, Weights, takes, validated
 
 ARGUMENTS = {
     name: getattr(importlib.import_module(f"prune.api._{name}"), f"{name.capitalize()}Arguments")
-    for name in ("analyze", "plan", "compensate", "cut", "generate", "heal", "eval", "export", "compare", "verify")
+    for name in (
+        "analyze",
+        "plan",
+        "compensate",
+        "cut",
+        "generate",
+        "teach",
+        "heal",
+        "eval",
+        "export",
+        "compare",
+        "verify",
+    )
 }
 RECIPE = {
     "analyze": ("analyze", "data", None),
@@ -97,7 +109,7 @@ def test_what_a_recipe_lacks_of_a_command_is_known() -> None:
             "num_layers", "drop_fraction", "target_params", "target_bytes", "target_speedup", "target_kv_bytes",
             "decode_context", "unit", "drop_layers", "keep_layers", "sweep", "score_cache",
         },  # the recipe's `depths`
-        "heal": {"seq_length", "kept_layers", "track_suites", "track_limit", "include_path", "local_data"},
+        "heal": {"seq_length", "targets", "kept_layers", "track_suites", "track_limit", "include_path", "local_data"},
         "eval": {"suite", "tasks", "backend", "model_args"},  # the recipe's `suites`
     }  # fmt: skip
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prune.api._plan import plan
     from prune.api._report import report
     from prune.api._run import demo, run
+    from prune.api._teach import teach
     from prune.api._verify import verify
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "plan",
     "report",
     "run",
+    "teach",
     "verify",
 ]
 

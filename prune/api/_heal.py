@@ -36,6 +36,11 @@ class HealArguments(ModelSettings, WeightSettings, HealSettings):
         description="Longer documents are cut on the right, in tokens; max_length if not given.",
         json_schema_extra=DATA,
     )
+    targets: Path | None = Field(
+        None,
+        description="Directory that `prune teach` wrote on the same data: distil from it, without the original.",
+        json_schema_extra=DATA,
+    )
     kept_layers: LayerList | None = Field(
         None,
         description="Source index of each layer; found by comparing weights if not given.",
@@ -58,7 +63,7 @@ def heal(
     model: str | Path,
     output: str | Path,
     *,
-    teacher: Model | None,
+    teacher: Model | None = None,
     data: Data,
     tokenizer: Any = None,
     resume: bool = False,
@@ -72,7 +77,7 @@ def heal(
     model: Model,
     output: None = None,
     *,
-    teacher: Model | None,
+    teacher: Model | None = None,
     data: Data,
     tokenizer: Any = None,
     resume: bool = False,
@@ -86,7 +91,7 @@ def heal(
     model: Model,
     output: str | Path | None = None,
     *,
-    teacher: Model | None,
+    teacher: Model | None = None,
     data: Data,
     tokenizer: Any = None,
     resume: bool = False,
@@ -100,7 +105,7 @@ def heal(
     model: Model,
     output: str | Path | None = None,
     *,
-    teacher: Model | None,
+    teacher: Model | None = None,
     data: Data,
     tokenizer: Any = None,
     resume: bool = False,
@@ -116,7 +121,8 @@ def heal(
             loaded teacher: a copy is trained, which needs memory for its weights once more.
         output: new directory for a checkpoint with its record. If None, nothing is written, and the healed model is
             returned.
-        teacher: the original; needed for distillation. Directory, hub id, or a loaded model.
+        teacher: the original; needed for distillation, unless `targets` has what it says. Directory, hub id, or a
+            loaded model.
         data: training documents by domain, as for `prune.analyze`.
         tokenizer: of a loaded model, where the data are not token ids.
         resume: go on from the newest checkpoint of a killed run with the same arguments; with `output` only.
@@ -135,8 +141,7 @@ def heal(
         refuse_non_empty(target)
     asked = validated(HealArguments, settings)
     chosen = HealSettings(**fields_of(HealSettings, asked))
-    if chosen.needs_teacher and teacher is None:
-        raise UsageError("--teacher is missing: distillation needs the original; or set --distill_weight 0")
+    _check_teaching(chosen, teacher, asked.targets)
     named = {"model": model} | ({"teacher": teacher} if teacher is not None and chosen.needs_teacher else {})
     subjects = all_given(named, {"model": tokenizer}, **fields_of(ModelSettings, asked))
     student, original = subjects["model"], subjects.get("teacher")
@@ -146,6 +151,7 @@ def heal(
         raise UsageError(f"{'resume' if resume else 'dry_run'}: goes with output; in memory nothing is written")
     data = check_files(data)
     from prune.healing.checks import check_tokenizers, rehearse
+    from prune.healing.targets import Targets
 
     if original is not None and original.has_own_tokenizer and not isinstance(student.tokenizer, NoTokenizer):
         check_tokenizers(student.tokenizer, original.tokenizer, original.label)
@@ -155,6 +161,9 @@ def heal(
     track = _tracker(asked.track_suites, student.tokenizer, asked.track_limit, chosen.seed, where)
     domains = load_domains(data, student.tokenizer, asked.seq_length or chosen.max_length, None, chosen.seed)
     shared: dict[str, Any] = {"kept_layers": asked.kept_layers, "domain_weights": asked.domain_weights or None}
+    if asked.targets is not None:
+        shared["targets"] = Targets(asked.targets)
+        shared["targets"].require(domains, chosen.max_length, student.tokenizer)
     if dry_run and student.source is not None:
         if original is not None and original.source is None:
             raise UsageError("dry_run: reads configurations on disk; give the teacher's directory or hub id")
@@ -168,6 +177,25 @@ def heal(
     result = _train(student, original, domains, chosen, training, options)
     _save(result, student, original, target, training)
     return result
+
+
+def _check_teaching(settings: HealSettings, teacher: Model | None, targets: Path | None) -> None:
+    """Exactly one of both where the objectives compare with the original."""
+    if targets is not None and teacher is not None:
+        raise UsageError("--teacher and --targets: give one; targets are what the original said, in its place")
+    if targets is not None:
+        from prune.healing.checks import check_targets
+
+        if not settings.needs_teacher:
+            raise UsageError(
+                "--targets: nothing is distilled; give --distill_weight or --entropy_weight a value above 0"
+            )
+        check_targets(settings)
+    elif settings.needs_teacher and teacher is None:
+        raise UsageError(
+            "--teacher is missing: distillation needs the original, or --targets, what it said; or set "
+            "--distill_weight 0"
+        )
 
 
 def _train(
@@ -206,6 +234,8 @@ def _save(result: HealResult, student: Given, original: Given | None, target: Pa
     if PartialState().is_main_process:  # under `accelerate launch` every process has the same result
         with staged_directory(target) as staging:
             teacher = None if original is None else original.source or Path(original.label).name
+            if result.targets is not None:
+                teacher = result.targets["model"]
             save_healed(result.model, result.trained, result.as_dict(), teacher, student.source, staging)
         remove_checkpoints(training / "checkpoints")
     PartialState().wait_for_everyone()

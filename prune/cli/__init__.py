@@ -32,7 +32,7 @@ SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 """Let threads that wait for others sleep: on a busy machine a spinning one keeps the others from their core."""
 
 GOES_ON = {
-    **dict.fromkeys(("run", "demo", "heal", "generate"), "the same command with --resume goes on"),
+    **dict.fromkeys(("run", "demo", "heal", "generate", "teach"), "the same command with --resume goes on"),
     "eval": "the same command goes on where it stopped",
     "plan": "the same command uses the scores that it made",
 }

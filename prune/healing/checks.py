@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from prune.checkpoint.source import Source
+    from prune.healing.targets import Targets
 
 
 def check_run(
@@ -32,6 +33,7 @@ def check_run(
     domains: Mapping[str, Domain],
     settings: HealSettings,
     domain_weights: Mapping[str, float] | None,
+    targets: Targets | None = None,
 ) -> Split:
     """The training and held-out documents of a run whose teacher, data and names fit together.
 
@@ -41,13 +43,14 @@ def check_run(
         domains: documents.
         settings: of the run.
         domain_weights: share of predicted tokens per domain.
+        targets: what the original said, in its place.
 
     Raises:
         PruneError: a missing teacher or one of another vocabulary; no or too little data.
         UsageError: a weight of no domain, documents that the model cannot read, a schedule or tracker that is not
             there, or what `check_sharding` refuses.
     """
-    check_teacher(student, teacher, settings)
+    check_teacher(student, teacher, settings, targets)
     check_names(settings)
     check_sharding(settings)
     within = {name: replace(d, documents=documents_within(d, settings.max_length)) for name, d in domains.items()}
@@ -62,13 +65,19 @@ def check_run(
     )
 
 
-def check_teacher(student: nn.Module, teacher: nn.Module | None, settings: HealSettings) -> None:
+def check_teacher(
+    student: nn.Module, teacher: nn.Module | None, settings: HealSettings, targets: Targets | None = None
+) -> None:
     """Refuse settings that need a teacher without one, and a teacher of another vocabulary.
 
     Raises:
         PruneError: either is the case.
     """
     if not settings.needs_teacher:
+        return
+    if targets is not None:
+        check_targets(settings)
+        targets.require_vocabulary(len(student.get_output_embeddings().weight))  # type: ignore[operator]
         return
     if teacher is None:
         raise PruneError(
@@ -80,6 +89,23 @@ def check_teacher(student: nn.Module, teacher: nn.Module | None, settings: HealS
         raise PruneError(
             f"the teacher predicts {theirs} tokens and the pruned model {ours}: distillation needs one vocabulary; "
             "give --teacher the model that was pruned"
+        )
+
+
+def check_targets(settings: HealSettings) -> None:
+    """Refuse settings that need the original itself, where only what it said is at hand.
+
+    Raises:
+        UsageError: names the field.
+    """
+    if settings.needs_states:
+        raise UsageError(
+            "--residual_weight: needs the original's residual streams: give --teacher, not --targets, or 0"
+        )
+    if settings.temperature != 1:
+        raise UsageError(
+            f"--temperature {settings.temperature:g}: targets hold one bucket for the unlikely tokens, which only "
+            "temperature 1 can use; give --temperature 1, or --teacher instead of --targets"
         )
 
 
@@ -125,6 +151,7 @@ def rehearse(
     *,
     kept_layers: Sequence[int] | None = None,
     domain_weights: Mapping[str, float] | None = None,
+    targets: Targets | None = None,
 ) -> None:
     """Everything that `heal` would refuse and that the configs and the data tell; no weight is read.
 
@@ -135,6 +162,7 @@ def rehearse(
         settings: of the run.
         kept_layers: source index of each student layer, where known.
         domain_weights: share of predicted tokens per domain.
+        targets: what the original said, in its place.
 
     Raises:
         PruneError, UsageError: as `heal`.
@@ -148,7 +176,7 @@ def rehearse(
         return skeleton(AutoModelForCausalLM, load_config(source))
 
     student = bones(model)
-    check_run(student, bones(teacher) if teacher else None, domains, settings, domain_weights)
+    check_run(student, bones(teacher) if teacher else None, domains, settings, domain_weights, targets)
     # Without weights there is nothing to quantise; qlora puts its adapters where lora does.
     method = "lora" if settings.method == "qlora" else settings.method
     attach(student, settings.model_copy(update={"method": method}), kept_layers)

@@ -9,7 +9,7 @@ and prompts never are.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -162,10 +162,12 @@ class TrainingSet(torch.utils.data.Dataset[list[Document]]):
 class Collator:
     """Rows -> tensors: `input_ids`, `labels` ([B, T], IGNORED where nothing is predicted), and either `position_ids`
     that restart at 0 in every document (packed; transformers derives a block-diagonal mask from them) or an
-    `attention_mask` of the right-padding (not packed)."""
+    `attention_mask` of the right-padding (not packed). `taught` adds what a
+    teacher said of the rows' documents, in their order."""
 
     pad_token_id: int
     packing: bool
+    taught: Callable[[Sequence[Document]], Mapping[str, torch.Tensor]] | None = None
 
     def __call__(self, rows: Sequence[Sequence[Document]]) -> dict[str, torch.Tensor]:
         length = max(sum(len(d.input_ids) for d in row) for row in rows)
@@ -185,4 +187,5 @@ class Collator:
             attention_mask[i, :begin] = 1
             position_ids[i, begin:] = torch.arange(length - begin)
         mask = {"position_ids": position_ids} if self.packing else {"attention_mask": attention_mask}
-        return {"input_ids": input_ids, "labels": labels, **mask}
+        taught = {} if self.taught is None else self.taught([d for row in rows for d in row])
+        return {"input_ids": input_ids, "labels": labels, **mask, **taught}

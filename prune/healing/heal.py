@@ -35,6 +35,8 @@ from prune.model.anatomy import find_layer_list
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from prune.healing.targets import Targets
+
 EVALUATIONS = 5  # in a run, when eval_steps is not given
 LOGS = 20
 
@@ -62,6 +64,7 @@ class HealResult:
         shared_bytes: memory that student and teacher had in common while training.
         shared_layers: first layers that ran once for student and teacher.
         settings: the settings used.
+        targets: of what taught in the teacher's place: model, hashes, k, mass; None where the original itself did.
         data: provenance per domain, with its weight and the numbers of training and held-out documents.
     """
 
@@ -82,6 +85,7 @@ class HealResult:
     shared_bytes: int
     shared_layers: int
     settings: HealSettings
+    targets: dict[str, Any] | None = None
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,6 +102,7 @@ def heal(
     *,
     kept_layers: Sequence[int] | None = None,
     domain_weights: Mapping[str, float] | None = None,
+    targets: Targets | None = None,
     pad_token_id: int = 0,
     output_dir: Path,
     resume: bool = False,
@@ -112,6 +117,7 @@ def heal(
         settings: method, objectives, optimiser.
         kept_layers: source index of each student layer, sorted; found by comparing weights if not given.
         domain_weights: share of predicted tokens per domain; equal if none.
+        targets: what the original said, in place of the teacher; `Targets.require` has seen the domains.
         pad_token_id: fills short rows; never counted.
         output_dir: checkpoints go to `output_dir/checkpoints`.
         resume: continue at the newest complete checkpoint there, if any.
@@ -122,10 +128,14 @@ def heal(
             weights before it are kept in a checkpoint), or a checkpoint of other settings, data or models.
         UsageError: unknown domains, layers or modules.
     """
-    split = check_run(student, teacher, domains, settings, domain_weights)
-    teacher = teacher if settings.needs_teacher else None
+    split = check_run(student, teacher, domains, settings, domain_weights, targets)
+    targets = targets if settings.needs_teacher else None
+    teacher = teacher if settings.needs_teacher and targets is None else None
     if teacher is not None:
         kept_layers = _source_layers(student, teacher, kept_layers, needed=settings.needs_states)
+    elif targets is not None:
+        targets.require_whole()
+        kept_layers = targets.kept_layers(student) if kept_layers is None else list(kept_layers)
     arguments = training_arguments(settings, output_dir / "checkpoints")
     check_processes(arguments)
     device = student.device
@@ -142,6 +152,7 @@ def heal(
     )
     fingerprint = {
         **_fingerprint(student, teacher, domains, split.weights, settings, kept_layers),
+        **({} if targets is None else {"targets": targets.sha256}),
         "processes": arguments.world_size,
         "fsdp": uses_fsdp(),
         "deepspeed": arguments.deepspeed,
@@ -155,7 +166,14 @@ def heal(
         kept_layers,
         arguments,
         checkpoint,
-        Task(settings, split, training_set, Collator(pad_token_id, packing), fingerprint, track=track),
+        Task(
+            settings,
+            split,
+            training_set,
+            Collator(pad_token_id, packing, targets.beside if targets is not None else None),
+            fingerprint,
+            track=track,
+        ),
     )
     after = held_out_loss(healed, healed.get_output_embeddings(), split, settings, pad_token_id)
     return HealResult(
@@ -172,6 +190,7 @@ def heal(
         seconds=trainer.seconds(),
         packed=packing,
         settings=settings,
+        targets=None if targets is None else targets.describe(),
         data=_provenance(domains, split),
         **facts,
     )

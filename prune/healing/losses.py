@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from prune.healing.buckets import Buckets
+
 CHUNK = 1 << 22  # elements of a float32 copy: 16 MB
 
 
@@ -35,7 +37,7 @@ class TokenLosses(NamedTuple):
 def token_losses(
     student_logits: torch.Tensor,
     targets: torch.Tensor,
-    teacher_logits: torch.Tensor | None = None,
+    teacher_logits: torch.Tensor | Buckets | None = None,
     *,
     next_token_weight: float = 1.0,
     distill_weight: float = 0.0,
@@ -47,7 +49,7 @@ def token_losses(
     Args:
         student_logits: [N, V], any float type.
         targets: [N] int64, the actual next tokens.
-        teacher_logits: [N, V]; none: no distillation.
+        teacher_logits: [N, V], or what was kept of the distributions (temperature is 1 then); none: no distillation.
         next_token_weight: of the cross-entropy.
         distill_weight: of the divergence.
         temperature: T; the divergence is multiplied by T² so that its gradient keeps its scale.
@@ -67,7 +69,7 @@ class _TokenLosses(torch.autograd.Function):
         ctx: Any,
         student: torch.Tensor,
         targets: torch.Tensor,
-        teacher: torch.Tensor | None,
+        teacher: torch.Tensor | Buckets | None,
         next_token_weight: float,
         distill_weight: float,
         temperature: float,
@@ -83,8 +85,9 @@ class _TokenLosses(torch.autograd.Function):
             logits, target = student[chunk].float(), targets[chunk].unsqueeze(1)  # [n, V], [n, 1]
             log_p = logits.log_softmax(-1)  # [n, V]
             next_token -= log_p.gather(1, target).sum()
-            log_q = None if teacher is None else (teacher[chunk].float() / temperature).log_softmax(-1)  # [n, V]
-            log_p_t = log_p if log_q is None or temperature == 1 else (logits / temperature).log_softmax(-1)  # [n, V]
+            plain = teacher is None or temperature == 1
+            log_p_t = log_p if plain else (logits / temperature).log_softmax(-1)  # [n, V]
+            log_q = None if teacher is None else _teacher(teacher, chunk, log_p_t, temperature)  # [n, V]
             q = None if log_q is None else log_q.exp()  # [n, V]
             if q is not None and log_q is not None:
                 each = q * (log_q - log_p_t)  # [n, V]
@@ -111,3 +114,10 @@ class _TokenLosses(torch.autograd.Function):
     def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * outputs[0].to(gradient.dtype), None, None, None, None, None, None
+
+
+def _teacher(teacher: torch.Tensor | Buckets, rows: slice, log_p: torch.Tensor, temperature: float) -> torch.Tensor:
+    """[n, V] log-probabilities of the teacher at some positions; `log_p` are the student's there."""
+    if isinstance(teacher, Buckets):
+        return teacher.completed(rows, log_p)
+    return (teacher[rows].float() / temperature).log_softmax(-1)

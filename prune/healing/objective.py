@@ -10,15 +10,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from prune.healing.buckets import Buckets
 from prune.healing.data import IGNORED
 from prune.healing.objectives import OBJECTIVES, PARTS, Objective, Seen
 from prune.healing.prefix import SharedPrefix
 from prune.healing.settings import HealSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def batch_losses(
 
     Args:
         model: the student, possibly wrapped (peft, DDP).
-        inputs: `input_ids`, `labels` and a mask or positions, [B, T] each.
+        inputs: `input_ids`, `labels` and a mask or positions, [B, T] each; what a teacher said before, where it did.
         settings: weights and temperature.
         head: the student's output embedding.
         teacher: used when some objective needs it.
@@ -66,9 +70,9 @@ def batch_losses(
         prefix: layers that run once, in the teacher.
     """
     inputs = dict(inputs)
+    kept = Buckets.taken(inputs)
     labels = inputs.pop("labels")  # [B, T]
-    counted = torch.zeros_like(labels, dtype=torch.bool)  # [B, T], True where the *next* token is predicted
-    counted[:, :-1] = labels[:, 1:] != IGNORED
+    counted = _counted(labels)  # [B, T]
     targets = labels[:, 1:][counted[:, :-1]]  # [N]
     matching = settings.needs_states and bool(matches)
 
@@ -80,7 +84,7 @@ def batch_losses(
             theirs = _run(teacher, teacher.get_output_embeddings(), inputs, counted, matching)  # type: ignore[operator]
     with replaying:
         ours = _run(model, head, inputs, counted, matching)
-    seen = Seen(targets, ours.logits, theirs.logits if theirs else None, counted)
+    seen = Seen(targets, ours.logits, theirs.logits if theirs else kept, counted)
     if theirs is not None and matching:
         seen = replace(seen, states=ours.states, teacher_states=theirs.states, matches=matches)
     total = ours.logits.new_zeros((), dtype=torch.float32)
@@ -97,6 +101,20 @@ def _can_be_seen(objective: Objective, seen: Seen, settings: HealSettings) -> bo
     if objective.needs_states and not seen.matches:
         return False
     return seen.teacher_logits is not None or not objective.needs_teacher(settings)
+
+
+def counted_logits(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """[N, V] logits of a model at the counted positions of one batch of `data.Collator`, row after row."""
+    inputs = dict(inputs)
+    counted = _counted(inputs.pop("labels"))  # [B, T]
+    return _run(model, model.get_output_embeddings(), inputs, counted, states=False).logits
+
+
+def _counted(labels: torch.Tensor) -> torch.Tensor:
+    """[B, T], True where the *next* token is predicted."""
+    counted = torch.zeros_like(labels, dtype=torch.bool)  # [B, T]
+    counted[:, :-1] = labels[:, 1:] != IGNORED
+    return counted
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,27 @@ class HealSettings(ObjectiveSettings):
         return any(objective.needs_states and objective.active(self) for objective in OBJECTIVES)
 
 
+class TeachSettings(Settings):
+    """What is kept of the original's predictions."""
+
+    top_k: int = Field(
+        64,
+        ge=0,
+        description="Tokens kept of each distribution, the most likely ones; the rest is one bucket of known mass. "
+        "0: the whole vocabulary.",
+    )
+    max_length: int = Field(
+        512,
+        ge=2,
+        description="Tokens per row of the healing to come; longer documents are cut on the right.",
+        json_schema_extra=DATA,
+    )
+    targets_dtype: Literal["float16", "float32"] = Field(
+        "float16", description="Of the log-probabilities on disk.", json_schema_extra=ADVANCED
+    )
+    batch_size: int = Field(8, ge=1, description="Documents per forward pass.", json_schema_extra=ADVANCED)
+
+
 class GenerateSettings(Settings):
     """How the original model answers prompts."""
 

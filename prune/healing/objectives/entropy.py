@@ -17,6 +17,8 @@ from prune.settings import Settings
 if TYPE_CHECKING:
     import torch
 
+    from prune.healing.buckets import Buckets
+
 
 class EntropySettings(Settings):
     """Its weight."""
@@ -29,8 +31,8 @@ class EntropySettings(Settings):
     )
 
 
-def entropy_weights(teacher_logits: torch.Tensor) -> torch.Tensor:
-    """[N] float32: the entropy of each position's distribution over the mean of them; [N, V] logits.
+def entropy_weights(teacher: torch.Tensor | Buckets) -> torch.Tensor:
+    """[N] float32: the entropy of each position's distribution over the mean of them; [N, V] logits, or buckets.
 
     Where no position has any entropy all count the same.
     """
@@ -38,8 +40,11 @@ def entropy_weights(teacher_logits: torch.Tensor) -> torch.Tensor:
 
     from prune.healing.losses import CHUNK
 
-    rows = max(1, CHUNK // teacher_logits.shape[1])
-    entropy = torch.cat([_entropy(part) for part in teacher_logits.split(rows)])  # [N]
+    if isinstance(teacher, torch.Tensor):
+        rows = max(1, CHUNK // teacher.shape[1])
+        entropy = torch.cat([_entropy(part) for part in teacher.split(rows)])  # [N]
+    else:
+        entropy = teacher.entropy
     mean = entropy.mean()
     return entropy / mean if mean > 0 else torch.ones_like(entropy)
 

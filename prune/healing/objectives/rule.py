@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from prune.healing.buckets import Buckets
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -17,7 +19,7 @@ class Seen:
     Attributes:
         targets: [N], the actual next tokens.
         logits: [N, V] of the student.
-        teacher_logits: [N, V]; None without a teacher.
+        teacher_logits: [N, V], or what was kept of its distributions; None without a teacher.
         counted: [B, T], True where the next token is predicted.
         states: entries [B, T, d] of the student's `hidden_states`; empty unless an objective needs them.
         teacher_states: of the teacher.
@@ -26,7 +28,7 @@ class Seen:
 
     targets: torch.Tensor
     logits: torch.Tensor
-    teacher_logits: torch.Tensor | None
+    teacher_logits: torch.Tensor | Buckets | None
     counted: torch.Tensor
     states: Sequence[torch.Tensor] = ()
     teacher_states: Sequence[torch.Tensor] = ()

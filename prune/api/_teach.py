@@ -1,0 +1,150 @@
+"""`prune.teach`: the original's predictions on the training data, so that `prune.heal` needs no original."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from prune.api._given import Given, Model, NoTokenizer, at_rest, given
+from prune.api._inputs import Data, DryRun, check_files, load_domains
+from prune.files import refuse_non_empty
+from prune.healing.settings import TeachSettings
+from prune.model.settings import ModelSettings
+from prune.settings import DATA, Seeded, fields_of, takes, validated
+
+if TYPE_CHECKING:
+    from prune.analysis.processes import Processes
+    from prune.healing.teaching import Lesson
+
+
+class TeachArguments(ModelSettings, Seeded, TeachSettings):
+    """Everything that `prune teach` can be told beside the model, the data and the output."""
+
+    seq_length: int | None = Field(
+        None,
+        ge=2,
+        description="Longer documents are cut on the right, in tokens; max_length if not given.",
+        json_schema_extra=DATA,
+    )
+
+
+@takes(TeachArguments)
+def teach(
+    model: Model,
+    output: str | Path,
+    *,
+    data: Data,
+    tokenizer: Any = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Write down what a model predicts at every counted token of some documents: its most likely tokens and the rest.
+
+        prune.teach("org/model", "targets", data={"math": "math.jsonl"}, top_k=64)
+
+    `prune.heal(small, "healed", targets="targets", data={"math": "math.jsonl"})` then distils from them, with the
+    original nowhere in memory. Started by `torchrun` or `accelerate launch`, the processes share the files.
+
+    Args:
+        model: the original; directory, hub id, `embedded`, or a loaded model, which stays as it is.
+        output: new directory: safetensors files and `targets.json`.
+        data: the training documents of the healing to come, by domain, as for `prune.heal`.
+        tokenizer: of a loaded model, where the data are not token ids; the checkpoint's own if None.
+        resume: go on with what a killed run left.
+        dry_run: check the input and return what would be written.
+
+    Returns:
+        The record: model, data and their hashes, `tokens`, `bytes_per_token`, `mass` (of the kept tokens, 0 to 1, mean
+        over positions), `entropy` (nats) ...
+
+    Raises:
+        UsageError, PruneError: bad input; the output does not exist then.
+    """
+    target = Path(output)
+    refuse_non_empty(target)
+    asked = validated(TeachArguments, settings)
+    chosen = TeachSettings(**fields_of(TeachSettings, asked))
+    subject = given(model, tokenizer, **fields_of(ModelSettings, asked))
+    files = check_files(data)
+    domains = load_domains(files, subject.tokenizer, asked.seq_length or chosen.max_length, None, asked.seed)
+    from prune.analysis.processes import join
+    from prune.healing.teaching import lesson, row_bytes
+
+    taught = lesson(domains, chosen, _vocabulary(subject))
+    if dry_run:
+        size = row_bytes(chosen, taught.vocabulary)
+        facts = {"tokens": taught.tokens, "bytes_per_token": size, "bytes": size * taught.tokens}
+        return DryRun(model=subject.label, settings=chosen.model_dump(), data=taught.described, **facts)
+    processes = join()
+    record = _taught(subject, taught, chosen, asked, target, resume, processes)
+    processes.leave()
+    return record
+
+
+def _vocabulary(subject: Given) -> int:
+    """Tokens that the model predicts; from its configuration where it is not loaded."""
+    if subject.in_memory is not None:
+        return len(subject.in_memory.get_output_embeddings().weight)
+    from transformers import AutoModelForCausalLM
+
+    from prune.model.loading import load_config
+    from prune.surgery.signature import skeleton
+
+    source = subject.source
+    assert source is not None
+    bones = skeleton(AutoModelForCausalLM, load_config(source), source.trust_remote_code)
+    return len(bones.get_output_embeddings().weight)
+
+
+def _taught(
+    subject: Given,
+    taught: Lesson,
+    settings: TeachSettings,
+    asked: TeachArguments,
+    target: Path,
+    resume: bool,
+    processes: Processes,
+) -> dict[str, Any]:
+    from evals.fingerprint import fingerprint
+    from prune.files import sync_directory
+    from prune.healing.targets import vocabulary_hash
+    from prune.healing.teaching import DONE, marks_of, taught_by, write_targets
+    from prune.versions import library_versions
+
+    began = time.monotonic()
+    loaded = processes.together(lambda: subject.model(processes.device))
+    plain = isinstance(subject.tokenizer, NoTokenizer)
+    facts = {
+        "model": subject.source.label if subject.source else Path(subject.label).name,
+        "revision": subject.source.revision if subject.source else None,
+        "model_sha256": subject.source.sha256 if subject.source else fingerprint(loaded, subject.tokenizer),
+        "tokenizer_sha256": None if plain else vocabulary_hash(subject.tokenizer),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "versions": library_versions(),
+    }
+    work = target.with_name(f".{target.name}.teaching")
+    with at_rest(subject.in_memory):
+        record = write_targets(
+            taught_by(loaded, settings, subject.pad_token_id),
+            taught,
+            settings,
+            facts,
+            work,
+            marks=lambda: marks_of(loaded),
+            resume=resume,
+            processes=processes,
+        )
+    subject.require_unchanged()
+    if processes.first:
+        if target.is_dir():
+            target.rmdir()
+        (work / DONE).rename(target)
+        sync_directory(target.parent)
+        shutil.rmtree(work)
+        record["seconds"] = round(time.monotonic() - began, 2)
+    return record

@@ -1,0 +1,238 @@
+"""`prune teach` and `prune heal --targets`: what is kept is the original's own, and healing needs no more of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+import prune
+from prune.errors import PruneError, UsageError
+from prune.healing import teaching
+from prune.healing.heal import heal
+from prune.healing.settings import TeachSettings
+from prune.healing.targets import Targets, shard_bounds
+
+from . import tiny
+
+WORDS = "a dog ran to the big red ball and a cat sat on the mat".split()
+SMALL = {"max_steps": 2, "max_length": 32, "per_device_train_batch_size": 2, "eval_max_documents": 2, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    draw = random.Random(0)
+    texts = [" ".join(draw.choices(WORDS, k=draw.randrange(4, 12))) for _ in range(12)]
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    sums = [{"prompt": f"q={a};j=q+{b};j=", "completion": str(a + b)} for a in range(3) for b in range(3)]
+    (folder / "math.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sums))
+    return {name: str(folder / f"{name}.jsonl") for name in ("text", "math")}
+
+
+@pytest.fixture(scope="module")
+def targets(data, tmp_path_factory):
+    place = tmp_path_factory.mktemp("taught") / "targets"
+    prune.teach("embedded", place, data=data, top_k=5, max_length=32)
+    return place
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    place = tmp_path_factory.mktemp("cut") / "cut"
+    prune.cut("embedded", place, drop_layers="11-12", verify=False)
+    return str(place)
+
+
+def test_the_rows_are_the_models_own_predictions_at_the_counted_tokens(targets, data, demo_model):
+    from transformers import AutoTokenizer
+
+    record = Targets(targets).record
+    shard = load_file(targets / record["shards"][0]["file"])
+    assert record["tokens"] == len(shard["log_probs"]) == sum(d["tokens"] for d in record["data"].values())
+    assert 5 * 4 + 8 <= record["bytes_per_token"] < 5 * 4 + 8 + 4  # and the header
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(demo_model).float(),
+        AutoTokenizer.from_pretrained(demo_model),
+    )
+    first = json.loads(open(data["text"]).readline())["text"]  # noqa: SIM115
+    ids = tokenizer(first, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        q = model(input_ids=ids).logits[0, :-1].double().softmax(-1)
+    count = len(q)
+    best, tokens = q.topk(5)
+    assert torch.equal(shard["tokens"][:count].long(), tokens)
+    torch.testing.assert_close(shard["log_probs"][:count].double().exp(), best, rtol=5e-3, atol=1e-4)
+    torch.testing.assert_close(shard["log_rest"][:count].double().exp(), 1 - best.sum(-1), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(shard["entropy"][:count].double(), -(q * q.log()).sum(-1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_with_all_tokens_kept_healing_is_that_of_the_original_itself(tmp_path, packing):
+    original = tiny.teacher()
+    domains = {"general": tiny.domain(), "more": tiny.domain("more", count=9, seed=3)}
+    settings = tiny.settings(packing=packing, entropy_weight=0.3)
+    live = heal(tiny.student(original), original, domains, settings, output_dir=tmp_path / "live")
+    kept = taught(original, domains, tmp_path, top_k=0, targets_dtype="float32")
+    alone = heal(tiny.student(original), None, domains, settings, targets=kept, output_dir=tmp_path / "alone")
+    assert alone.packed is packing
+    for name in ("loss", "distill_loss", "entropy_loss", "next_token_loss", "eval_loss"):
+        ours, theirs = ([h[name] for h in result.history if name in h] for result in (alone, live))
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5), name
+    assert alone.targets["top_k"] == 0
+    for ours, theirs in zip(alone.model.parameters(), live.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
+
+
+def test_only_what_was_kept_reaches_the_loss(tmp_path):
+    original = tiny.teacher()
+    domains = {"general": tiny.domain()}
+    settings = tiny.settings(next_token_weight=0.0, max_steps=2)
+
+    def losses(**options):
+        kept = taught(original, domains, tmp_path / str(len(list(tmp_path.iterdir()))), **options)
+        result = heal(tiny.student(original), None, domains, settings, targets=kept, output_dir=tmp_path / "work")
+        return [h["distill_loss"] for h in result.history if "distill_loss" in h]
+
+    few, more, half = losses(top_k=2), losses(top_k=32), losses(top_k=32, targets_dtype="float32")
+    assert few[0] < more[0]
+    assert more == pytest.approx(half, rel=1e-3)
+
+
+def taught(model, domains, place, **options):
+    settings = TeachSettings(max_length=32, **options)
+    lesson = teaching.lesson(domains, settings, tiny.VOCABULARY)
+    facts = {"model": "tiny", "revision": None, "model_sha256": "x", "tokenizer_sha256": None}
+    marks = teaching.marks_of(model)
+    teach = teaching.taught_by(model, settings, 0)
+    teaching.write_targets(teach, lesson, settings, facts, place / "work", marks=lambda: marks)
+    found = Targets(place / "work" / teaching.DONE)
+    found.require(domains, 32, None)
+    return found
+
+
+def test_a_cut_checkpoint_is_healed_without_its_original(cut, targets, data, tmp_path, monkeypatch):
+    result = prune.heal(cut, tmp_path / "healed", targets=str(targets), data={"math": data["math"]}, **SMALL)
+    record = json.loads((tmp_path / "healed/healing.json").read_text())
+    assert record["targets"]["top_k"] == 5
+    assert record["teacher"] == "embedded"
+    assert 0 < record["targets"]["mass"] <= 1
+    assert result.shared_layers == 0
+    assert any(entry.get("distill_loss", 0) > 0 for entry in result.history)
+    trained = {int(name.split("layers.")[1].split(".")[0]) for name in result.trained}
+    assert min(trained) >= 10  # from_gap: the layers are recognised without the original's weights
+
+
+def test_a_killed_teaching_goes_on_with_what_is_whole(data, tmp_path, monkeypatch, targets):
+    monkeypatch.setattr(teaching, "SHARD_ROWS", 30)
+    options = {"data": data, "top_k": 5, "max_length": 32}
+    whole, calls = teaching._write_shard, []
+
+    def fail_at_third(work, number, *rest):
+        if number == 2:
+            raise KeyboardInterrupt
+        whole(work, number, *rest)
+
+    monkeypatch.setattr(teaching, "_write_shard", fail_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        prune.teach("embedded", tmp_path / "t", **options)
+    assert not (tmp_path / "t").exists()
+    work = tmp_path / ".t.teaching"
+    monkeypatch.setattr(
+        teaching, "_write_shard", lambda work, number, *r: (calls.append(number), whole(work, number, *r))
+    )
+    with pytest.raises(UsageError, match=r"add resume"):
+        prune.teach("embedded", tmp_path / "t", **options)
+    with pytest.raises(PruneError, match=r"another model, data or settings"):
+        prune.teach("embedded", tmp_path / "t", resume=True, **{**options, "top_k": 4})
+    (work / "targets/targets-00001.safetensors").write_bytes(b"damaged")
+    record = prune.teach("embedded", tmp_path / "t", resume=True, **options)
+    assert calls == [1, *range(2, len(record["shards"]))]
+    assert not work.exists()
+    ours = [load_file(tmp_path / "t" / shard["file"]) for shard in record["shards"]]
+    (reference,) = [load_file(path) for path in targets.glob("*.safetensors")]
+    for name, value in reference.items():
+        assert len(ours) > 2
+        torch.testing.assert_close(torch.cat([o[name].float() for o in ours]), value.float(), rtol=2e-3, atol=1e-4)
+
+
+def test_targets_of_something_else_are_refused_by_field(cut, targets, data, tmp_path):
+    given = {"targets": str(targets), "data": data, **SMALL}
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"text": "a dog ran"}\n{"text": "a cat sat on"}\n')
+    for wrong, message in (
+        ({"max_length": 24}, "targets .*: max_length was 32 and is 24"),
+        ({"data": {"text": str(other)}}, "targets .*: data text: 12 documents were taught, and these 2"),
+        ({"data": {"texts": data["text"]}}, "targets .*: data: .*'texts' .did you mean 'text'"),
+        ({"teacher": "embedded"}, "teacher and targets: give one"),
+        ({"temperature": 2.0}, "temperature 2: targets hold one bucket"),
+        ({"residual_weight": 1.0}, "residual_weight: needs"),
+        ({"distill_weight": 0}, "targets: nothing is distilled"),
+        ({"targets": str(tmp_path)}, "no targets.json there"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            prune.heal(cut, tmp_path / "out", **{**given, **wrong})
+    assert [path.name for path in tmp_path.iterdir()] == ["other.jsonl"]
+
+
+def test_another_model_tokenizer_or_a_damaged_file_is_refused(cut, targets, data, tmp_path):
+    shutil.copytree(targets, tmp_path / "t")
+    (shard,) = (tmp_path / "t").glob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(PruneError, match=r"targets-00000.safetensors: not as it was written"):
+        prune.heal(cut, tmp_path / "out", targets=str(tmp_path / "t"), data=data, **SMALL)
+    kept = Targets(targets)
+    with pytest.raises(UsageError, match=r"tokenizer: embedded numbers its tokens otherwise"):
+        kept.require({}, 32, Vocabulary())
+    with pytest.raises(UsageError, match=r"vocabulary: embedded predicts .* and the pruned model 64"):
+        kept.require_vocabulary(64)
+    with pytest.raises(UsageError, match=r"model: layer 0 of the pruned model is none of embedded"):
+        kept.kept_layers(tiny.teacher())
+    record = tmp_path / "t/targets.json"
+    record.write_text(record.read_text().replace('"top_k": 5', '"top_k": 6'))
+    with pytest.raises(PruneError, match=r"targets.json: damaged"):
+        Targets(tmp_path / "t")
+    assert not (tmp_path / "out").exists()
+
+
+class Vocabulary:
+    def get_vocab(self):
+        return {"a": 0}
+
+
+def test_rewritten_layers_are_recognised_by_what_is_left(tmp_path):
+    original = tiny.teacher()
+    kept = taught(original, {"general": tiny.domain()}, tmp_path, top_k=4)
+    pruned = tiny.student(copy.deepcopy(original))
+    with torch.no_grad():
+        pruned.model.layers[1].mlp.down_proj.weight += 0.1
+    assert kept.kept_layers(pruned) == tiny.KEPT
+
+
+def test_a_loaded_model_teaches_as_its_checkpoint_does(targets, data, demo_model, tmp_path):
+    from transformers import AutoTokenizer
+
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(demo_model).float(),
+        AutoTokenizer.from_pretrained(demo_model),
+    )
+    prune.teach(model, tmp_path / "t", data=data, tokenizer=tokenizer, top_k=5, max_length=32)
+    (ours,), (theirs,) = ([load_file(p) for p in place.glob("*.safetensors")] for place in (tmp_path / "t", targets))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    with pytest.raises(UsageError, match="top_k 100000: the model predicts"):
+        prune.teach(model, tmp_path / "u", data=data, tokenizer=tokenizer, top_k=100_000)
+    found = prune.teach(demo_model, tmp_path / "u", data=data, top_k=5, max_length=32, dry_run=True)
+    assert found["tokens"] == Targets(targets).record["tokens"]
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_shards_are_whole_documents():
+    assert shard_bounds([3, 3, 3, 10, 1], 6) == [(0, 2), (2, 4), (4, 5)]
+    assert shard_bounds([3, 3], 6) == [(0, 2)]
+    assert shard_bounds([], 6) == []
