@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evals.errors import EvalUsageError
+from evals.progress import stage
+from evals.speculation import expected_speedup, median_interval, share_interval
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class Mismatch:
         position: of the first differing new token.
         gap: logit of the original's best token less that of its second best there, computed in one pass without a
             cache; a gap near 0 is a tie that rounding decides.
+        tie: the gap is within what rounding moves a logit of that size by.
     """
 
     prompt: int
     position: int
     gap: float
+    tie: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class DraftResult:
         expected_speedup: what α, γ and c promise; see `expected_speedup`.
         expected_by_cost: the same α and γ at other draft costs: (c, speed-up).
         device, dtype: of the measurement.
+        speedup_lo, speedup_hi, acceptance_lo, acceptance_hi: 95 % bootstrap intervals over prompts.
+        median_new_tokens: of the original's answers; below γ most proposals are cut off by the end of the answer.
+        plain_tokens_per_s, assisted_tokens_per_s: tokens of all answers over the seconds of all prompts.
+        original_share, draft_share: of the assisted seconds, what the two models' passes took; the rest is the loop's.
+        pass_cost: seconds of one checking pass over those of a step of the original alone; the formula takes it as 1.
     """
 
     prompts: int
@@ -65,11 +74,31 @@ class DraftResult:
     expected_by_cost: tuple[tuple[float, float], ...]
     device: str
     dtype: str
+    speedup_lo: float | None = None
+    speedup_hi: float | None = None
+    acceptance_lo: float | None = None
+    acceptance_hi: float | None = None
+    median_new_tokens: float | None = None
+    plain_tokens_per_s: float | None = None
+    assisted_tokens_per_s: float | None = None
+    original_share: float | None = None
+    draft_share: float | None = None
+    pass_cost: float | None = None
+
+    @property
+    def ties(self) -> int:
+        """Outputs that differ where rounding decides between two tokens."""
+        return sum(mismatch.tie for mismatch in self.mismatches)
 
     @property
     def lossless(self) -> bool:
-        """Every output was identical."""
-        return self.identical == self.prompts
+        """Every output was identical, but for ties."""
+        return self.identical + self.ties == self.prompts
+
+    @property
+    def faster(self) -> bool:
+        """The whole interval of the speed-up lies above 1."""
+        return self.speedup_lo is not None and self.speedup_lo > 1
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -83,19 +112,8 @@ class DraftResult:
         return cls(**{**values, "expected_by_cost": pairs, "mismatches": mismatches})
 
 
-def expected_speedup(acceptance_rate: float, num_assistant_tokens: int, draft_cost: float) -> float:
-    """(1 - α^(γ+1)) / ((1 - α)(γ·c + 1)): Leviathan et al. 2023, theorem 3.8.
-
-    Raises:
-        EvalUsageError: α outside [0, 1], γ below 1, or a negative c.
-    """
-    alpha, gamma = acceptance_rate, num_assistant_tokens
-    if not 0 <= alpha <= 1 or gamma < 1 or draft_cost < 0:
-        raise EvalUsageError(f"acceptance {alpha}, {gamma} draft tokens, draft cost {draft_cost}: out of range")
-    tokens = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
-    return tokens / (gamma * draft_cost + 1)
-
-
+ROUNDING = 64
+"""Units in the last place by which a logit may differ between two orders of summation."""
 COSTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -106,6 +124,7 @@ def try_as_draft(
     *,
     max_new_tokens: int,
     num_assistant_tokens: int = 4,
+    alone: int = 8,
 ) -> DraftResult:
     """Decode every prompt plainly and with the draft's help, and compare.
 
@@ -114,6 +133,7 @@ def try_as_draft(
         prompts: token ids, each at least one.
         max_new_tokens: of every prompt.
         num_assistant_tokens: γ.
+        alone: prompts that the draft answers alone too, for its cost; the first ones.
 
     Raises:
         EvalUsageError: no prompts, different vocabularies, or a prompt too long for either model.
@@ -123,36 +143,56 @@ def try_as_draft(
     _check(original, draft, prompts, max_new_tokens)
     tally = _Tally()
     mismatches: list[Mismatch] = []
-    ratios, plain_step, draft_step, total = [], [], [], 0
-    with _drafting(draft, num_assistant_tokens), torch.inference_mode():
+    plain_seconds, assisted_seconds, lengths, plain_step, draft_step = [], [], [], [], []
+    with (
+        _drafting(draft, num_assistant_tokens),
+        torch.inference_mode(),
+        stage("speculative decoding", len(prompts), "prompts") as going,
+    ):
         first = torch.tensor([list(prompts[0])])  # [1, P]
         _plain_and_assisted(original, draft, first, 2, _Tally())  # warm-up
         _timed(draft, first, 2)
         for number, prompt in enumerate(prompts):
             ids = torch.tensor([list(prompt)], device=original.device)  # [1, P]
-            (plain, plain_seconds), (helped, helped_seconds) = _plain_and_assisted(
+            (plain, seconds), (helped, helped_seconds) = _plain_and_assisted(
                 original, draft, ids, max_new_tokens, tally, assisted_first=number % 2 == 1
             )
-            alone, alone_seconds = _timed(draft, ids.to(draft.device), max_new_tokens)
-            new, drafted = len(plain) - len(prompt), len(alone) - len(prompt)
-            total += new
-            ratios.append(plain_seconds / helped_seconds)
-            plain_step.append(plain_seconds / new)
-            draft_step.append(alone_seconds / drafted)
+            lengths.append(len(plain) - len(prompt))
+            plain_seconds.append(seconds)
+            assisted_seconds.append(helped_seconds)
+            if number < alone:
+                answer, draft_seconds = _timed(draft, ids.to(draft.device), max_new_tokens)
+                plain_step.append(seconds / lengths[-1])
+                draft_step.append(draft_seconds / (len(answer) - len(prompt)))
             if plain != helped:
                 mismatches.append(_mismatch(original, number, plain, helped, len(prompt)))
+            going.advance()
     cost = statistics.median(draft_step) / statistics.median(plain_step)
+    ratios = [p / a for p, a in zip(plain_seconds, assisted_seconds, strict=True)]
+    low, high = median_interval(ratios)
+    kept = share_interval([k for k, _ in tally.counts], [n for _, n in tally.counts])
+    step = sum(plain_seconds) / sum(lengths)
     alpha = tally.acceptance_rate
     return DraftResult(
         prompts=len(prompts),
         identical=len(prompts) - len(mismatches),
         mismatches=tuple(mismatches),
-        new_tokens=total,
+        new_tokens=sum(lengths),
         num_assistant_tokens=num_assistant_tokens,
         acceptance_rate=alpha,
         tokens_per_pass=tally.gained / tally.passes if tally.passes else None,
         draft_cost=cost,
         speedup=statistics.median(ratios),
+        speedup_lo=low,
+        speedup_hi=high,
+        acceptance_lo=kept[0] if kept else None,
+        acceptance_hi=kept[1] if kept else None,
+        median_new_tokens=statistics.median(lengths),
+        plain_tokens_per_s=1 / step,
+        assisted_tokens_per_s=sum(lengths) / sum(assisted_seconds),
+        original_share=tally.original_s / sum(assisted_seconds),
+        draft_share=tally.draft_s / sum(assisted_seconds),
+        pass_cost=tally.original_s / tally.passes / step if tally.passes else None,
         expected_speedup=None if alpha is None else expected_speedup(alpha, num_assistant_tokens, cost),
         expected_by_cost=()
         if alpha is None
@@ -187,6 +227,9 @@ class _Tally:
 
     def __init__(self) -> None:
         self.accepted = self.rejections = self.passes = self.gained = 0
+        self.counts: list[tuple[int, int]] = []
+        """Of each prompt, proposals kept, and those kept or first rejected."""
+        self.original_s = self.draft_s = 0.0
 
     @contextmanager
     def watching(self, model: Any, prompt_tokens: int) -> Iterator[list[tuple[int, int]]]:
@@ -208,6 +251,7 @@ class _Tally:
     def close(self, seen: list[tuple[int, int]], final_length: int) -> None:
         """Add one prompt's passes."""
         ends = [known for known, _ in seen[1:]] + [final_length]
+        before = self.accepted, self.rejections
         for (known, proposed), end in zip(seen, ends, strict=True):
             kept = min(proposed, max(0, end - known - 1))
             self.accepted += kept
@@ -215,6 +259,33 @@ class _Tally:
             self.rejections += kept < proposed and end != final_length
             self.passes += 1
             self.gained += end - known
+        kept_here = self.accepted - before[0]
+        self.counts.append((kept_here, kept_here + self.rejections - before[1]))
+
+    @contextmanager
+    def timing(self, original: Any, draft: Any) -> Iterator[None]:
+        """Add up the seconds of every pass of either model."""
+        began: dict[int, float] = {}
+
+        def before(model: Any, *_: Any) -> None:
+            _wait(model)
+            began[id(model)] = time.perf_counter()
+
+        def after(model: Any, *_: Any) -> None:
+            _wait(model)
+            spent = time.perf_counter() - began[id(model)]
+            if model is original:
+                self.original_s += spent
+            else:
+                self.draft_s += spent
+
+        handles = [m.register_forward_pre_hook(before) for m in (original, draft)]
+        handles += [m.register_forward_hook(after) for m in (original, draft)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     @property
     def acceptance_rate(self) -> float | None:
@@ -230,7 +301,7 @@ def _plain_and_assisted(
     found = {}
     for assisted in (assisted_first, not assisted_first):
         if assisted:
-            with tally.watching(original, ids.shape[1]) as seen:
+            with tally.watching(original, ids.shape[1]) as seen, tally.timing(original, draft):
                 found[True] = _timed(original, ids, max_new_tokens, assistant_model=draft)
             tally.close(seen, len(found[True][0]))
         else:
@@ -261,11 +332,7 @@ def _timed(model: Any, ids: Any, max_new_tokens: int, **options: Any) -> tuple[l
     """All tokens after greedy decoding, and the seconds it took."""
     import torch
 
-    def wait() -> None:
-        if model.device.type == "cuda":
-            torch.cuda.synchronize(model.device)
-
-    wait()
+    _wait(model)
     began = time.perf_counter()
     output = model.generate(
         input_ids=ids.to(model.device),
@@ -276,8 +343,37 @@ def _timed(model: Any, ids: Any, max_new_tokens: int, **options: Any) -> tuple[l
         pad_token_id=_pad(model),
         **options,
     )
-    wait()
+    _wait(model)
     return output[0].tolist(), time.perf_counter() - began
+
+
+def _wait(model: Any) -> None:
+    """Until an accelerator has done what it was given."""
+    if model.device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(model.device)
+
+
+def draft_cost(
+    original: Any, draft: Any, prompts: Sequence[Sequence[int]], *, new_tokens: int = 24
+) -> tuple[float, float, float]:
+    """c with its 95 % interval: seconds of a draft step over those of a step of the original, in turn, head included.
+
+    Args:
+        prompts: each is decoded by both, alternating which goes first, to `new_tokens` whatever ends an answer.
+    """
+    import torch
+
+    ratios = []
+    with torch.inference_mode():
+        for number, prompt in enumerate([prompts[0], *prompts]):
+            ids, seconds = torch.tensor([list(prompt)]), {}  # [1, P]
+            for model in (original, draft) if number % 2 else (draft, original):
+                seconds[id(model)] = _timed(model, ids, new_tokens, min_new_tokens=new_tokens)[1]
+            ratios.append(seconds[id(draft)] / seconds[id(original)])
+    ratios = ratios[1:]  # the first warmed up
+    return statistics.median(ratios), *median_interval(ratios)
 
 
 def _pad(model: Any) -> int:
@@ -294,4 +390,11 @@ def _mismatch(model: Any, number: int, plain: list[int], helped: list[int], prom
     at = next((i for i in range(prompt, shorter) if plain[i] != helped[i]), shorter)
     ids = torch.tensor([plain[:at]], device=model.device)
     best = model(ids, use_cache=False).logits[0, -1].float().topk(2).values
-    return Mismatch(number, at - prompt, float(best[0] - best[1]))
+    gap = float(best[0] - best[1])
+    tie = gap <= ROUNDING * torch.finfo(original_dtype(model)).eps * max(1.0, abs(float(best[0])))
+    return Mismatch(number, at - prompt, gap, tie)
+
+
+def original_dtype(model: Any) -> Any:
+    """Of the computation."""
+    return next(p.dtype for p in model.parameters() if p.is_floating_point())

@@ -27,6 +27,7 @@ ARGUMENTS = {
         "plan",
         "compensate",
         "cut",
+        "draft",
         "generate",
         "teach",
         "heal",

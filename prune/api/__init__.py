@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prune.api._compare import compare
     from prune.api._compensate import compensate
     from prune.api._cut import cut
+    from prune.api._draft import draft
     from prune.api._eval import eval
     from prune.api._export import export
     from prune.api._generate import generate
@@ -35,6 +36,7 @@ __all__ = [
     "compensate",
     "cut",
     "demo",
+    "draft",
     "eval",
     "export",
     "generate",

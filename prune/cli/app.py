@@ -24,6 +24,7 @@ COMMANDS = {
     "cut": "Remove layers from a checkpoint, exactly.",
     "generate": "Let the original model answer prompts: training data for heal.",
     "teach": "Write down what the original predicts on the training data: heal then needs no original.",
+    "draft": "A few layers, trained to propose what the model then says: faster, the same answers.",
     "heal": "Train a cut model back towards its original, and merge.",
     "eval": "Test a model against its original, and judge it: exit code 3 when the gate does not pass.",
     "export": "Package a cut or healed model, with manifest and card.",

@@ -1,0 +1,70 @@
+"""The arithmetic of speculative decoding: how many tokens to propose, and what a speed-up needs.
+
+Leviathan et al. 2023 (arXiv 2211.17192), theorem 3.8, in three directions, and bootstrap intervals of what is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evals.errors import EvalUsageError
+
+MOST_TOKENS = 16
+"""Largest γ that is considered."""
+DRAWS = 2000
+"""Of each bootstrap."""
+
+
+def expected_speedup(acceptance_rate: float, num_assistant_tokens: int, draft_cost: float) -> float:
+    """(1 - α^(γ+1)) / ((1 - α)(γ·c + 1)): Leviathan et al. 2023, theorem 3.8.
+
+    Raises:
+        EvalUsageError: α outside [0, 1], γ below 1, or a negative c.
+    """
+    alpha, gamma = acceptance_rate, num_assistant_tokens
+    if not 0 <= alpha <= 1 or gamma < 1 or draft_cost < 0:
+        raise EvalUsageError(f"acceptance {alpha}, {gamma} draft tokens, draft cost {draft_cost}: out of range")
+    tokens = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
+    return tokens / (gamma * draft_cost + 1)
+
+
+def best_tokens(acceptance_rate: float, draft_cost: float, most: int = MOST_TOKENS) -> int:
+    """The γ from 1 to `most` with the largest expected speed-up; the smallest of equal ones."""
+    return max(range(1, most + 1), key=lambda g: (expected_speedup(acceptance_rate, g, draft_cost), -g))
+
+
+def needed_acceptance(draft_cost: float, speedup: float, most: int = MOST_TOKENS) -> float | None:
+    """The smallest α, to three decimals, whose best γ is expected to give `speedup`; None where none does."""
+    low, high = 0.0, 1.0
+    if _best(1.0, draft_cost, most) < speedup:
+        return None
+    while high - low > 5e-4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _best(middle, draft_cost, most) >= speedup else (middle, high)
+    return round(high, 3)
+
+
+def _best(alpha: float, cost: float, most: int) -> float:
+    return expected_speedup(alpha, best_tokens(alpha, cost, most), cost)
+
+
+def median_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a median."""
+    data = np.asarray(values, dtype=float)
+    drawn = data[np.random.default_rng(seed).integers(len(data), size=(DRAWS, len(data)))]  # [draws, n]
+    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def share_interval(kept: Sequence[float], tried: Sequence[float], seed: int = 0) -> tuple[float, float] | None:
+    """95 % interval of Σ kept / Σ tried, prompts drawn with replacement; None where nothing was tried."""
+    kept_, tried_ = np.asarray(kept, dtype=float), np.asarray(tried, dtype=float)
+    if tried_.sum() == 0:
+        return None
+    drawn = np.random.default_rng(seed).integers(len(tried_), size=(DRAWS, len(tried_)))  # [draws, n]
+    totals = tried_[drawn].sum(axis=1)  # [draws]
+    shares = kept_[drawn].sum(axis=1)[totals > 0] / totals[totals > 0]
+    low, high = np.quantile(shares, (0.025, 0.975))
+    return float(low), float(high)

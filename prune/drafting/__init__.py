@@ -1,0 +1,1 @@
+"""A draft for speculative decoding: a few of the original's own layers, trained so that their tokens are kept."""

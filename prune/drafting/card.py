@@ -1,0 +1,115 @@
+"""The card of a pair: what was measured, what it would take, and how each runtime is started with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evals.speculation import needed_acceptance
+from prune.drafting.runtimes import run_lines
+from prune.files import write_text
+from prune.wording.markdown import code, escape
+
+SPEEDUPS = (1.0, 1.3, 1.6, 2.0)
+COSTS = (0.1, 0.2, 0.3, 0.4, 0.5)
+TEXT = """
+# A draft of {source}, {num_layers} layers
+
+Proposes tokens in speculative decoding; {source} checks them in one pass and keeps those that it would have said, so
+the answers are its own. Layers {keep} of the original; layers {trained} were trained on the original's own answers
+(KL), everything else is the original's. A stock checkpoint: it loads with `AutoModelForCausalLM.from_pretrained`. Used
+alone it answers much worse than the original.
+
+A step of the draft costs c = {cost:.2f} ({cost_lo:.2f} to {cost_hi:.2f}) of a step of the original, head and embeddings
+included, so the most that any acceptance could give is 1/c = {ceiling:.1f} x.
+
+| domain | prompts | identical outputs | accepted α (greedy) | at temperature 1 | γ | expected | measured |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{rows}
+
+Measured with {measured_with}, batch 1, {device}, {dtype}; every prompt with and without the draft in turn; median of
+the ratios with a 95 % bootstrap interval over prompts. Ties: outputs that differ where two tokens' logits differ by no
+more than rounding. Expected: (1 - α^(γ+1)) / ((1 - α)(γc + 1)). Where the seconds of assisted decoding went:
+
+| domain | original's passes | draft's passes | the loop around them | a checking pass against a plain step |
+| --- | --- | --- | --- | --- |
+{profile}
+{warnings}
+## What a speed-up needs
+
+Acceptance α at the best γ for a draft of cost c:
+
+{needed}
+
+## Run it
+
+{lines}
+"""
+
+
+def write_card(directory: Path, facts: Mapping[str, Any]) -> None:
+    """README.md from what `prune.drafting.pair` measured."""
+    from huggingface_hub import ModelCardData
+
+    source = str(facts["source"])
+    data = ModelCardData(
+        base_model=source, library_name="transformers", pipeline_tag="text-generation", tags=["draft-model"]
+    )
+    domains = facts["domains"]
+    first = next(iter(domains.values()))
+    text = TEXT.format(
+        source=code(source),
+        num_layers=facts["num_layers"],
+        keep=", ".join(map(str, facts["keep"])),
+        trained=", ".join(map(str, facts["trained_layers"])),
+        cost=facts["draft_cost"],
+        cost_lo=facts["draft_cost_interval"][0],
+        cost_hi=facts["draft_cost_interval"][1],
+        ceiling=facts["ceiling"],
+        rows="\n".join(_row(name, row) for name, row in domains.items()),
+        profile="\n".join(_profile(name, row) for name, row in domains.items()),
+        measured_with=f"transformers {facts['versions'].get('transformers', '?')}",
+        device=first["device"],
+        dtype=first["dtype"],
+        warnings="".join(f"\n{escape(text)}\n" for text in facts["warnings"]),
+        needed=needed_table(),
+        lines=run_lines(source, int(facts["num_assistant_tokens"]), facts["config"]),
+    )
+    write_text(directory / "README.md", f"---\n{data.to_yaml()}\n---\n{text}")
+
+
+def _row(name: str, row: Mapping[str, Any]) -> str:
+    tied = f" ({row['ties']} ties)" if row["ties"] else ""
+    greedy = _share(row["acceptance_rate"], row["acceptance_lo"], row["acceptance_hi"])
+    sampled = _share(row["sampled_acceptance"], *row["sampled_acceptance_interval"])
+    expected = "-" if row["expected_speedup"] is None else f"{row['expected_speedup']:.2f} x"
+    measured = f"{row['speedup']:.2f} x ({row['speedup_lo']:.2f} to {row['speedup_hi']:.2f})"
+    return (
+        f"| {escape(name)} | {row['prompts']} | {row['identical']}{tied} | {greedy} | {sampled} "
+        f"| {row['num_assistant_tokens']} | {expected} | {measured} |"
+    )
+
+
+def _profile(name: str, row: Mapping[str, Any]) -> str:
+    rest = 1 - row["original_share"] - row["draft_share"]
+    cost = "-" if row["pass_cost"] is None else f"{row['pass_cost']:.2f} x"
+    return f"| {escape(name)} | {row['original_share']:.0%} | {row['draft_share']:.0%} | {rest:.0%} | {cost} |"
+
+
+def _share(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if low is None or high is None else f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def needed_table() -> str:
+    """Markdown: for each speed-up and cost the α that it takes; '-' where no α is enough."""
+    lines = [
+        "| speed-up | " + " | ".join(f"c = {cost:.2f}" for cost in COSTS) + " |",
+        "| --- |" + " --- |" * len(COSTS),
+    ]
+    for speedup in SPEEDUPS:
+        cells = [needed_acceptance(cost, speedup) for cost in COSTS]
+        lines.append(f"| {speedup:.1f} x | " + " | ".join("-" if c is None else f"{c:.2f}" for c in cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,157 @@
+"""`prune draft`: from a model and prompts to a checkpoint that makes it faster without changing its answers."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune.checkpoint.source import Source
+from prune.drafting.measure import facts_of, measure, warnings_of
+from prune.drafting.search import Found, Search
+from prune.drafting.settings import DraftSettings
+from prune.errors import PruneError
+from prune.files import refuse_non_empty, sha256_json, staged_directory, write_json
+from prune.wording.text import english
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from prune.healing.prompts import Prompt
+
+RECORD = "draft.json"
+"""What was measured, beside the draft's checkpoint."""
+
+
+@dataclass
+class Pair:
+    """A draft and what it does for its original.
+
+    Attributes:
+        found: the draft in memory.
+        facts: `draft.json`.
+    """
+
+    found: Found
+    facts: dict[str, Any]
+
+
+def split_prompts(prompts: Sequence[Prompt], settings: DraftSettings) -> tuple[list[Prompt], list[Prompt]]:
+    """(measured, trained on) of one domain: drawn with the seed, none in both, at most half of them measured.
+
+    Raises:
+        PruneError: fewer than two different prompts.
+    """
+    distinct = list({p.input_ids: p for p in prompts}.values())
+    domain = prompts[0].domain
+    if len(distinct) < 2:
+        raise PruneError(f"--data {domain}: one prompt is too few: some are trained on, others measured")
+    random.Random(f"{settings.seed}/{domain}").shuffle(distinct)
+    count = min(settings.num_prompts, len(distinct) // 2)
+    training = distinct[count:]
+    return distinct[:count], training[: settings.train_prompts or len(training)]
+
+
+def make_pair(
+    original: PreTrainedModel,
+    tokenizer: Any,
+    prompts: Mapping[str, Sequence[Prompt]],
+    settings: DraftSettings,
+    *,
+    pad_token_id: int,
+    identity: str,
+    directory: Path,
+) -> Pair:
+    """Search, train and measure.
+
+    Args:
+        original: in evaluation mode.
+        prompts: by domain.
+        identity: hash of the original.
+        directory: for what a killed run goes on from.
+
+    Raises:
+        PruneError: no candidate can give what is wanted, or see `Search`.
+    """
+    from prune.versions import library_versions
+
+    began, key = time.monotonic(), sha256_json([identity, settings.model_dump(exclude={"save_steps"})])
+    parts = {name: split_prompts(members, settings) for name, members in prompts.items()}
+    measured = {name: part[0] for name, part in parts.items()}
+    training = {name: part[1] for name, part in parts.items()}
+    search = Search(original, tokenizer, pad_token_id, measured, training, settings, directory, key)
+    found = search.run()
+    trained_s = time.monotonic() - began
+    options: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "given": settings.num_assistant_tokens}
+    results = measure(original, found, measured, **options)
+    facts = {
+        **facts_of(found, results),
+        "trained_layers": _trained_layers(found),
+        "training": {
+            "prompts": {name: len(p) for name, p in training.items()},
+            "answer_tokens": found.tokens,
+            "steps": len(found.losses),
+            "first_loss": found.losses[0],
+            "last_loss": sum(found.losses[-20:]) / len(found.losses[-20:]),
+            "seconds": round(trained_s, 1),
+        },
+        "warnings": [english(m) for m in warnings_of(found, results)],
+        "runtime": settings.runtime,
+        "settings": settings.model_dump(),
+        "memory": _memory(original, found),
+        "versions": library_versions(),
+    }
+    return Pair(found, facts)
+
+
+def _trained_layers(found: Found) -> list[int]:
+    """Source indices."""
+    from prune.model.layer_list import find_layer_list
+
+    path, layers = find_layer_list(found.draft.model)
+    prefixes = [f"{path}.{i}." for i in range(len(layers))]
+    return [
+        found.draft.keep[i]
+        for i, prefix in enumerate(prefixes)
+        if any(name.startswith(prefix) for name in found.draft.trained)
+    ]
+
+
+def _memory(original: PreTrainedModel, found: Found) -> dict[str, Any]:
+    """Bytes of the weights of both, as two checkpoints that are loaded, and of their caches per token."""
+    from evals.cost import footprint
+
+    both = {"original": footprint(original).to_dict(), "draft": footprint(found.draft.model).to_dict()}
+    return {**both, "pair_bytes": both["original"]["bytes"] + both["draft"]["bytes"]}
+
+
+def write_pair(pair: Pair, source: Source, output: Path, directory: Path) -> None:
+    """The draft as a checkpoint like its original's, with `draft.json` and a card; in one rename.
+
+    Args:
+        directory: for the cut that the trained tensors are written over.
+
+    Raises:
+        PruneError: the family cannot be cut exactly.
+    """
+    from prune.checkpoint.directory import read_config
+    from prune.drafting.card import write_card
+    from prune.packaging.saving import save_like
+    from prune.surgery.cut import cut
+
+    refuse_non_empty(output)
+    draft = pair.found.draft
+    template = directory / "cut"
+    shutil.rmtree(template, ignore_errors=True)
+    cut(source, template, keep_layers=list(draft.keep))
+    with staged_directory(output) as staging:
+        save_like(draft.model, draft.trained, template, staging)
+        config = read_config(staging)
+        write_json(staging / RECORD, pair.facts)
+        write_card(staging, {**pair.facts, "config": json.loads(json.dumps(config))})
+    shutil.rmtree(template, ignore_errors=True)

@@ -1,0 +1,158 @@
+"""The original's residual streams on documents, computed once and kept in files that are mapped into memory.
+
+For every document the stream behind each candidate's trunk, which is where its draft enters, and the stream after the
+last layer, from which the original's own head gives what it would say. Resumable: complete files are used again.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from evals.progress import stage
+from prune.drafting.network import Network
+from prune.errors import PruneError
+from prune.files import read_sealed, sha256_json, write_sealed
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt with an answer.
+
+    Attributes:
+        input_ids: of both.
+        answer_start: tokens of the prompt.
+    """
+
+    domain: str
+    input_ids: tuple[int, ...]
+    answer_start: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows of T tokens, right-padded.
+
+    Attributes:
+        ids: [B, T].
+        asked: [B, T], positions at which a token of the answer is predicted.
+        streams: depth -> [B, T, d].
+    """
+
+    ids: torch.Tensor
+    asked: torch.Tensor
+    streams: dict[int, torch.Tensor]
+
+
+class States:
+    """Streams of all rows, [N, d] for each depth, N the tokens of all rows one after the other.
+
+    Attributes:
+        rows: the documents.
+        last: the depth of the original.
+    """
+
+    def __init__(self, rows: Sequence[Row], last: int, streams: dict[int, torch.Tensor], device: torch.device) -> None:
+        self.rows, self.last, self._streams, self._device = list(rows), last, streams, device
+        self._offsets = [0]
+        for row in rows:
+            self._offsets.append(self._offsets[-1] + len(row.input_ids))
+
+    def batch(self, members: Sequence[int], depth: int) -> Batch:
+        """Some rows, with the streams at `depth` and after the last layer."""
+        rows = [self.rows[i] for i in members]
+        longest = max(len(row.input_ids) for row in rows)
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)  # [B, T]
+        asked = torch.zeros(len(rows), longest, dtype=torch.bool)  # [B, T]
+        for i, row in enumerate(rows):
+            ids[i, : len(row.input_ids)] = torch.tensor(row.input_ids)
+            asked[i, row.answer_start - 1 : len(row.input_ids) - 1] = True
+        streams = {}
+        for name in (depth, self.last):
+            kept = self._streams[name]
+            padded = torch.zeros(len(rows), longest, kept.shape[1], dtype=kept.dtype)  # [B, T, d]
+            for i, member in enumerate(members):
+                padded[i, : len(rows[i].input_ids)] = kept[self._offsets[member] : self._offsets[member + 1]]
+            streams[name] = padded.to(self._device)
+        return Batch(ids.to(self._device), asked.to(self._device), streams)
+
+    def batches(self, tokens: int) -> list[list[int]]:
+        """Rows of similar length together, at most `tokens` of them with padding (one row at least)."""
+        order = sorted(range(len(self.rows)), key=lambda i: (len(self.rows[i].input_ids), i))
+        found: list[list[int]] = [[]]
+        for index in order:
+            if found[-1] and (len(found[-1]) + 1) * len(self.rows[index].input_ids) > tokens:
+                found.append([])
+            found[-1].append(index)
+        return found
+
+
+@torch.no_grad()
+def record_states(
+    original: Network, rows: Sequence[Row], trunks: Sequence[int], directory: Path, *, identity: str, tokens: int
+) -> States:
+    """Run the original over all rows, or find what an earlier run kept.
+
+    Args:
+        trunks: depths at which drafts enter.
+        directory: of this set of rows; made anew where it is of others.
+        identity: hash of the original.
+        tokens: of a batch, padding included.
+
+    Raises:
+        PruneError: the disk has no room for them.
+    """
+    last = original.anatomy.num_layers
+    depths = sorted({*trunks, last})
+    total = sum(len(row.input_ids) for row in rows)
+    weight = original.anatomy.embedding.weight
+    width, dtype = int(weight.shape[1]), weight.dtype
+    key = sha256_json([identity, str(dtype), depths, [(row.input_ids, row.answer_start) for row in rows]])
+    done = _is_complete(directory, key)
+    if not done:
+        _make_room(directory, len(depths) * total * width * dtype.itemsize)
+    streams = {
+        depth: torch.from_file(
+            str(directory / f"{depth}.bin"), shared=True, size=total * width, dtype=dtype
+        ).view(total, width)
+        for depth in depths
+    }  # fmt: skip
+    states = States(rows, last, streams, original.device)
+    if done:
+        return states
+    groups = states.batches(tokens)
+    with stage("states", len(groups), "batches") as going:
+        for members in groups:
+            ids = states.batch(members, last).ids
+            found = original.streams(ids, depths)
+            for depth, kept in streams.items():
+                for i, member in enumerate(members):
+                    length = len(rows[member].input_ids)
+                    begin = states._offsets[member]
+                    kept[begin : begin + length] = found[depth][i, :length].to("cpu")
+            going.advance()
+    write_sealed(directory / "complete.json", {"key": key})
+    return states
+
+
+def _is_complete(directory: Path, key: str) -> bool:
+    try:
+        return bool(read_sealed(directory / "complete.json")["key"] == key)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _make_room(directory: Path, needed: int) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise PruneError(
+            f"{directory}: the streams take {math.ceil(needed / 1e6)} MB, {free // 10**6} MB are free: give fewer "
+            "--train_prompts, or -o on a larger disk"
+        )
