@@ -5,6 +5,7 @@ Leviathan et al. 2023 (arXiv 2211.17192), theorem 3.8, in three directions, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,7 +44,7 @@ def needed_acceptance(draft_cost: float, speedup: float, most: int = MOST_TOKENS
     while high - low > 5e-4:
         middle = (low + high) / 2
         low, high = (low, middle) if _best(middle, draft_cost, most) >= speedup else (middle, high)
-    return round(high, 3)
+    return math.ceil(high * 1000) / 1000
 
 
 def _best(alpha: float, cost: float, most: int) -> float:

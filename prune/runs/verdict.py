@@ -164,7 +164,7 @@ def recommend(
     if trial is not None:
         parts.append(trial.outcome)
     reason = message("sentences", parts=parts)
-    if trial is not None and trial.result.lossless and trial.result.speedup > 1:
+    if trial is not None and trial.result.lossless and trial.result.faster:
         return ClassVerdict(suite, "shallow as draft", trial.key, reason)
     return ClassVerdict(suite, "keep deep", None, reason)
 

@@ -82,11 +82,11 @@ def test_what_passes_as_it_was_cut_needs_no_healing_though_a_healed_one_is_shall
     assert "Healed" not in english(math.reason)
 
 
-def trial(identical: int, speedup: float) -> DraftTrial:
+def trial(identical: int, speedup: float, half_width: float = 0.1) -> DraftTrial:
     result = DraftResult(
         prompts=200, identical=identical, mismatches=(), new_tokens=2000, num_assistant_tokens=4, acceptance_rate=0.9,
         tokens_per_pass=3.2, draft_cost=0.5, speedup=speedup, expected_speedup=1.3, expected_by_cost=((0.1, 2.9),),
-        device="cpu", dtype="float32",
+        device="cpu", dtype="float32", speedup_lo=speedup - half_width, speedup_hi=speedup + half_width,
     )  # fmt: skip
     assert DraftResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
     return DraftTrial(CandidateKey(10, "healed"), result)
@@ -99,7 +99,7 @@ def test_a_draft_is_recommended_only_when_it_is_lossless_and_faster():
     assert (drafted.recommendation, drafted.key) == ("shallow as draft", CandidateKey(10, "healed"))
     said = english(drafted.reason)
     assert "200 of 200 outputs identical, 90\u00a0% of its tokens accepted, at 1.30× the speed" in said
-    for poor in (trial(199, 1.3), trial(200, 0.9)):
+    for poor in (trial(199, 1.3), trial(200, 0.9), trial(200, 1.3, half_width=0.4)):
         verdict = recommend(failed, "math", {"math": poor})
         assert (verdict.recommendation, verdict.key) == ("keep deep", None)
         assert "As a draft" in english(verdict.reason)
