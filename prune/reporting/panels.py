@@ -49,6 +49,8 @@ def evidence_panels(data: ReportData, text: Text) -> list[Panel]:
     found.append(("break-even", text("title_break_even"), captions.break_even(data, text), figure, False))
     figure = figures.sensitivity(data, text, captions.assumption)
     found.append(("sensitivity", text("title_sensitivity"), captions.sensitivity(data, text), figure, False))
+    figure = figures.acceptance_needed(data, text)
+    found.append(("drafts", text("title_drafts"), text("caption_drafts"), figure, False))
     return [Panel(*row[:3], row[3], row[4]) for row in found if row[3] is not None]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from prune.reporting.figures import accuracy_by_depth
+from evals.speculation import expected_speedup
+from prune.reporting.figures import acceptance_needed, accuracy_by_depth
 from prune.wording.text import Text
 
 from .sample import sample_report
@@ -25,3 +26,19 @@ def test_where_pruned_and_healed_score_the_same_both_can_be_seen() -> None:
     assert pruned.marker.size > healed.marker.size + 4
     assert pruned.line.dash != healed.line.dash
     assert healed.customdata[1] == "14 layers, healed"  # what the pointer reads off is the depth, not the shifted place
+
+
+def test_a_line_of_needed_acceptance_gives_its_speed_up_and_ends_at_its_ceiling() -> None:
+    data = sample_report()
+    *lines, tried = acceptance_needed(data, Text()).data
+    assert [line.name for line in lines] == ["1.00×", "1.30×", "1.60×", "2.00×"]
+    for line, speedup in zip(lines, (1.0, 1.3, 1.6, 2.0), strict=True):
+        for cost, alpha in zip(line.x, line.y, strict=True):
+            best = max(expected_speedup(alpha, tokens, cost) for tokens in range(1, 17))
+            assert best == pytest.approx(speedup, abs=0.04) or (speedup == 1.0 and best >= 1)
+        assert max(line.x) <= 1 / speedup
+    measured = [d for d in data.drafts if d.result.acceptance_rate is not None]
+    assert list(tried.x) == [d.result.draft_cost for d in measured]
+    assert list(tried.y) == [d.result.acceptance_rate for d in measured]
+    data.drafts = []
+    assert acceptance_needed(data, Text()) is None

@@ -6,6 +6,7 @@ Assumptions: arrays are nested lists with None where nothing was measured; an in
 
 from prune.reporting.figures.checkpoints import contribution_by_relative_depth, quality_by_cost
 from prune.reporting.figures.decision import accuracy_by_depth, break_even, kept_by_cost, sensitivity
+from prune.reporting.figures.drafts import acceptance_needed
 from prune.reporting.figures.layers import (
     contribution_cosine,
     curve,
@@ -16,6 +17,7 @@ from prune.reporting.figures.layers import (
 from prune.reporting.figures.maps import angular_triangle, depth_map, domain_map, effect_map
 
 __all__ = [
+    "acceptance_needed",
     "accuracy_by_depth",
     "angular_triangle",
     "break_even",
