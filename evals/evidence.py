@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from evals.answer_cost import AnswerCost
 from evals.errors import EvalError
 from evals.records import file_name, write_text
 from evals.secrets import redacted
@@ -60,6 +61,7 @@ class TaskEvidence(_Comparison):
     p: float | None = Field(
         default=None, description="exact two-sided p that both are equally often right (McNemar's, over clusters)"
     )
+    answers: AnswerCost | None = Field(default=None, description="lengths of generated answers; null: none generated")
     original_stats: dict[str, Any] = {}
     candidate_stats: dict[str, Any] = {}
 

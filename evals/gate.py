@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evals.answer_cost import answer_cost
 from evals.errors import EvalUsageError
 from evals.evidence import Evidence, SuiteEvidence, TaskEvidence, Verdict
 from evals.near_chance import near_chance
@@ -224,6 +225,7 @@ def _task_evidence(
         lost=discordant.lost if discordant else None,
         gained=discordant.gained if discordant else None,
         p=discordant.p if discordant else None,
+        answers=answer_cost(original, candidate, seed=seed, bootstrap=bootstrap, alpha=alpha),
         original_stats=original.stats,
         candidate_stats=candidate.stats,
     )

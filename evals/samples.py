@@ -6,6 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from evals.answer_cost import TOKENS
 from evals.clusters import cluster_field, cluster_label, looks_clustered
 from evals.ending import answer_statistics
 from evals.errors import EvalError, EvalUsageError
@@ -51,6 +52,9 @@ def task_result(
             clustered = clustered or looks_clustered(leaf, chosen, task.config.num_fewshot or 0)
         subtask = leaf if len(leaves) > 1 else None
         mine = [_record(row, spec, task.OUTPUT_TYPE, subtask, field, log_samples) for row in chosen]
+        if task.OUTPUT_TYPE == "generate_until":
+            for record in mine:
+                record.extra[TOKENS] = len(lm.tok_encode(record.extra["response"], add_special_tokens=False))
         part = TaskResult(leaf, spec.metric, spec.filter, mine, aggregation=aggregation)
         reported = output["results"][leaf][f"{spec.metric},{spec.filter}"]
         if not math.isclose(part.value, reported, rel_tol=1e-9, abs_tol=1e-12):

@@ -79,6 +79,7 @@ def facts(candidate: Candidate, data: ReportData, text: Text) -> list[tuple[str,
         (text("speedup"), times(candidate.decode_speedup)),
         (text("prefill"), rate(candidate.prefill_tokens_per_s)),
         (text("cost_per_million"), money(candidate.cost_per_million_tokens, currency)),
+        *_answers(candidate, currency, text),
         (text("perplexity"), _by_domain(candidate.perplexity)),
         (text("bits_per_byte"), _by_domain(candidate.bits_per_byte)),
         (text("healing"), text.duration(candidate.heal_seconds)),
@@ -87,6 +88,24 @@ def facts(candidate: Candidate, data: ReportData, text: Text) -> list[tuple[str,
         (text("break_even"), _break_even(candidate, text)),
     ]
     return [(name, value) for name, value in rows if value != UNKNOWN]
+
+
+def _answers(candidate: Candidate, currency: str, text: Text) -> list[tuple[str, str]]:
+    """Tokens per answer against the original's, and money for a correct one, of every generating task."""
+    rows = []
+    changed = candidate.stage != "original"
+    for task in (task for suite in candidate.evidence for task in suite.tasks):
+        if (found := task.answers) is None:
+            continue
+        length = quantity(found.candidate_tokens if changed else found.original_tokens)
+        if changed and found.ratio is not None and found.ratio_lo is not None and found.ratio_hi is not None:
+            ends = f"{found.ratio_lo:.2f}–{found.ratio_hi:.2f}"
+            length = text("tokens_against", tokens=length, ratio=times(found.ratio), interval=ends)
+        rows.append((text("tokens_per_answer", task=task.name), length))
+        if candidate.cost_per_million_tokens is not None:
+            paid = found.price(candidate.cost_per_million_tokens, candidate=changed)
+            rows.append((text("cost_per_correct", task=task.name), money(paid, currency)))
+    return rows
 
 
 def _tokens(count: float | None, key: str, text: Text) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from evals.answer_cost import AnswerCost
 from prune.reporting import tables
 from prune.reporting.data import ReportData
 from prune.reporting.markdown import render_markdown
@@ -66,3 +67,19 @@ def test_an_empty_report_has_empty_tables() -> None:
     data = ReportData(title="m", ship="FAIL")
     for make in (tables.plan_table, tables.task_table, tables.verdict_table, tables.draft_table):
         assert make(data, TEXT).rows == []
+
+
+def test_a_task_that_generates_says_what_an_answer_takes_and_what_a_right_one_costs() -> None:
+    data = sample_report()
+    answers = AnswerCost(
+        original_tokens=80, candidate_tokens=100, ratio=1.25, ratio_lo=1.1, ratio_hi=1.4, original_per_correct=160,
+        candidate_per_correct=400,
+    )  # fmt: skip
+    cut = next(candidate for candidate in data.candidates if candidate.stage != "original" and candidate.evidence)
+    task = cut.evidence[0].tasks[0]
+    task.answers, cut.cost_per_million_tokens = answers, 2.0
+    found = {name: plain(value) for name, value in tables.facts(cut, data, TEXT)}
+    assert found[f"Tokens per answer, {task.name}"] == "100 (1.25× the original's, 1.10–1.40)"
+    assert found[f"Cost per correct answer, {task.name}"].startswith("0.000800 ")  # 400 tokens at 2 a million
+    task.answers = None
+    assert not [name for name, _ in tables.facts(cut, data, TEXT) if "answer" in name]
