@@ -206,8 +206,8 @@ def memory(options: argparse.Namespace) -> Iterator[str]:
         "evaluation": (scored, count * sequence_bytes(model, tokens, all_logits=True), "B x `fitted.sequence_bytes`"),
         "analysis": (
             lambda: analyze(model, {"text": domain}, source="model", batch_size=count, bootstrap=50),
-            2 * (config.num_hidden_layers + 1) * stream + 4 * count * tokens * config.vocab_size * 4,
-            "2 (L + 1) streams + 4 B T V logits, float32",
+            2 * (config.num_hidden_layers + 1) * stream + 10 * count * tokens * config.vocab_size * 4,
+            "2 (L + 1) streams + 10 B T V logits, float32",
         ),
     }
     for name, (run, formula, words) in formulas.items():
