@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from prune.reporting.data import Candidate, Cost, ReportData, SuiteVerdict
-from prune.wording.numbers import UNKNOWN, money, times
+from prune.wording.numbers import UNKNOWN, money
 from prune.wording.text import Text
 
 SHOWN_SUITES = 5
@@ -18,12 +18,13 @@ SHOWN_SUITES = 5
 
 @dataclass(frozen=True)
 class Loss:
-    """One task class on the first screen: what is lost there, and what to do."""
+    """One task class on the first screen: what is lost there, how much may be, and what to do."""
 
     suite: str
     lost: str
     verdict: str
     advice: str
+    limit: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def headline(data: ReportData, text: Text) -> str:
         return text("headline_none")
     if data.exported is None:
         return text("headline_keep_all", total=data.total_layers)
+    if len(data.verdicts) > 1 and all(row.evidence.verdict == "PASS" for row in data.verdicts):
+        return text("headline_all", layers=data.exported.num_layers, total=data.total_layers)
     undecided = [row.suite for row in data.verdicts if row.evidence.verdict == "INCONCLUSIVE"]
     groups = {
         "headline_use": data.exported.passed,
@@ -82,6 +85,9 @@ def _saved(data: ReportData, shown: Candidate, original: Candidate, text: Text) 
         words.append(text("save_speed_value", ratio=shown.decode_speedup))
         speeds = {"before": original.decode_tokens_per_s, "after": shown.decode_tokens_per_s}
         said.append(text("save_speed", **speeds))
+        if shown.decode_speedup_ends is not None:
+            low, high = shown.decode_speedup_ends
+            said.append(text("save_speed_range", low=low, high=high))
     before, after = original.cost_per_million_tokens, shown.cost_per_million_tokens
     if data.cost and before is not None and after is not None:
         currency = data.cost.currency
@@ -108,6 +114,7 @@ def _lost(data: ReportData, text: Text) -> Answer | None:
         Loss(
             text.words(row.title), _loss(row, text), row.evidence.verdict,
             text.known("recommendation", row.recommendation) if row.recommendation else "",
+            text("loss_limit", limit=1 - row.evidence.floor),
         )
         for row in rows[:SHOWN_SUITES]
     ]  # fmt: skip
@@ -166,5 +173,5 @@ def _earned(cost: Cost, shown: Candidate, original: Candidate, text: Text) -> st
     speed = shown.decode_tokens_per_s
     busy = cost.break_even_tokens / speed if cost.break_even_tokens and speed else None
     if before is None or after is None:
-        return text("pays_earned_time", ratio=times(shown.decode_speedup), busy=busy)
+        return text("pays_earned_time", ratio=text.times(shown.decode_speedup), busy=busy)
     return text("pays_earned", saved=money(before - after, cost.currency), busy=busy)

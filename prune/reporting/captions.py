@@ -17,7 +17,7 @@ from prune.reporting.data import AnalysisView, Candidate, ReportData, Stage
 from prune.reporting.figures.layers import LOG_FLOOR, is_logarithmic, shown_score
 from prune.reporting.needs import NEEDED, SPARE, Need, needs
 from prune.reporting.tables import measure, scored
-from prune.wording.numbers import money, quantity, times
+from prune.wording.numbers import money, quantity
 from prune.wording.text import Text
 
 QUIET = 0.75  # a layer is quiet below this share of the median relative contribution
@@ -61,7 +61,7 @@ def cost(data: ReportData, text: Text) -> str:
     shown = data.shown
     if shown is None or shown.decode_speedup is None:
         return text("caption_cost_plain")
-    return text("caption_cost", candidate=_name(shown, text), ratio=times(shown.decode_speedup))
+    return text("caption_cost", candidate=_name(shown, text), ratio=text.times(shown.decode_speedup))
 
 
 def break_even(data: ReportData, text: Text) -> str:
@@ -97,7 +97,7 @@ def _spread(one: float | None, other: float | None) -> float:
 
 def assumption(row: Sensitivity, text: Text) -> str:
     """'price of training 0.50× to 2.00×' in the report's language."""
-    return text(f"sensitivity_{row.name}", low=times(row.low), high=times(row.high))
+    return text(f"sensitivity_{row.name}", low=text.times(row.low), high=text.times(row.high))
 
 
 def _extremes(row: Sequence[float | None]) -> tuple[int, int]:
@@ -175,7 +175,7 @@ def loss(view: AnalysisView, text: Text) -> str:
     if len(middles) > 1:
         easy, hard = min(middles, key=lambda n: middles[n]), max(middles, key=lambda n: middles[n])
         if middles[easy] > 0:
-            ratio = times(middles[hard] / middles[easy])
+            ratio = text.times(middles[hard] / middles[easy])
             sentences.append(text("caption_dnll_ratio", ratio=ratio, hard=hard, easy=easy))
     losses = [value for row in series.values() for value in row if value is not None]
     if losses and min(losses) < LOG_FLOOR and is_logarithmic(losses):

@@ -41,6 +41,7 @@ def render_comparison_html(found: Comparison, path: Path, lang: str = "en") -> N
     names = " · ".join(m.name for m in found.models)
     context = {
         "text": text, "title": names, "page_title": f"{text('title_compare')}: {names}", "headline": headline,
+        "findings": [], "next_step": "",
         "analysis": panels, "phases": [], "stability": [], "warnings": [],
         "layer_table": comparison_table(found, text), "provenance": [], "panels_shown": panels,
     }  # fmt: skip

@@ -60,6 +60,7 @@ class Candidate(_Part):
         perplexity, bits_per_byte: by domain or text.
         kv_bytes_per_token: of the key-value cache, all layers together.
         decode_speedup: decode tokens/s over the original's, 1.0 for the original.
+        decode_speedup_ends: its smallest and largest value over the paired repeats.
         peak_memory_bytes: of a prefill and decode, weights included (`evals.peak_memory`); None where unknown.
         cost_per_million_tokens, healing_cost: in the currency of `Cost`.
         heal_tokens: real tokens trained on.
@@ -79,6 +80,7 @@ class Candidate(_Part):
     prefill_tokens_per_s: float | None = None
     decode_tokens_per_s: float | None = None
     decode_speedup: float | None = None
+    decode_speedup_ends: tuple[float, float] | None = None
     cost_per_million_tokens: float | None = None
     peak_memory_bytes: int | None = None
     heal_seconds: float | None = None
@@ -176,6 +178,8 @@ class Draft(_Part):
 
     suite: str
     result: DraftResult
+    num_layers: int | None = None
+    stage: Stage | None = None
 
 
 class AnalysisView(_Part):

@@ -32,7 +32,7 @@ def _said(messages: list[Message], text: Text) -> list[str]:
 
 def _answer(answer: Answer, text: Text) -> str:
     """One answer of the first screen on one line."""
-    losses = [f"{loss.suite}{text('colon')}{loss.lost}" for loss in answer.losses]
+    losses = [f"{loss.suite}{text('colon')}{loss.lost} ({loss.limit})" for loss in answer.losses]
     words = answer.value or text.listed(losses)
     return text("answer_line", words=words, sentence=answer.sentence)
 

@@ -16,7 +16,7 @@ from evals.score import Score
 from evals.secrets import redacted, without_secrets
 from evals.visible import visible
 from prune.files import write_exact
-from prune.reporting import captions, figures, tables
+from prune.reporting import figures, findings, tables
 from prune.reporting.answers import answers, headline
 from prune.reporting.data import AnalysisView, ReportData, finite
 from prune.reporting.markdown import render_markdown
@@ -53,7 +53,8 @@ def render_analysis_html(analysis: Analysis, path: Path, lang: str = "en", title
     name = title or str(analysis.info.get("model", ""))
     context = {
         "text": text, "title": name, "page_title": f"{text('analysis_report')}: {name}",
-        "headline": captions.contribution(view, text) or text("analysis_report"),
+        "headline": findings.headline(view, text),
+        "findings": findings.findings(view, text), "next_step": _next_step(view),
         "analysis": analysis_panels(view, text), "phases": tables.phase_lines(view, text),
         "stability": tables.stability_lines(view, text), "warnings": said(view.warnings, text),
         "layer_table": tables.layer_table(view, text), "provenance": tables.pairs(finite(info)),
@@ -78,7 +79,8 @@ def render_depth_map_html(found: DepthMap, names: tuple[str, str], path: Path, l
     details = {key: value for key, value in found.as_dict().items() if key not in ("error", "ridge")}
     context = {
         "text": text, "title": " → ".join(names), "page_title": f"{text('title_depth_map')}: {' → '.join(names)}",
-        "headline": text("title_depth_map"), "analysis": [panel], "phases": [], "stability": [], "warnings": [],
+        "headline": text("title_depth_map"), "findings": [], "next_step": "",
+        "analysis": [panel], "phases": [], "stability": [], "warnings": [],
         "layer_table": tables.Table([]), "provenance": tables.pairs(finite(details)), "panels_shown": [panel],
     }  # fmt: skip
     write_exact(path, fill_page("analysis.html.jinja", context))
@@ -102,6 +104,16 @@ def fill_page(template: str, context: dict[str, Any]) -> str:
     )
     head, tail = visible(without_secrets(page)).rsplit("@PLOTLY@", 1)
     return f"{head}{get_plotlyjs()}{tail}"
+
+
+def _next_step(view: AnalysisView) -> str:
+    """The commands that follow an analysis."""
+    layers = view.num_layers - findings.layers_to_go(view)
+    return (
+        "prune plan ANALYSIS -o frontier --sweep\n"
+        f"prune plan ANALYSIS -o plan.json --num_layers {layers}\n"
+        "prune cut MODEL -o cut --plan plan.json"
+    )
 
 
 def _figure_json(panels: list[Panel]) -> str:
@@ -131,6 +143,7 @@ def _report_context(data: ReportData, text: Text) -> dict[str, Any]:
         "measure": partial(tables.measure, text=text), "scored": partial(tables.scored, text=text),
         "facts": partial(tables.facts, data=data, text=text),
         "evidence": evidence, "analysis": analysis, "panels_shown": evidence + analysis,
+        "findings": findings.findings(data.analysis, text) if data.analysis else [],
         "phases": tables.phase_lines(data.analysis, text), "stability": tables.stability_lines(data.analysis, text),
         "not_measured": said(data.not_measured, text),
         "warnings": said(data.warnings + (data.analysis.warnings if data.analysis else []), text),

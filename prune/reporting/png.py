@@ -146,7 +146,7 @@ def _heatmap(trace: Any, axes: Axes) -> None:
     y = np.arange(grid.shape[0]) if trace.y is None else _numbers(trace.y)
     lines = {"edgecolors": "white", "linewidth": 0.3}
     mesh = axes.pcolormesh(x, y, np.ma.masked_invalid(grid), cmap=scale, vmin=trace.zmin, vmax=trace.zmax, **lines)
-    axes.figure.colorbar(mesh, ax=axes)
+    axes.figure.colorbar(mesh, ax=axes, label=_label(trace.colorbar.title.text) or "")
 
 
 def _shape(shape: Any, axes: Axes) -> None:
@@ -160,9 +160,9 @@ def _shape(shape: Any, axes: Axes) -> None:
 
 
 def _axes(figure: Figure, axes: Axes) -> None:
-    for axis, label, scale, invert, ticks in (
-        (figure.layout.xaxis, axes.set_xlabel, axes.set_xscale, axes.invert_xaxis, axes.set_xticks),
-        (figure.layout.yaxis, axes.set_ylabel, axes.set_yscale, axes.invert_yaxis, axes.set_yticks),
+    for axis, label, scale, invert, ticks, limits in (
+        (figure.layout.xaxis, axes.set_xlabel, axes.set_xscale, axes.invert_xaxis, axes.set_xticks, axes.set_xlim),
+        (figure.layout.yaxis, axes.set_ylabel, axes.set_yscale, axes.invert_yaxis, axes.set_yticks, axes.set_ylim),
     ):
         label(axis.title.text or "")
         if axis.tickvals is not None:
@@ -171,6 +171,8 @@ def _axes(figure: Figure, axes: Axes) -> None:
             scale("log")
         if axis.autorange == "reversed":
             invert()
+        elif axis.range is not None and axis.type != "log":
+            limits(*axis.range)
     if figure.layout.yaxis.rangemode == "tozero":
         axes.set_ylim(bottom=0)
     for side in ("top", "right"):

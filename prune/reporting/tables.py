@@ -13,7 +13,7 @@ from evals.score import Score
 from prune.analysis.phases import INDICATORS, agreement
 from prune.analysis.stability import CRITERIA
 from prune.reporting.data import AnalysisView, Candidate, ReportData
-from prune.wording.numbers import UNKNOWN, money, quantity, size, times
+from prune.wording.numbers import UNKNOWN, money, quantity, size
 from prune.wording.text import Text
 
 LAYER_KEYS = (
@@ -76,7 +76,7 @@ def facts(candidate: Candidate, data: ReportData, text: Text) -> list[tuple[str,
         (text("kv"), size(candidate.kv_bytes_per_token)),
         (text("peak_memory"), size(candidate.peak_memory_bytes)),
         (text("decode"), rate(candidate.decode_tokens_per_s)),
-        (text("speedup"), times(candidate.decode_speedup)),
+        (text("speedup"), _speedup(candidate, text)),
         (text("prefill"), rate(candidate.prefill_tokens_per_s)),
         (text("cost_per_million"), money(candidate.cost_per_million_tokens, currency)),
         *_answers(candidate, currency, text),
@@ -100,7 +100,7 @@ def _answers(candidate: Candidate, currency: str, text: Text) -> list[tuple[str,
         length = quantity(found.candidate_tokens if changed else found.original_tokens)
         if changed and found.ratio is not None and found.ratio_lo is not None and found.ratio_hi is not None:
             ends = f"{found.ratio_lo:.2f}–{found.ratio_hi:.2f}"
-            length = text("tokens_against", tokens=length, ratio=times(found.ratio), interval=ends)
+            length = text("tokens_against", tokens=length, ratio=text.times(found.ratio), interval=ends)
         rows.append((text("tokens_per_answer", task=task.name), length))
         if candidate.cost_per_million_tokens is not None:
             paid = found.price(candidate.cost_per_million_tokens, candidate=changed)
@@ -108,11 +108,23 @@ def _answers(candidate: Candidate, currency: str, text: Text) -> list[tuple[str,
     return rows
 
 
+def _speedup(candidate: Candidate, text: Text) -> str:
+    """With its range over the repeats, where there were any."""
+    said = text.times(candidate.decode_speedup)
+    if candidate.decode_speedup_ends is None:
+        return said
+    low, high = candidate.decode_speedup_ends
+    return text("number_with_interval", value=said, interval=f"{low:.2f}–{high:.2f}")
+
+
 def _tokens(count: float | None, key: str, text: Text) -> str:
     return UNKNOWN if count is None else text(key, tokens=count)
 
 
 def _break_even(candidate: Candidate, text: Text) -> str:
+    """Of a candidate that passes what it was tested on; what may not ship pays nothing back."""
+    if any(score.verdict in ("FAIL", "INCONCLUSIVE") for score in candidate.suites.values()):
+        return UNKNOWN
     if candidate.heal_seconds and candidate.decode_speedup is not None and candidate.decode_speedup <= 1:
         return text("break_even_never")
     return _tokens(candidate.break_even_tokens, "break_even_value", text)
@@ -162,12 +174,25 @@ def verdict_table(data: ReportData, text: Text) -> Table:
 
 def draft_table(data: ReportData, text: Text) -> Table:
     """One row a suite tried with the shallow checkpoint as the draft."""
-    table = Table([text(key) for key in ("suite", "draft_prompts", "acceptance", "draft_speedup", "draft_expected")])
+    heads = (
+        "suite",
+        "draft_which",
+        "draft_prompts",
+        "acceptance",
+        "draft_speedup",
+        "draft_expected",
+        "draft_conclusion",
+    )
+    table = Table([text(key) for key in heads])
     for draft in data.drafts:
         found = draft.result
+        named = draft.num_layers is not None and draft.stage is not None
+        which = text("layers_stage", layers=draft.num_layers, stage=text(f"stage_{draft.stage}")) if named else UNKNOWN
+        outcome = "differs" if not found.lossless else "faster" if found.speedup > 1 else "slower"
         table.rows.append([
-            data.suite_title(draft.suite, text), f"{found.identical:,} / {found.prompts:,}",
-            text.percent(found.acceptance_rate), times(found.speedup), times(found.expected_speedup),
+            data.suite_title(draft.suite, text), which, f"{found.identical:,} / {found.prompts:,}",
+            text.percent(found.acceptance_rate), text.times(found.speedup), text.times(found.expected_speedup),
+            text(f"draft_{outcome}"),
         ])  # fmt: skip
     return table
 
@@ -227,8 +252,11 @@ def _stage_name(stage: str, text: Text) -> str:
 
 
 def phase_lines(view: AnalysisView | None, text: Text) -> list[str]:
-    """One line for each indicator of a phase change, 'none found' where it found none; then whether they agree."""
+    """One line for each indicator of a phase change, then whether they agree; one line where none finds any."""
     changes = view.phase_changes if view else {}
+    looked = [indicator for indicator in INDICATORS if indicator in changes]
+    if looked and not any(changes[indicator] for indicator in looked):
+        return [text("phase_none", names=[text(f"phase_{indicator}") for indicator in looked])]
     lines = []
     for indicator in INDICATORS:
         if indicator not in changes:

@@ -110,6 +110,8 @@ def put_price(candidate: Candidate, speeds: Speeds, recipe: Recipe) -> None:
     if speed is None or original is None:
         return
     candidate.decode_speedup = speed / original
+    if candidate.stage != "original":
+        candidate.decode_speedup_ends = speeds.speedup_ends(name)
     price = recipe.cost.price_per_hour
     if price:
         candidate.cost_per_million_tokens = cost_per_million_tokens(price, speed)

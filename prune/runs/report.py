@@ -86,7 +86,10 @@ def assemble(
         analysis=AnalysisView.from_analysis(analysis),
         plans=[Plan.load(root / "plans" / f"{d}.json") for d in sorted(recipe.plan.depths, reverse=True)],
         cost=cost_summary(shown, speeds, recipe),
-        drafts=[Draft(suite=suite, result=trial.result) for suite, trial in drafts.items()],
+        drafts=[
+            Draft(suite=suite, result=trial.result, num_layers=trial.key.num_layers, stage=trial.key.stage)
+            for suite, trial in drafts.items()
+        ],
         not_measured=[
             message("missing_runtimes"),
             *speeds.not_measured,

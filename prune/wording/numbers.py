@@ -46,11 +46,6 @@ def size(value: float | None) -> str:
     return f"{value / limit:.3g}{NBSP}{prefix}"
 
 
-def times(ratio: float | None) -> str:
-    """1.284 -> '1.28×'."""
-    return UNKNOWN if ratio is None else f"{ratio:.2f}×"
-
-
 def money(amount: float | None, currency: str) -> str:
     """0.0103, 'USD' -> '0.0103 USD'."""
     if amount is None:

@@ -45,7 +45,7 @@ class Text(Formatter):
         self.formats: dict[str, Callable[[Any], str]] = {
             "percent": self.percent, "whole_percent": lambda share: self.percent(share, 0),
             "points": numbers.points, "quantity": numbers.quantity, "count": self.count, "bytes": numbers.size,
-            "duration": self.duration, "times": numbers.times, "ranges": self.ranges, "list": self.listed,
+            "duration": self.duration, "times": self.times, "ranges": self.ranges, "list": self.listed,
             "and": self.joined, "sentences": lambda parts: self("sentence_space").join(parts),
         }  # fmt: skip
 
@@ -118,6 +118,10 @@ class Text(Formatter):
         """'94.3 % (92.0–96.6 %)', or the value alone."""
         said = self.interval(lo, hi)
         return self("number_with_interval", value=self.percent(value), interval=said) if said else self.percent(value)
+
+    def times(self, ratio: float | None) -> str:
+        """1.284 -> '1.28×', '1.28倍'."""
+        return UNKNOWN if ratio is None else self("number_times", ratio=f"{ratio:.2f}")
 
     def count(self, value: float | None) -> str:
         """4_730_000 -> '4.73 M'."""

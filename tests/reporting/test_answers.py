@@ -48,7 +48,7 @@ def test_three_questions_are_answered_with_the_reports_figures() -> None:
 
 def test_the_same_figures_stand_in_japanese() -> None:
     saved, lost, pays = said(sample_report(), JA).values()
-    assert saved.startswith("19%小さい、速度1.28×")
+    assert saved.startswith("容量19%減、速度1.28倍")
     assert "物語 −1.1%" in lost
     assert pays.startswith("13.8万トークン以降")
     assert "フル稼働で4分24秒使えば元が取れます" in pays

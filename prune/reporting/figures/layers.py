@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prune.reporting.data import AnalysisView
-from prune.reporting.figures.style import BANDS, SERIES, layout, literal, mark_removed, whiskers, with_band
+from prune.reporting.figures.style import BANDS, SERIES, layout, literal, mark_removed, places, whiskers, with_band
 from prune.wording.text import Text
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def relative_contribution(view: AnalysisView, text: Text, drop: Sequence[int] = 
     # The first layer often writes many times the stream it reads; the others must stay readable beside it.
     logarithmic = bool(values) and values[-1] > LOG_SPREAD * values[len(values) // 2]
     y: dict[str, Any] = {"type": "log", "dtick": 1} if logarithmic else {"rangemode": "tozero"}
-    return layout(figure, text("axis_layer"), text("axis_contribution"), y=y)
+    return layout(figure, text("axis_layer"), text("axis_contribution"), x=places(0, view.num_layers - 1), y=y)
 
 
 def contribution_cosine(view: AnalysisView, text: Text, drop: Sequence[int] = ()) -> go.Figure | None:
@@ -51,7 +51,7 @@ def contribution_cosine(view: AnalysisView, text: Text, drop: Sequence[int] = ()
     if not figure.data:
         return None
     mark_removed(figure, drop)
-    return layout(figure, text("axis_layer"), text("axis_cosine"))
+    return layout(figure, text("axis_layer"), text("axis_cosine"), x=places(0, view.num_layers - 1))
 
 
 def loss_without_layer(view: AnalysisView, text: Text, drop: Sequence[int] = ()) -> go.Figure | None:
@@ -80,7 +80,7 @@ def loss_without_layer(view: AnalysisView, text: Text, drop: Sequence[int] = ())
         )  # fmt: skip
     mark_removed(figure, drop)
     y = {"type": "log", "dtick": 1} if logarithmic else {}
-    return layout(figure, text("axis_layer_left_out"), text("axis_dnll"), y=y)
+    return layout(figure, text("axis_layer_left_out"), text("axis_dnll"), x=places(0, view.num_layers - 1), y=y)
 
 
 def is_logarithmic(losses: Sequence[float]) -> bool:
@@ -108,7 +108,7 @@ def curve(
         mark_removed(figure, drop)
     x_title = text("axis_depth_of_stream") if longest > view.num_layers else text("axis_layer")
     figure.update_layout(showlegend=len(keys) > 1)
-    return layout(figure, x_title, y_title, height=320)
+    return layout(figure, x_title, y_title, height=320, x=places(0, longest - 1))
 
 
 def shown_score(rows: Mapping[str, Any]) -> str | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prune.reporting.data import AnalysisView
-from prune.reporting.figures.style import SCALE, layout, literal, tick
+from prune.reporting.figures.style import SCALE, layout, literal, places
 from prune.reporting.needs import needs
 from prune.wording.text import Text
 
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 REVERSED = [[place, colour] for (place, _), (_, colour) in zip(SCALE, SCALE[::-1], strict=True)]
 """Dark where a figure is small."""
+
+
+def _bar(title: str, tickformat: str = "") -> dict[str, Any]:
+    """A colour bar that says what it shows."""
+    return {
+        "thickness": 10, "outlinewidth": 0, "len": 0.85, "tickformat": tickformat,
+        "title": {"text": title, "side": "right", "font": {"size": 12}},
+    }  # fmt: skip
 
 
 def angular_triangle(view: AnalysisView, text: Text, kind: str = "last") -> go.Figure | None:
@@ -32,7 +40,7 @@ def angular_triangle(view: AnalysisView, text: Text, kind: str = "last") -> go.F
     figure = go.Figure(
         go.Heatmap(
             z=z, x=list(range(layers)), y=list(range(1, layers + 1)), colorscale=SCALE, hoverongaps=False,
-            xgap=1, ygap=1, colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.85, "tickformat": ".2f"},
+            xgap=1, ygap=1, colorbar=_bar(text("axis_angular"), ".2f"),
             hovertemplate=text("hover_triangle") + "<extra></extra>",
         )
     )  # fmt: skip
@@ -40,7 +48,14 @@ def angular_triangle(view: AnalysisView, text: Text, kind: str = "last") -> go.F
         x=best, y=list(range(1, layers)), mode="markers", hoverinfo="skip", name=text("cheapest_block"),
         marker={"color": "var(--series-2)", "size": 7, "line": {"color": "var(--paper)", "width": 1}},
     )  # fmt: skip
-    return layout(figure, text("axis_first_layer"), text("axis_block_size"), height=430, x={"dtick": tick(layers)})
+    return layout(
+        figure,
+        text("axis_first_layer"),
+        text("axis_block_size"),
+        height=430,
+        x=places(0, layers - 1),
+        y=places(1, layers),
+    )
 
 
 def effect_map(view: AnalysisView, key: str, text: Text) -> go.Figure | None:
@@ -54,14 +69,13 @@ def effect_map(view: AnalysisView, key: str, text: Text) -> go.Figure | None:
     figure = go.Figure(
         go.Heatmap(
             z=z, colorscale=SCALE, hoverongaps=False, xgap=1, ygap=1,
-            colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.85},
+            colorbar=_bar(text("axis_effect")),
             hovertemplate=text("hover_effect") + "<extra></extra>",
         )
     )  # fmt: skip
-    ticks = {"dtick": tick(view.num_layers)}
-    return layout(
-        figure, text("axis_affected"), text("axis_skipped"), height=430, x=ticks, y={**ticks, "autorange": "reversed"}
-    )
+    last = view.num_layers - 1
+    x, y = places(0, last), places(0, last, reverse=True)
+    return layout(figure, text("axis_affected"), text("axis_skipped"), height=430, x=x, y=y)
 
 
 def domain_map(view: AnalysisView, text: Text) -> go.Figure | None:
@@ -83,12 +97,12 @@ def domain_map(view: AnalysisView, text: Text) -> go.Figure | None:
         go.Heatmap(
             z=[[row.clean, *row.kept] for row in rows], x=list(range(-1, view.num_layers)), y=list(range(len(rows))),
             colorscale=REVERSED, zmin=0, zmax=1, xgap=1, ygap=2, customdata=pointed,
-            colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.85, "tickformat": ".0%"},
+            colorbar=_bar(text("axis_left"), ".0%"),
             hovertemplate=text("hover_need") + "<extra></extra>",
         )
     )  # fmt: skip
-    shown = [-1, *range(0, view.num_layers, tick(view.num_layers))]
-    x = {"tickvals": shown, "ticktext": [left_out[place + 1] for place in shown]}
+    x = places(0, view.num_layers - 1)
+    x |= {"tickvals": [-1, *x["tickvals"]], "ticktext": [left_out[0], *x["ticktext"]], "range": [-1.5, x["range"][1]]}
     y = {"tickvals": list(range(len(rows))), "ticktext": names, "autorange": "reversed"}
     return layout(figure, text("axis_layer_left_out"), "", height=150 + 44 * len(rows), x=x, y=y)
 
@@ -101,7 +115,7 @@ def depth_map(found: DepthMap, names: tuple[str, str], text: Text) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             z=found.error.tolist(), colorscale=REVERSED, hoverongaps=False, xgap=1, ygap=1,
-            colorbar={"thickness": 10, "outlinewidth": 0, "len": 0.85, "tickformat": ".2f"},
+            colorbar=_bar(text("axis_unexplained"), ".2f"),
             hovertemplate=text("hover_depth_map") + "<extra></extra>",
         )
     )  # fmt: skip
@@ -114,4 +128,4 @@ def depth_map(found: DepthMap, names: tuple[str, str], text: Text) -> go.Figure:
         line={"color": "var(--ink-2)", "width": 1, "dash": "dash"},
     )  # fmt: skip
     axes = [text("axis_depth_in", name=literal(name)) for name in names]
-    return layout(figure, axes[1], axes[0], height=430, x={"dtick": tick(depths_b)}, y={"dtick": tick(depths_a)})
+    return layout(figure, axes[1], axes[0], height=430, x=places(0, depths_b - 1), y=places(0, depths_a - 1))

@@ -74,5 +74,19 @@ def with_band(figure: go.Figure, name: str, x: list[int], view: AnalysisView, ke
     )
 
 
+def places(first: int, last: int, *, reverse: bool = False) -> dict[str, Any]:
+    """An axis of whole places: a tick for each, every `tick`-th and the last with its number; it ends at the last."""
+    step = tick(last - first + 1)
+    shown = list(range(first, last + 1, step))
+    if last - shown[-1] <= step // 2 and len(shown) > 1:
+        shown.pop()  # its number would touch the last one's
+    shown = sorted({*shown, last})
+    ends = [first - 0.5, last + 0.5]
+    return {
+        "tickvals": shown, "ticktext": [str(place) for place in shown], "range": ends[::-1] if reverse else ends,
+        "minor": {"tick0": first, "dtick": 1, "ticks": "outside", "ticklen": 3, "tickcolor": "var(--axis)"},
+    }  # fmt: skip
+
+
 def tick(layers: int) -> int:
     return 1 if layers <= 20 else 2 if layers <= 40 else 5 if layers <= 100 else 10

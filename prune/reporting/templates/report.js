@@ -35,11 +35,13 @@
   const closed = [];
   window.addEventListener("beforeprint", () => {
     root.dataset.theme = "light";
+    root.dataset.printing = "";  // figures take the paper's width before they are drawn for it
     for (const part of document.querySelectorAll("details:not([open])")) { closed.push(part); part.open = true; }
     draw();
   });
   window.addEventListener("afterprint", () => {
     delete root.dataset.theme;
+    delete root.dataset.printing;
     while (closed.length) closed.pop().open = false;
     draw();
   });
