@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from evals.speculation import needed_acceptance
 from prune.reporting.data import ReportData
 from prune.reporting.figures.style import SERIES, layout, literal, whiskers
-from prune.wording.numbers import times
 from prune.wording.text import Text
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def acceptance_needed(data: ReportData, text: Text) -> go.Figure | None:
     for index, speedup in enumerate(SPEEDUPS):
         points = [(cost, alpha) for cost in COSTS if (alpha := needed_acceptance(cost, speedup)) is not None]
         figure.add_scatter(
-            x=[cost for cost, _ in points], y=[alpha for _, alpha in points], name=times(speedup), mode="lines",
+            x=[cost for cost, _ in points], y=[alpha for _, alpha in points], name=text.times(speedup), mode="lines",
             line={"color": SERIES[index], "width": 2}, hovertemplate="%{x:.0%}: %{y:.0%}<extra></extra>",
         )  # fmt: skip
     rates = [draft.result.acceptance_rate for draft in tried]
@@ -41,7 +40,7 @@ def acceptance_needed(data: ReportData, text: Text) -> go.Figure | None:
         x=[draft.result.draft_cost for draft in tried], y=rates, mode="markers", name=text("draft_tried"),
         marker={"color": "var(--ink-2)", "size": 9, "symbol": "diamond"},
         customdata=[
-            f"{literal(data.suite_title(d.suite, text))}, {times(d.result.speedup)}" for d in tried
+            f"{literal(data.suite_title(d.suite, text))}, {text.times(d.result.speedup)}" for d in tried
         ],
         hovertemplate="%{customdata}<extra></extra>",
         error_y=whiskers(rates, [lo for lo, _ in bounds], [hi for _, hi in bounds], "var(--ink-2)"),
