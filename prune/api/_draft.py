@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 from prune.api._given import Given, Model, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files
 from prune.drafting.settings import DraftSettings
-from prune.errors import UsageError
+from prune.errors import PruneError, UsageError
 from prune.files import refuse_non_empty
 from prune.model.settings import ModelSettings
 from prune.settings import fields_of, takes, validated
 
+BESIDE = 1.4
+"""Memory of a pair, in the original's weights: a draft has at most four tenths of the layers."""
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from prune.checkpoint.source import Source
     from prune.healing.prompts import Prompt
 
 
@@ -120,12 +125,34 @@ def _prompts(name: str, source: Any, subject: Given, settings: DraftSettings, co
     return read_prompts(name, source, subject.require_tokenizer(), reading, context)[0]
 
 
+def _require_memory(source: Source) -> None:
+    """Refuse a model that leaves no room for a draft beside it.
+
+    Raises:
+        PruneError: with what it takes and what is free.
+    """
+    import torch
+
+    from evals.fitted import free_memory
+
+    item = 2 if source.dtype in ("bfloat16", "float16") else 4
+    size = sum(item * math.prod(tensor.entry.shape) for tensor in source.checkpoint.tensors.values())
+    free = free_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if size * BESIDE > free:
+        raise PruneError(
+            f"{source.id}: original and draft take {size * BESIDE / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are "
+            "free: give --dtype bfloat16, or use a machine with more"
+        )
+
+
 def _make(
     subject: Given, prompts: dict[str, list[Prompt]], settings: DraftSettings, working: Path, target: Path | None
 ) -> tuple[dict[str, Any], PreTrainedModel]:
     from evals.fingerprint import fingerprint
     from prune.drafting.pair import make_pair, write_pair
 
+    if subject.source is not None:
+        _require_memory(subject.source)
     original = subject.model()
     identity = subject.source.sha256 if subject.source else fingerprint(original, subject.tokenizer)
     with at_rest(original):

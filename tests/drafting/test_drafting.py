@@ -154,3 +154,22 @@ def test_a_pair_that_cannot_pay_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(PruneError, match="no acceptance gives more than"):
         prune.draft("embedded", tmp_path / "pair", data={"math": PROMPTS}, num_layers=[15], speedup=1.9)
     assert not (tmp_path / "pair").exists()
+
+
+def test_a_model_that_leaves_no_room_for_a_draft_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("evals.fitted.free_memory", lambda _: 10**6)
+    with pytest.raises(PruneError, match="original and draft take"):
+        prune.draft("embedded", tmp_path / "pair", data={"math": PROMPTS})
+    assert not (tmp_path / "pair").exists()
+
+
+def test_prompts_longer_than_the_context_are_refused(tmp_path):
+    with pytest.raises(PruneError, match="no prompt can be used"):
+        prune.draft("embedded", tmp_path / "pair", data={"math": PROMPTS}, max_new_tokens=511)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_prompt_is_too_few(tmp_path):
+    with pytest.raises(PruneError, match="one prompt is too few"):
+        prune.draft("embedded", tmp_path / "pair", data={"math": PROMPTS[:1]}, max_new_tokens=4)
+    assert not (tmp_path / "pair").exists()
