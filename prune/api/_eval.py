@@ -133,7 +133,11 @@ def eval(
         "seed": asked.seed,
         "cache_dir": unfinished,
     }
-    options["model_args"] = {"dtype": asked.dtype, **asked.model_args} if asked.backend == "vllm" else asked.model_args
+    options["model_args"] = asked.model_args
+    if asked.backend == "vllm":
+        from prune.model.loading import resolve_dtype
+
+        options["model_args"] = {"dtype": str(resolve_dtype(asked.dtype)).removeprefix("torch."), **asked.model_args}
     results = {}
     for name in models:
         with stage(f"{name} {_named(name, models[name], subjects)}"):

@@ -128,6 +128,7 @@ def _answer(
     from prune.versions import library_versions
 
     loaded = subject.model()
+    facts["dtype"] = str(loaded.dtype).removeprefix("torch.")  # what auto came to
     facts["model_sha256"] = subject.source.sha256 if subject.source else None
     identity = facts["model_sha256"] or fingerprint(loaded, subject.tokenizer)
     with at_rest(subject.in_memory):

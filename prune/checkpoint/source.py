@@ -61,7 +61,7 @@ class Source:
     id: str
     directory: Path
     revision: str | None = None
-    dtype: str = "float32"
+    dtype: str = "auto"
     trust_remote_code: bool = False
     allow_links: bool = False
     placement: Placement | None = None
@@ -136,7 +136,7 @@ def resolve(
     model: str | Path | Source,
     *,
     revision: str | None = None,
-    dtype: str = "float32",
+    dtype: str = "auto",
     trust_remote_code: bool = False,
     allow_links: bool = False,
     device_map: str | None = None,

@@ -25,6 +25,7 @@ from prune.healing.data import Collator, Split, TrainingSet
 from prune.healing.held_out import held_out_loss
 from prune.healing.methods import attach, changed_parameters, detach, merge
 from prune.healing.objective import matched_states, packs_exactly
+from prune.healing.precision import accelerator, autocasts, needs_float32
 from prune.healing.prefix import find_prefix
 from prune.healing.settings import HealSettings
 from prune.healing.sharding import check_processes, deepspeed_config, is_sharded, uses_fsdp
@@ -140,6 +141,8 @@ def heal(
     check_processes(arguments)
     device = student.device
     student.to(arguments.device)
+    if needs_float32(student.dtype, settings.method, autocast=arguments.bf16, fsdp=uses_fsdp()):
+        student.float()
     packing = settings.packing and packs_exactly(student, student.get_input_embeddings().num_embeddings)
     rows_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * arguments.world_size
     training_set = TrainingSet(
@@ -275,7 +278,7 @@ def training_arguments(settings: HealSettings, directory: Path) -> TrainingArgum
         report_to=settings.report_to or "none",
         activation_checkpointing=settings.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
-        bf16=settings.bf16,
+        bf16=autocasts(settings.bf16, *accelerator()),
         seed=settings.seed,
         use_cpu=not torch.cuda.is_available() and settings.deepspeed is None,  # accelerate would leave DeepSpeed out
         deepspeed=None if settings.deepspeed is None else deepspeed_config(settings.deepspeed),

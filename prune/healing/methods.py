@@ -117,7 +117,7 @@ def _select_layers(student: PreTrainedModel, wanted: list[int] | None) -> None:
     for module in (*(layers[i] for i in chosen), student.get_output_embeddings()):
         module.requires_grad_(True)
     for parameter in trained_parameters(student).values():
-        parameter.data = parameter.data.clone()  # its storage may be the teacher's
+        parameter.data = parameter.data.to(torch.float32, copy=True)  # its storage may be the teacher's
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

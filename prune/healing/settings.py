@@ -127,9 +127,10 @@ class HealSettings(ObjectiveSettings):
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations: less memory, a third more time.", json_schema_extra=ADVANCED
     )
-    bf16: bool = Field(
-        False,
-        description="Compute in bfloat16 under autocast (for GPUs; slow on most CPUs).",
+    bf16: bool | None = Field(
+        None,
+        description="Compute in bfloat16 under autocast; none given: on a GPU that has it. What is trained and the "
+        "optimiser are float32 either way.",
         json_schema_extra=ADVANCED,
     )
     deepspeed: str | None = Field(

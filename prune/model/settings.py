@@ -40,8 +40,9 @@ class ModelSettings(OriginSettings):
     """Which version of a model, in which numbers."""
 
     dtype: str = Field(
-        "float32",
-        description="Of the computation: auto, float32, bfloat16, float16.",
+        "auto",
+        description="Of the computation: auto (the checkpoint's own on a GPU, float32 on CPU), float32, bfloat16, "
+        "float16.",
         json_schema_extra=ADVANCED,
     )
 
