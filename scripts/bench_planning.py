@@ -9,7 +9,8 @@ the best that any search found, and the default against each baseline with paire
 training, at three depths. The tables stand in scripts/README.md.
 
     python scripts/bench_planning.py [--tables search oracle quarter compensation] [--documents N] [--seed 0]
-        [--cache scores.sqlite] [--also NAME MODEL_DIR STORIES.txt ...]
+        [--races 5] [--cache scores.sqlite] [--also NAME MODEL_DIR STORIES.txt ...]
+        [--short NAME MODEL_DIR TOKENS DOMAIN=FILE,DOMAIN=FILE ...]
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from prune.analysis import analyze
 from prune.analysis.result import Analysis
-from prune.data.domains import Domain, load_domain
+from prune.data.domains import Document, Domain, load_domain
 from prune.embedded import HERE, MODEL
 from prune.model.loading import load_model, load_tokenizer
 from prune.planning.evaluator import Evaluator
@@ -65,7 +67,7 @@ QUARTER = (
     ("last_n", "one_shot"),
 )
 TABLES = ("search", "oracle", "quarter", "compensation")
-RACES = range(3)  # seeds: which documents stand in which share
+SHORT_ANSWER = (16, 32)  # tokens of an answer that are needed, and that are used, with --short
 DEFAULT = ("dnll", "greedy")
 BASELINES = (("block_influence", "one_shot"), ("angular", "contiguous"), ("last_n", "one_shot"))
 RANDOM_SEEDS = range(5)
@@ -85,13 +87,16 @@ class Bench:
         self.name = name
         self.seed, self.limit = options.seed, options.max_subsets
         self.model = load_model(str(model))
-        self.analysis: Analysis = analyze(
-            self.model, seen, measure=("contributions", "angular"), batch_size=32, bootstrap=10
-        )
+        self.races, self.cache = options.races, options.cache
         self.seen_domains = seen
         self.seen = Evaluator(self.model, seen, batch_size=32, cache=options.cache)
         self.held_out_domains = held_out
         self.held_out = Evaluator(self.model, held_out, batch_size=32, cache=options.cache)
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Of the calibration documents."""
+        return analyze(self.model, self.seen_domains, measure=("contributions", "angular"), batch_size=32, bootstrap=10)
 
     def plan(self, criterion: str, strategy: str, depth: int, **options: Any) -> Plan:
         """A plan on calibration documents; the evaluator is only given to criteria that run the model."""
@@ -156,11 +161,33 @@ def other(name: str, model: str, text: str, options: Any) -> Bench:
     return Bench(name, Path(model), {"stories": halves[0]}, {"stories": halves[1]}, options)
 
 
+def short(name: str, model: str, tokens: str, files: str, options: Any) -> Bench:
+    """A real model on little: of each file the first of 400 drawn texts, cut, or questions with the answer's start."""
+    tokenizer, length, n = load_tokenizer(model), int(tokens), options.documents
+    seen, held_out = {}, {}
+    for domain, path in (item.split("=", 1) for item in files.split(",")):
+        drawn = load_domain(domain, path, tokenizer, seq_length=3 * length, calib_num_samples=400)
+        cut = [_cut(document, length) for document in drawn.documents]
+        kept = tuple(document for document in cut if document is not None)
+        seen[domain], held_out[domain] = (Domain(domain, kept[a : a + n], path, f"{drawn.sha256}{a}") for a in (0, n))
+    return Bench(name, Path(model), seen, held_out, options)
+
+
+def _cut(document: Document, length: int) -> Document | None:
+    """A text of `length` tokens, or a question of at most so many with the start of its answer; None if too short."""
+    size, start = len(document.input_ids), document.answer_start
+    least, most = SHORT_ANSWER
+    if size < length or start > length or size - start < least:
+        return None
+    return replace(document, input_ids=document.input_ids[: length if start == 1 else start + most])
+
+
 def search_rows(bench: Bench) -> Iterator[list[str]]:
-    """The default search with several seeds, and greedy_full; each from nothing, the races first."""
+    """The default search with several seeds, and greedy_full; each from nothing, but greedy_full may have a cache."""
     found = []
-    for strategy, seed in (*(("greedy", seed) for seed in RACES), ("greedy_full", 0)):
-        evaluator = Evaluator(bench.model, bench.seen_domains, batch_size=32, seed=seed)
+    for strategy, seed in (*(("greedy", seed) for seed in range(bench.races)), ("greedy_full", 0)):
+        cache = bench.cache if strategy == "greedy_full" else None
+        evaluator = Evaluator(bench.model, bench.seen_domains, batch_size=32, seed=seed, cache=cache)
         begin = time.process_time()
         plan = make_plan(source=bench.name, evaluator=evaluator, drop_fraction=0.25, strategy=strategy, seed=seed)
         found.append((f"{strategy}, seed {seed}", plan, time.process_time() - begin))
@@ -169,9 +196,10 @@ def search_rows(bench: Bench) -> Iterator[list[str]]:
         used, cost = plan.evaluations, plan.scores["cost"]
         documents = ", ".join(map(str, used["documents"]))
         stated = f"{sum(used['regret']):.3f}" if "regret" in used else "-"
-        ratio, gap = f"{used['ratio']:.3f}", f"{100 * (cost / full - 1):+.1f} %"
-        layers = ", ".join(map(str, plan.order))
-        yield [bench.name, label, layers, ratio, documents, f"{seconds:.0f}", f"{cost:.4f}", gap, stated]
+        again = used["subsets_from_cache"] > 0
+        ratio, cpu = ("-", "-") if again else (f"{used['ratio']:.3f}", f"{seconds:.0f}")
+        layers, gap = ", ".join(map(str, plan.order)), f"{100 * (cost / full - 1):+.1f} %"
+        yield [bench.name, label, layers, ratio, documents, cpu, f"{cost:.4f}", gap, stated]
 
 
 def oracle_rows(bench: Bench) -> Iterator[list[str]]:
@@ -287,10 +315,16 @@ def main() -> None:
     parser.add_argument("--work", default=".", help="folder for the held-out documents")
     parser.add_argument("--skip_embedded", action="store_true", help="only the models of --also")
     parser.add_argument("--also", nargs=3, action="append", default=[], metavar=("NAME", "MODEL_DIR", "STORIES"))
+    parser.add_argument("--races", type=int, default=5, help="seeds of the search table: which documents come first")
+    parser.add_argument(
+        "--short", nargs=4, action="append", default=[], metavar=("NAME", "MODEL_DIR", "TOKENS", "DATA")
+    )
     options = parser.parse_args()
+    torch.set_num_threads(1)
     benches = [
         *([] if options.skip_embedded else [embedded(options)]),
         *(other(*arguments, options) for arguments in options.also),
+        *(short(*arguments, options) for arguments in options.short),
     ]
     for bench in benches:
         if "search" in options.tables:
