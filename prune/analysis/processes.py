@@ -117,6 +117,8 @@ def join() -> Processes:
     import torch
     from accelerate import PartialState
 
+    if PartialState._shared_state and not torch.distributed.is_initialized():
+        return ALONE  # they have left: a second command of the same program is every process's own
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
     if state.num_processes < 2:
         raise PruneError("WORLD_SIZE is set, but no process could be joined: start with torchrun or accelerate launch")

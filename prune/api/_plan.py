@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from prune.settings import ADVANCED, Seeded, fields_of, takes, validated
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from prune.analysis.processes import Processes
     from prune.data.domains import Domain
     from prune.planning.frontier import Frontier
     from prune.planning.plan import Plan
@@ -84,6 +85,8 @@ def plan(
 ) -> Plan | Frontier:
     """Decide which layers go; with `sweep`, for every depth down to the budget.
 
+    Started by `torchrun` or `accelerate launch`, the processes share the scoring and only the first writes.
+
         plan = prune.plan(analysis, num_layers=24)
 
     Exactly one budget says how far: `num_layers`, `drop_fraction`, `target_params`, `target_bytes`, `target_speedup`,
@@ -108,9 +111,8 @@ def plan(
             needed and nowhere to be found; a depth that a named runtime cannot read, with those that it can.
         PruneError: a named runtime reads the layers asked for wrongly, or is not known to read this family.
     """
-    from prune.planning import frontier, planner
-    from prune.planning.budget import check_protected
-    from prune.surgery.deci import check_readers
+    from prune.analysis.processes import join
+    from prune.planning.plan import Plan
 
     asked = validated(PlanArguments, settings)
     if asked.sweep and asked.unit != "layer":
@@ -123,6 +125,44 @@ def plan(
     documents = DocumentSettings(**fields_of(DocumentSettings, asked))
     subject = _subject(analysis_or_model, data, tokenizer, documents, asked.seed, fields_of(PlacedSettings, asked))
     cache = asked.score_cache or (subject.directory.resolve().parent / SCORES if target and subject.directory else None)
+    processes = join()
+    subject.device = processes.device
+    with at_rest(subject.model):
+        found = _shared(subject, asked, cache, processes)
+    processes.leave()
+    if target is not None and not dry_run and processes.first:
+        if isinstance(found, Plan):
+            found.save(target)
+        else:
+            from prune.reporting.frontier import save_frontier
+
+            save_frontier(found, target)
+    return found
+
+
+def _shared(subject: Subject, asked: PlanArguments, cache: Path | None, processes: Processes) -> Plan | Frontier:
+    """The search in the first process, with the scoring shared out where there are others; the same in all."""
+    if processes.count == 1:
+        return _searched(subject, asked, _request(subject, asked, cache))
+    from prune.planning import planner
+    from prune.planning.crew import Crew
+
+    crew = Crew(processes)
+    request = {**_request(subject, asked, cache if processes.first else None), "crew": crew}
+    if not processes.first:
+        used = {name: value for name, value in request.items() if name not in ("strategy", "tuning")}
+        return cast("Plan | Frontier", planner.assist(**used, unit=asked.unit))
+    try:
+        found = _searched(subject, asked, request)
+    except BaseException as error:
+        crew.end(failure=str(error) or type(error).__name__)
+        raise
+    crew.end(found)
+    return found
+
+
+def _request(subject: Subject, asked: PlanArguments, cache: Path | None) -> dict[str, Any]:
+    """What the planner is asked, but for the budget."""
     request: dict[str, Any] = {
         "source": subject.label,
         "criterion": asked.criterion,
@@ -142,25 +182,26 @@ def plan(
         from prune.serving.check import slots_for
 
         request["slots"] = slots_for(subject.config(), asked.runtime)
-    budgets = fields_of(BudgetSettings, asked)
-    with at_rest(subject.model):
-        if not asked.sweep:
-            result = planner.make_plan(**request, **budgets, unit=asked.unit, decode_context=asked.decode_context)
-            if asked.runtime and asked.unit != "layer":
-                check_readers(result, asked.runtime)
-            elif asked.runtime and (asked.drop_layers is not None or asked.keep_layers is not None):
-                _check_readable(subject.config(), result.keep, asked.runtime)
-            if target is not None and not dry_run:
-                result.save(target)
-            return result
-        depth = subject.depth()
-        depths = frontier.depths(depth, len(check_protected(asked.protect, depth)), budgets)
-        swept = frontier.Frontier.of(planner.sweep(depths=depths, **request))
-    if target is not None and not dry_run:
-        from prune.reporting.frontier import save_frontier
+    return request
 
-        save_frontier(swept, target)
-    return swept
+
+def _searched(subject: Subject, asked: PlanArguments, request: dict[str, Any]) -> Plan | Frontier:
+    """The plan, or the frontier."""
+    from prune.planning import frontier, planner
+    from prune.planning.budget import check_protected
+    from prune.surgery.deci import check_readers
+
+    budgets = fields_of(BudgetSettings, asked)
+    if not asked.sweep:
+        result = planner.make_plan(**request, **budgets, unit=asked.unit, decode_context=asked.decode_context)
+        if asked.runtime and asked.unit != "layer":
+            check_readers(result, asked.runtime)
+        elif asked.runtime and (asked.drop_layers is not None or asked.keep_layers is not None):
+            _check_readable(subject.config(), result.keep, asked.runtime)
+        return result
+    depth = subject.depth()
+    depths = frontier.depths(depth, len(check_protected(asked.protect, depth)), budgets)
+    return frontier.Frontier.of(planner.sweep(depths=depths, **request))
 
 
 @dataclass
@@ -176,6 +217,7 @@ class Subject:
         tokenizer: that the caller gave.
         documents, seed: how those are cut and drawn.
         loading: permissions, for a model that is read again.
+        device: where it is read to; None: wherever the loading says.
     """
 
     analysis: Measurements | None
@@ -187,6 +229,7 @@ class Subject:
     documents: DocumentSettings
     seed: int
     loading: dict[str, Any]
+    device: str | None = None
 
     @property
     def label(self) -> str:
@@ -251,7 +294,7 @@ class Subject:
 
     @cached_property
     def _loaded(self) -> PreTrainedModel:
-        return self._named.model()
+        return self._named.model(self.device)
 
     def _load_domains(self) -> Mapping[str, Domain]:
         if self.data is not None:

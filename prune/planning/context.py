@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from prune.analysis.result import Analysis
     from prune.data.domains import Domain
+    from prune.planning.crew import Crew
     from prune.planning.evaluator import Evaluator, Quantity, Score
     from prune.planning.race import Documents, Look
     from prune.planning.score_cache import ScoreCache
@@ -53,6 +54,7 @@ class Context:
         unit: what goes: layers, or their attention or MLP.
         seed: of every random choice.
         slots: which layers may stand where, see `registry.Problem`.
+        crew: processes that score together; None where this one is alone.
     """
 
     source: str
@@ -73,6 +75,7 @@ class Context:
     unit: Unit = "layer"
     seed: int = 0
     slots: Slots | None = None
+    crew: Crew | None = None
     _answers: Evaluator | None = None
     _figures: ScoreCache | None = None
 
@@ -182,6 +185,7 @@ class Context:
                 seed=self.seed,
                 unit=self.unit,
             )
+            self.evaluator.crew = self.crew
         return self.evaluator
 
     def scoring(self, *, answers: bool = False) -> Evaluator:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from prune.errors import PruneError, UsageError
 from prune.model.anatomy import find_anatomy
 from prune.model.silence import ATTENTION_ONLY, MLP_ONLY, PartsWalk, Silencer
 from prune.model.tracing import RecordedWalk
+from prune.planning.crew import Crew, is_out_of_memory
 from prune.planning.prefix import Keep, PrefixTree, Read
 from prune.planning.race import Look, nested_shares
 from prune.planning.score_cache import ScoreCache, document_key, model_fingerprint
@@ -126,6 +128,38 @@ class Work:
         }
 
 
+@dataclass(frozen=True)
+class Job:
+    """Subsets that lack a score on one batch.
+
+    Attributes:
+        name, number, order: domain, block of its documents, and batch in that.
+        quantity: what is scored.
+        keeps: the subsets, as a walk runs them.
+    """
+
+    name: str
+    number: int
+    order: int
+    quantity: Quantity
+    keeps: tuple[Keep, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a job gave.
+
+    Attributes:
+        documents: keys of the batch's documents.
+        values: subset -> sums over the documents' counted tokens [documents].
+        layers: evaluations it took.
+    """
+
+    documents: Sequence[str]
+    values: Mapping[Keep, Sequence[float]]
+    layers: float
+
+
 class Evaluator:
     """Scores subsets of a model's layers, or of its sub-layers, on named domains.
 
@@ -135,7 +169,12 @@ class Evaluator:
         work: layer evaluations so far.
         batch_size: documents a batch; halved, for good, when a device runs out of memory.
         shares: domain -> documents in its nested shares, smallest first, the last all of them.
+        crew: processes that score together; None where this one is alone.
+        answers: whether its documents are those of another that have a prompt.
     """
+
+    crew: Crew | None = None
+    answers = False
 
     def __init__(
         self,
@@ -242,7 +281,7 @@ class Evaluator:
             self.model, chosen, weights, batch_size=self.batch_size, pad_token_id=self._pad, cache=self._cache,
             stream_bytes=self._stream_bytes, seed=self._seed, unit=self.units.unit,
         )  # fmt: skip
-        other.work = self.work
+        other.work, other.crew, other.answers = self.work, self.crew, True
         return other
 
     def clean_nll(self) -> dict[str, float]:
@@ -285,9 +324,7 @@ class Evaluator:
         needed = {*wanted, self._whole} if quantity == "dnll" else set(wanted)
         self.work.asked.update((quantity, keep) for keep in needed)
         levels = look or tuple(len(shares) - 1 for shares in self.shares.values())
-        for name, level in zip(self.domains, levels, strict=True):
-            for number in range(level + 1):
-                self._complete(name, number, needed, quantity)
+        self._complete(needed, quantity, levels)
         return [self._score(self._checked(keep), quantity, look) for keep in keeps]
 
     def _checked(self, keep: Sequence[int]) -> Keep:
@@ -342,58 +379,96 @@ class Evaluator:
         before = self.shares[name][number - 1] if number else 0
         return sorted(self._order[name][before : self.shares[name][number]].tolist())
 
-    def _complete(self, name: str, number: int, keeps: set[Keep], quantity: Quantity) -> None:
-        """Score what the cache lacks on one block; in smaller batches when memory runs out."""
-        keys = {self._keys[name][index] for index in self._block(name, number)}
-        missing = [keep for keep in sorted(keeps) if keys - self._cache.get(quantity, keep).keys()]
-        while missing:
+    def _complete(self, needed: set[Keep], quantity: Quantity, levels: Look) -> None:
+        """Score what the cache lacks; in smaller batches when memory runs out."""
+        while jobs := self._missing(needed, quantity, levels):
             try:
-                self._evaluate(name, number, missing, quantity)
+                self._work_off(jobs)
                 return
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                out_of_memory = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-                if not out_of_memory or self.batch_size == 1:
+                if not is_out_of_memory(error) or self.batch_size == 1:
                     raise
+            self.resize(self.batch_size // 2)
+
+    def resize(self, batch_size: int) -> None:
+        """Take other batches from now on."""
+        if batch_size != self.batch_size:
             self._trees.clear()
-            self.batch_size //= 2
+            self.batch_size = batch_size
 
-    def _evaluate(self, name: str, number: int, keeps: list[Keep], quantity: Quantity) -> None:
-        """Score subsets on the model and put them into the cache: batches outside, candidates inside."""
+    def place(self, name: str) -> int:
+        """Which of the domains a name is."""
+        return list(self.domains).index(name)
+
+    def _missing(self, needed: set[Keep], quantity: Quantity, levels: Look) -> list[Job]:
+        """Batches that lack a score, with those subsets: blocks outside, batches inside."""
+        jobs = []
+        for name, level in zip(self.domains, levels, strict=True):
+            for number in range(level + 1):
+                keys = {self._keys[name][index] for index in self._block(name, number)}
+                lacking = [keep for keep in sorted(needed) if keys - self._cache.get(quantity, keep).keys()]
+                for order, batch in enumerate(self._batches(name, number) if lacking else ()):
+                    own = set(self._keys_of(name, number, batch))
+                    some = [keep for keep in lacking if not self._cache.get(quantity, keep).keys() >= own]
+                    jobs += [
+                        Job(name, number, order, quantity, tuple(some[begin : begin + SUBSETS_A_COMMIT]))
+                        for begin in range(0, len(some), SUBSETS_A_COMMIT)
+                    ]
+        return jobs
+
+    def _batches(self, name: str, number: int) -> list[Batch]:
+        documents = [self.domains[name][index] for index in self._block(name, number)]
+        return list(batches(documents, self.batch_size, self._pad))
+
+    def _keys_of(self, name: str, number: int, batch: Batch) -> list[str]:
         block = self._block(name, number)
-        documents = [self.domains[name][index] for index in block]
-        passes = -(-len(documents) // self.batch_size) * len(keeps)
-        with stage(f"scoring on {name}", passes, "candidates x batches") as scoring:
-            for order, batch in enumerate(batches(documents, self.batch_size, self._pad)):
-                own = [self._keys[name][block[index]] for index in batch.index]
-                missing = [keep for keep in keeps if not self._cache.get(quantity, keep).keys() >= set(own)]
-                if not missing:
-                    continue
-                scoring.at(order * len(keeps))
-                tree = self._tree((name, number, order), batch)
-                before = tree.walk.layer_calls
-                read = {"dnll": tree.walk.nll, "kl": tree.walk.kl, "missed": tree.walk.missed}[quantity]
-                read = _counted(read, scoring)
-                for begin in range(0, len(missing), SUBSETS_A_COMMIT):
-                    some = missing[begin : begin + SUBSETS_A_COMMIT]
-                    for keep, values in tree.measure(some, read, self._stream_bytes - self._stored_bytes()).items():
-                        self._cache.put(quantity, keep, own, values.tolist())
-                    self._cache.commit()
-                self.work.layers += (tree.walk.layer_calls - before) * len(own)
-                self.work.evaluated.update((quantity, keep) for keep in missing)
+        return [self._keys[name][block[index]] for index in batch.index]
 
-    def _tree(self, place: tuple[str, int, int], batch: Batch) -> PrefixTree:
-        """A batch's clean pass, kept for the next call while the budget for streams allows."""
-        tree = self._trees.get(place)
+    def _work_off(self, jobs: Sequence[Job]) -> None:
+        """Score jobs and put the scores into the cache, batch by batch; those of several processes at once."""
+        if self.crew is not None:
+            for job, measured in zip(jobs, self.crew.measure(self, jobs), strict=True):
+                self._store(job, measured)
+            self._cache.commit()
+            return
+        for name, group in itertools.groupby(jobs, key=lambda job: job.name):
+            own = list(group)
+            with stage(f"scoring on {name}", sum(len(job.keeps) for job in own), "candidates x batches") as scoring:
+                for job in own:
+                    self._store(job, self.measure(job, scoring))
+                    self._cache.commit()
+
+    def _store(self, job: Job, measured: Measured) -> None:
+        for keep, values in measured.values.items():
+            self._cache.put(job.quantity, keep, measured.documents, values)
+        self.work.layers += measured.layers
+        self.work.evaluated.update((job.quantity, keep) for keep in job.keeps)
+
+    def measure(self, job: Job, scoring: Stage | None = None) -> Measured:
+        """Score a job's subsets on the model; the cache is left alone."""
+        batch = self._batches(job.name, job.number)[job.order]
+        tree, layers = self._tree((job.name, job.number, job.order), batch)
+        before = tree.walk.layer_calls
+        read = {"dnll": tree.walk.nll, "kl": tree.walk.kl, "missed": tree.walk.missed}[job.quantity]
+        read = read if scoring is None else _counted(read, scoring)
+        found = tree.measure(job.keeps, read, self._stream_bytes - self._stored_bytes())
+        layers += (tree.walk.layer_calls - before) * len(batch.index)
+        values = {keep: figures.tolist() for keep, figures in found.items()}
+        return Measured(self._keys_of(job.name, job.number, batch), values, layers)
+
+    def _tree(self, place: tuple[str, int, int], batch: Batch) -> tuple[PrefixTree, float]:
+        """A batch's clean pass, kept for the next call while the budget for streams allows, and what it took now."""
+        tree, layers = self._trees.get(place), 0.0
         if tree is None:
             tree = PrefixTree(
                 RecordedWalk(self.model, self._anatomy, batch)
                 if self._silencer is None
                 else PartsWalk(self.model, self._anatomy, batch, self._silencer)
             )
-            self.work.layers += tree.walk.layer_calls * len(batch.index)
+            layers = tree.walk.layer_calls * len(batch.index)
             if self._stored_bytes() + tree.nbytes <= self._stream_bytes:
                 self._trees[place] = tree
-        return tree
+        return tree, layers
 
     def _stored_bytes(self) -> int:
         return sum(tree.nbytes for tree in self._trees.values())

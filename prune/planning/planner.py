@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from prune.analysis.result import Analysis
     from prune.data.domains import Domain
+    from prune.planning.crew import Crew
     from prune.planning.evaluator import Evaluator
 
 
@@ -45,6 +46,7 @@ class Inputs(TypedDict, total=False):
         pad_token_id: fills short rows there.
         in_memory: `model` is the caller's own; sizes are taken from it, not from a checkpoint.
         slots: which layers may stand where, see `registry.Problem`.
+        crew: processes that score together.
     """
 
     analysis: Analysis | None
@@ -58,6 +60,7 @@ class Inputs(TypedDict, total=False):
     pad_token_id: int
     in_memory: bool
     slots: Slots | None
+    crew: Crew | None
 
 
 def make_plan(
@@ -163,6 +166,30 @@ def sweep(
     if 0 in counts:
         plans[0] = plan_of(context, strategy, Step((), 0.0), {}, get_criterion(criterion))
     return [plans[count] for count in counts]
+
+
+def assist(
+    *,
+    source: str,
+    criterion: str = "dnll",
+    domain_weights: Mapping[str, float] | None = None,
+    protect: Sequence[int] = (),
+    seed: int = 0,
+    unit: Unit = "layer",
+    **inputs: Unpack[Inputs],
+) -> object:
+    """Score for a search that the first process of a crew makes, with the same arguments; what it found.
+
+    Raises:
+        PruneError: the search failed.
+    """
+    crew = inputs["crew"]
+    assert crew is not None
+
+    def make() -> Evaluator:
+        return _context(source, criterion, domain_weights, protect, seed, unit, inputs).require_evaluator()
+
+    return crew.assist(make)
 
 
 def with_scores(plan: Plan, evaluator: Evaluator) -> Plan:
