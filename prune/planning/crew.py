@@ -8,17 +8,61 @@ Assumption: every process was given the same model and documents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 
 from prune.analysis.processes import Processes
 from prune.errors import PruneError
 
-if TYPE_CHECKING:
-    from prune.planning.evaluator import Evaluator, Job, Measured
+
+@dataclass(frozen=True)
+class Job:
+    """Subsets that lack a score on one batch.
+
+    Attributes:
+        name, number, order: domain, block of its documents, and batch in that.
+        quantity: what is scored.
+        keeps: the subsets, as a walk runs them.
+    """
+
+    name: str
+    number: int
+    order: int
+    quantity: Any
+    keeps: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a job gave.
+
+    Attributes:
+        documents: keys of the batch's documents.
+        values: subset -> sums over the documents' counted tokens [documents].
+        layers: evaluations it took.
+    """
+
+    documents: Sequence[str]
+    values: Mapping[tuple[int, ...], Sequence[float]]
+    layers: float
+
+
+class Scorer(Protocol):
+    """What scores jobs: an `evaluator.Evaluator`."""
+
+    batch_size: int
+    answers: bool
+
+    def resize(self, batch_size: int) -> None: ...
+
+    def place(self, name: str) -> int: ...
+
+    def measure(self, job: Job) -> Measured: ...
+
+    def answers_only(self) -> Scorer: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +112,7 @@ class Crew:
 
     processes: Processes
 
-    def measure(self, evaluator: Evaluator, jobs: Sequence[Job]) -> list[Measured]:
+    def measure(self, evaluator: Scorer, jobs: Sequence[Job]) -> list[Measured]:
         """The scores of all jobs, in their order; called in the first process.
 
         Raises:
@@ -86,7 +130,7 @@ class Crew:
         found = dict(pair for part in parts for pair in part.done)
         return [found[at] for at in range(len(jobs))]
 
-    def assist(self, make: Callable[[], Evaluator]) -> object:
+    def assist(self, make: Callable[[], Scorer]) -> object:
         """Score what the first process deals until its search is over; its result. Called in the other processes.
 
         Args:
@@ -95,8 +139,8 @@ class Crew:
         Raises:
             PruneError: the search failed.
         """
-        whole: Evaluator | None = None
-        answers: Evaluator | None = None
+        whole: Scorer | None = None
+        answers: Scorer | None = None
         while not isinstance(said := self._heard(), End):
             try:
                 whole = whole or make()
@@ -114,7 +158,7 @@ class Crew:
         """Send the others home; called in the first process."""
         self._tell(End(result, failure))
 
-    def _own(self, evaluator: Evaluator, order: Order) -> Part:
+    def _own(self, evaluator: Scorer, order: Order) -> Part:
         """This process's jobs."""
         evaluator.resize(order.batch_size)
         done = []

@@ -26,7 +26,7 @@ from prune.errors import PruneError, UsageError
 from prune.model.anatomy import find_anatomy
 from prune.model.silence import ATTENTION_ONLY, MLP_ONLY, PartsWalk, Silencer
 from prune.model.tracing import RecordedWalk
-from prune.planning.crew import Crew, is_out_of_memory
+from prune.planning.crew import Crew, Job, Measured, is_out_of_memory
 from prune.planning.prefix import Keep, PrefixTree, Read
 from prune.planning.race import Look, nested_shares
 from prune.planning.score_cache import ScoreCache, document_key, model_fingerprint
@@ -126,38 +126,6 @@ class Work:
             "subsets": len(self.asked),
             "subsets_from_cache": len(self.asked - self.evaluated),
         }
-
-
-@dataclass(frozen=True)
-class Job:
-    """Subsets that lack a score on one batch.
-
-    Attributes:
-        name, number, order: domain, block of its documents, and batch in that.
-        quantity: what is scored.
-        keeps: the subsets, as a walk runs them.
-    """
-
-    name: str
-    number: int
-    order: int
-    quantity: Quantity
-    keeps: tuple[Keep, ...]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a job gave.
-
-    Attributes:
-        documents: keys of the batch's documents.
-        values: subset -> sums over the documents' counted tokens [documents].
-        layers: evaluations it took.
-    """
-
-    documents: Sequence[str]
-    values: Mapping[Keep, Sequence[float]]
-    layers: float
 
 
 class Evaluator:
