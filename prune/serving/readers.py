@@ -91,18 +91,21 @@ def all_experts(text: dict[str, Any], n: int) -> list[LayerFacts]:
     return [LayerFacts(sparse=True)] * n
 
 
-def old_rope(defaults: Mapping[str, float], local: float = 10_000.0) -> Rope:
+def old_rope(
+    defaults: Mapping[str, float], local: float = 10_000.0, scalings: Mapping[str, Mapping[str, Any]] | None = None
+) -> Rope:
     """`rope_theta`, `rope_local_base_freq` and `rope_scaling` only; `rope_parameters` is not known.
 
     Args:
         defaults: model_type -> the base where `rope_theta` is absent; 10,000 for the others.
         local: the base of windowed layers of Gemma 3 where `rope_local_base_freq` is absent.
+        scalings: model_type -> the scaling where `rope_scaling` is absent; none for the others.
     """
 
     def rope(config: dict[str, Any]) -> dict[str, RopeFacts]:
         text, kind = text_part(config), model_kind(config)
         theta = float(text.get("rope_theta") or defaults.get(kind, 10_000.0))
-        scaling = text.get("rope_scaling") or {}
+        scaling = text.get("rope_scaling") or (scalings or {}).get(kind, {})
         named = {
             k: tuple(v) if isinstance(v, list) else v for k, v in scaling.items() if k not in ("type", "rope_theta")
         }
@@ -145,6 +148,9 @@ MODERN = (*PLAIN, "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text", "coher
 """Families of which a runtime that takes every list from the config was read."""
 NO_WINDOW = "no sliding window: prompts longer than it differ from transformers, as they do with the original"
 EARLIER = {"gemma3_text": 1_000_000.0, "gpt_oss": 150_000.0, "smollm3": 2_000_000.0}
+YARN = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
+STANDING = {"gpt_oss": {**YARN, "original_max_position_embeddings": 4096}}
+"""What transformers 4.57 has for families whose config class brings a scaling of its own."""
 
 RUNTIMES: dict[str, tuple[Runtime, ...]] = {
     "vllm": (
@@ -198,7 +204,7 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
         Runtime(
             "4.57.6",
             dict.fromkeys(MODERN, explicit),
-            rope=old_rope(EARLIER),
+            rope=old_rope(EARLIER, scalings=STANDING),
         ),
         Runtime(
             "4.51.3",

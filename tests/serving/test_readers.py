@@ -108,6 +108,15 @@ def test_gemma_3_states_both_of_its_bases() -> None:
     assert {r.status for r in readings(both) if r.runtime in unknown} == {"unknown"}
 
 
+def test_a_scaling_that_the_older_class_brings_itself_is_read_right() -> None:
+    """Seen by running it: gpt-oss without `rope_scaling` gave 4.57.6 the tokens of transformers 5."""
+    config = config_of("gpt_oss")
+    assert "rope_scaling" not in config
+    assert status(config)["transformers4", "4.57.6"] == "right"
+    config["rope_parameters"] = config["rope_parameters"] | {"factor": 16.0}
+    assert status(config)["transformers4", "4.57.6"] == "wrong"
+
+
 def test_a_family_without_a_rule_is_unknown_not_right() -> None:
     assert status(config_of("granite_swa"))["mlx", "mlx-lm 0.32.2"] == "unknown"
 
