@@ -22,13 +22,13 @@ from prune.files import staged_directory
 from prune.model.deci import KIND, MULTIPLE, ffn_width
 from prune.planning.plan import Plan
 from prune.surgery.cut import check_revision, check_target, write_checkpoint
+from prune.surgery.families import LLAMA_SHAPED
 from prune.surgery.names import find_prefix
 from prune.surgery.record import CutResult, write_record
 from prune.surgery.writer import parse_size, plan_shards
 
 ARCHITECTURE = "DeciLMForCausalLM"
 CHUNK = 8 << 20
-LLAMA_SHAPED = ("llama", "mistral")
 ATTENTION = ("self_attn.", "input_layernorm.")
 MLP = ("mlp.", "post_attention_layernorm.")
 READERS = "llama.cpp (--runtime llama.cpp, GGUF architecture deci) and mlx-lm (--runtime mlx)"

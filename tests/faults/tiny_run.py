@@ -37,7 +37,7 @@ from tests.faults.checkpoints import at_write
 IMPORTED = (lm_eval.evaluator, peft, evals.harness, prune.healing.heal)
 """What a run imports late: imported here, once, for all children."""
 TIMED = re.compile(
-    r"seconds|per_s|speedup|cost|runtime|generated_at|break_even|durations"  # a clock's
+    r"seconds|per_s|speedup|cost|runtime|generated_at|break_even|durations|original_share|draft_share"  # a clock's
     r"|recommendation|verdicts|task_classes|reason|README"  # follow from one: a draft is recommended for its speed
     r"|peak_memory"  # the kernel's count, in batches of pages
     r"|in_this_process|redone|evaluations|train_loss"  # of this process: what was scored, and trained, before is not

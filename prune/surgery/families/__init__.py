@@ -33,6 +33,8 @@ ALIKE = (
     " falcon opt bloom mpt cohere nemotron deepseek_v2 deepseek_v3 glm glm4 glm4_moe apertus arcee"
 ).split()
 """Families whose layers are all alike."""
+LLAMA_SHAPED = ("llama", "mistral")
+"""Families whose layers a DeciLM directory can state."""
 BLOCKS = "layer_idx selects residual blocks, and disk names are offset by one"
 EXPERTS = frozenset(("num_experts", "moe_topk", "moe_intermediate_size", "num_shared_expert"))
 ONE_PART = {"attn": ("full_attention", "linear_attention"), "mlp": ("mlp", "moe")}
