@@ -171,10 +171,10 @@ class ModuleNames:
             PruneError: no entry says of every kept module, to each reader, what this one said; names `where`.
         """
         if PLAIN.fullmatch(entry):
-            known = next((table for table in (self.stored, self.numbered) if entry in table), None)
-            if known is not None:
-                return [] if (new := known[entry]) is None else [new]
-            return [entry] if _is_foreign(entry) else self._renumbered(entry)
+            named = self._named(entry)
+            # To ModelOpt's reader a name is any part of a name: `layers.3` is layer 3 of a vision tower, too.
+            if modelopt not in readers or all(_same(entry, named, modelopt, t) for t in (self.stored, self.others)):
+                return named
         readers = (*readers, *([glob] if _could_be_glob(entry) and glob not in readers else []))
         modules = self._matched_among(entry, readers)
         renumbered = self._renumbered(entry)
@@ -196,6 +196,13 @@ class ModuleNames:
             f"{where}: {entry!r} matches some layers and not others, and no pattern says the same to each of its"
             " readers: write the names of the modules instead"
         )
+
+    def _named(self, entry: str) -> list[str]:
+        """What a name without any pattern becomes: that of the same module, or the same name of another one."""
+        known = next((table for table in (self.stored, self.numbered) if entry in table), None)
+        if known is not None:
+            return [] if (new := known[entry]) is None else [new]
+        return [entry] if _is_foreign(entry) else self._renumbered(entry)
 
     def _renumbered(self, entry: str) -> list[str]:
         """The entry with the first layer number that is spelt out renumbered; nothing where that layer is gone."""

@@ -173,6 +173,15 @@ def test_names_under_another_prefix_and_fused_names_follow_too() -> None:
     assert after == [f"{head}0.self_attn.qkv_proj", f"{head}2.self_attn.qkv_proj", f"{head}2.mlp.gate"]
 
 
+def test_a_part_of_a_name_that_two_towers_share_stays_true_of_both() -> None:
+    """ModelOpt's reader takes any part of a name: layer 3 goes, and layer 3 of the vision tower stays left alone."""
+    keep = [0, 1, 2, 10, 11]
+    names, pairs = modules(keep)
+    for entry in ("layers.3", "model.layers.1", "layers.10.mlp"):
+        before, after = edited("modelopt", [entry], names)
+        assert [modelopt(before, old) for old in pairs] == [modelopt(after, new) for new in pairs.values()], after
+
+
 def test_blocks_listed_with_commas_or_in_lists_are_renumbered() -> None:
     names, _ = modules()
     config: dict[str, Any] = {"quant_method": "auto-round", "block_name_to_quantize": "model.layers.1,model.layers.3"}
