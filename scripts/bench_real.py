@@ -11,6 +11,8 @@ heal      a step of healing against Trainer + peft at the same adapters (`bench_
 decode    prefill and decoding of 24 layers against 30: what is saved over the share of the layers that is gone, net
           of what no layer does (embedding and head, measured on the model without any layer).
 memory    the peak of each step above the weights against a formula.
+head      scoring each layer's removal on a sample of the predictions against all of them: time, and what it changes.
+          For a model whose head outweighs its layers, such as Gemma 3 270M.
 """
 
 from __future__ import annotations
@@ -31,12 +33,14 @@ from typing import Any
 
 import torch
 from bench_healing import REAL_DROPPED, measure
+from scipy.stats import spearmanr
 
 from evals.fitted import sequence_bytes
 from evals.peak_memory import peak_memory_bytes
 from prune.analysis import analyze
 from prune.data.domains import Domain, load_domain
 from prune.model.loading import load_model, load_tokenizer
+from prune.planning.evaluator import Evaluator
 from prune.surgery.loaded import drop_layers
 
 ITEMS = {"lambada_openai": ("acc", 4, 0), "hellaswag": ("acc_norm", 2, 0), "gsm8k": ("exact_match", 1, 5)}
@@ -219,6 +223,27 @@ def memory(options: argparse.Namespace) -> Iterator[str]:
                       WANTED["memory"])  # fmt: skip
 
 
+def head(options: argparse.Namespace) -> Iterator[str]:
+    """Each layer alone, on 8 documents of 96 tokens: every prediction, and the share that planning takes."""
+    model, domain = load_model(str(options.model)), documents(options, 8, 96)
+    layers = range(model.config.num_hidden_layers)
+    keeps = [[other for other in layers if other != layer] for layer in layers]
+    costs: dict[float | None, list[float]] = {}
+    took: dict[float | None, float] = {}
+    for share in (1.0, None):
+        evaluator = Evaluator(model, {"text": domain}, prediction_share=share)
+        took[share] = seconds(lambda e=evaluator, s=share: costs.update({s: [x.total for x in e.score_many(keeps)]}))
+    share = evaluator.prediction_share
+    yield row(
+        "head", f"scoring on {share:.0%} of the predictions over all", f"{took[None] / took[1.0]:.2f} x", "below 1"
+    )
+    correlation = spearmanr(costs[1.0], costs[None]).statistic
+    cheapest = [set(sorted(layers, key=found.__getitem__)[: len(layers) // 4]) for found in costs.values()]
+    same = len(cheapest[0] & cheapest[1])
+    yield row("head", "rank correlation of the layers' costs; cheapest quarter in common",
+              f"{correlation:.3f}; {same} of {len(layers) // 4}", "near 1")  # fmt: skip
+
+
 def documents(options: argparse.Namespace, count: int, tokens: int) -> Domain:
     """WikiText-2 paragraphs cut to one length."""
     text = [line for line in (options.data / "wikitext2/valid.txt").read_text().splitlines() if len(line) > 900]
@@ -240,7 +265,7 @@ def row(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-PARTS = {"eval": evaluation, "analysis": analysis, "heal": healing, "decode": decode, "memory": memory}
+PARTS = {"eval": evaluation, "analysis": analysis, "heal": healing, "decode": decode, "memory": memory, "head": head}
 
 
 def main() -> None:

@@ -171,6 +171,7 @@ def _request(subject: Subject, asked: PlanArguments, cache: Path | None) -> dict
         "domain_weights": asked.domain_weights or None,
         "tuning": asked.tuning(asked.seed),
         "seed": asked.seed,
+        "prediction_share": asked.prediction_share,
         **subject.inputs(),
         "score_cache": cache,
     }

@@ -55,6 +55,7 @@ class Context:
         seed: of every random choice.
         slots: which layers may stand where, see `registry.Problem`.
         crew: processes that score together; None where this one is alone.
+        prediction_share: of each document's predictions that an evaluator made here reads; None: by the model's head.
     """
 
     source: str
@@ -76,6 +77,7 @@ class Context:
     seed: int = 0
     slots: Slots | None = None
     crew: Crew | None = None
+    prediction_share: float | None = None
     _answers: Evaluator | None = None
     _figures: ScoreCache | None = None
 
@@ -184,6 +186,7 @@ class Context:
                 pad_token_id=self.pad_token_id,
                 seed=self.seed,
                 unit=self.unit,
+                prediction_share=self.prediction_share,
             )
             self.evaluator.crew = self.crew
         return self.evaluator

@@ -27,6 +27,7 @@ from prune.model.anatomy import find_anatomy
 from prune.model.silence import ATTENTION_ONLY, MLP_ONLY, PartsWalk, Silencer
 from prune.model.tracing import RecordedWalk
 from prune.planning.crew import Crew, Job, Measured, is_out_of_memory
+from prune.planning.positions import positions, thinned, usual_share
 from prune.planning.prefix import Keep, PrefixTree, Read
 from prune.planning.race import Look, nested_shares
 from prune.planning.score_cache import ScoreCache, document_key, model_fingerprint
@@ -156,6 +157,7 @@ class Evaluator:
         stream_bytes: int = 1 << 30,
         seed: int = 0,
         unit: Unit = "layer",
+        prediction_share: float | None = 1.0,
     ) -> None:
         """Nothing runs until a score is asked for, but a probe of eight tokens where sub-layers are units.
 
@@ -170,6 +172,7 @@ class Evaluator:
             stream_bytes: streams of so many bytes are kept between calls; beyond it they are recomputed.
             seed: of which documents stand in which share.
             unit: whole layers, or attention and MLP apart.
+            prediction_share: of each document's predictions that are read, see `positions`; None: by the model's head.
 
         Raises:
             UsageError: no documents, or weights that are negative, all zero, or of an unknown domain.
@@ -193,11 +196,17 @@ class Evaluator:
         self.shares = {name: nested_shares(len(documents)) for name, documents in self.domains.items()}
         random = np.random.default_rng(seed)
         self._order = {name: random.permutation(len(documents)) for name, documents in self.domains.items()}
-        self._keys = {name: [document_key(d) for d in documents] for name, documents in self.domains.items()}
+        self.prediction_share = usual_share(self._anatomy) if prediction_share is None else prediction_share
+        read = {n: [positions(d, self.prediction_share, seed) for d in own] for n, own in self.domains.items()}
+        self._keys = {
+            name: [document_key(d, at) for d, at in zip(documents, read[name], strict=True)]
+            for name, documents in self.domains.items()
+        }
         self._tokens = {
             name: np.array([len(d.input_ids) - d.answer_start for d in documents], dtype=np.float64)
             for name, documents in self.domains.items()
         }
+        self._scale = {name: self._tokens[name] / [len(at) for at in read[name]] for name in self.domains}
         if not isinstance(cache, ScoreCache):
             cache = ScoreCache(cache, model_fingerprint(model) if cache else "")
         self._cache = cache
@@ -261,9 +270,10 @@ class Evaluator:
         }
 
     def describe_data(self) -> dict[str, Any]:
-        """Provenance of the documents, for a plan."""
+        """Provenance of the documents, for a plan; `prediction_share` where not every prediction was read."""
+        sampled = {} if self.prediction_share >= 1 else {"prediction_share": round(self.prediction_share, 4)}
         return {
-            name: {**domain.describe(), "documents_used": len(self.domains[name])}
+            name: {**domain.describe(), "documents_used": len(self.domains[name]), **sampled}
             for name, domain in self._sources.items()
         }
 
@@ -338,9 +348,10 @@ class Evaluator:
         return Score(keep, sums, tokens, self.weights)
 
     def _values(self, name: str, keep: Keep, quantity: Quantity, seen: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """[documents] cached sums."""
+        """[documents] cached sums, scaled up to all predictions where some were read."""
         known = self._cache.get(quantity, keep)
-        return np.array([known[self._keys[name][index]] for index in np.arange(len(self._keys[name]))[seen]])
+        sums = np.array([known[self._keys[name][index]] for index in np.arange(len(self._keys[name]))[seen]])
+        return sums if quantity == "missed" else sums * self._scale[name][seen]
 
     def _block(self, name: str, number: int) -> list[int]:
         """Documents that one share of a domain adds to the one before it, in their own order."""
@@ -386,7 +397,8 @@ class Evaluator:
 
     def _batches(self, name: str, number: int) -> list[Batch]:
         documents = [self.domains[name][index] for index in self._block(name, number)]
-        return list(batches(documents, self.batch_size, self._pad))
+        whole = batches(documents, self.batch_size, self._pad)
+        return [thinned(batch, documents, self.prediction_share, self._seed) for batch in whole]
 
     def _keys_of(self, name: str, number: int, batch: Batch) -> list[str]:
         block = self._block(name, number)

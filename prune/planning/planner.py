@@ -47,6 +47,7 @@ class Inputs(TypedDict, total=False):
         in_memory: `model` is the caller's own; sizes are taken from it, not from a checkpoint.
         slots: which layers may stand where, see `registry.Problem`.
         crew: processes that score together.
+        prediction_share: of each document's predictions that an evaluator made here reads; by the model if None.
     """
 
     analysis: Analysis | None
@@ -61,6 +62,7 @@ class Inputs(TypedDict, total=False):
     in_memory: bool
     slots: Slots | None
     crew: Crew | None
+    prediction_share: float | None
 
 
 def make_plan(

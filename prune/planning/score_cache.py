@@ -64,9 +64,15 @@ def model_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def document_key(document: Document) -> str:
-    """Hash of what a document's likelihood depends on."""
-    return sha256_json([document.input_ids, document.answer_start])
+def document_key(document: Document, read: Sequence[int] | None = None) -> str:
+    """Hash of what a document's likelihood depends on.
+
+    Args:
+        read: the tokens whose predictions are read; all that count if None.
+    """
+    known = [document.input_ids, document.answer_start]
+    whole = read is None or len(read) == len(document.input_ids) - document.answer_start
+    return sha256_json(known if whole else [*known, list(read or ())])
 
 
 class ScoreCache:

@@ -11,7 +11,7 @@ from prune.data.settings import WeightSettings
 from prune.planning.registry import criterion_names, strategy_names
 from prune.planning.tuning import SearchSettings, Tuning
 from prune.planning.units import Unit
-from prune.settings import Settings, fields_of
+from prune.settings import METHOD, Settings, fields_of
 
 
 def _layers(value: Any) -> Any:
@@ -34,6 +34,15 @@ class PlanSettings(WeightSettings, SearchSettings):
     )
     strategy: str = Field("greedy", description=f"How the set of layers is chosen: {', '.join(strategy_names())}.")
     protect: LayerList = Field([], description="Layers that always stay: 0,1,30-31 (both ends).")
+
+    prediction_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of each document's predictions that scoring reads, drawn at random, 16 at least; none "
+        "given: all, and fewer where the output head costs more than the layers.",
+        json_schema_extra=METHOD,
+    )
 
     def tuning(self, seed: int) -> Tuning:
         """For the search."""

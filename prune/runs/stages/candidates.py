@@ -80,6 +80,7 @@ def make_plans(inputs: RunInputs, run: RunDirectory, analysis: Analysis, analysi
             depths=sorted(options.depths, reverse=True),
             protect=options.protect,
             domain_weights=options.domain_weights or None,
+            prediction_share=options.prediction_share,
             tuning=options.tuning(inputs.recipe.seed),
             seed=inputs.recipe.seed,
             score_cache=inputs.root / SCORES,

@@ -189,6 +189,7 @@ class HealStages:
             depths=[wanted],
             protect=protect,
             domain_weights=options.domain_weights or None,
+            prediction_share=options.prediction_share,
             tuning=options.tuning(self.recipe.seed),
             seed=self.recipe.seed,
             score_cache=self.inputs.root / SCORES,
