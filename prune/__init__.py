@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         analyze,
         compare,
         compensate,
+        criteria,
         cut,
         demo,
         draft,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         plan,
         report,
         run,
+        suites,
         teach,
         verify,
     )
@@ -48,6 +50,7 @@ __all__ = [
     "analyze",
     "compare",
     "compensate",
+    "criteria",
     "cut",
     "demo",
     "draft",
@@ -59,6 +62,7 @@ __all__ = [
     "plan",
     "report",
     "run",
+    "suites",
     "teach",
     "verify",
 ]

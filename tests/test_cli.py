@@ -136,11 +136,60 @@ def test_help_names_the_choices_and_the_defaults(capsys, monkeypatch):
             build([command])([command, "--help"], standalone_mode=False)
         return " ".join(capsys.readouterr().out.replace("│", " ").split())
 
-    for columns in ("200", "80"):  # a table, and plain lines
+    for columns in ("200", "80", "60"):  # a table, and plain lines
         monkeypatch.setenv("COLUMNS", columns)
         assert re.search(r"Rank of the adapters\. \[default: 16[;\]]", help_of("heal")), columns
         assert "angular, answer_accuracy, answer_nll, block_influence" in help_of("plan")
         assert "greedy, greedy_full, greedy_swap, in_step, one_shot" in help_of("plan")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 150])
+def test_help_is_as_wide_as_the_terminal_and_has_its_flags_in_groups(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with contextlib.suppress(SystemExit):
+        build(["heal", "--help"])(["heal", "--help"], standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert 0.85 * columns < max(map(len, lines)) <= columns
+    headings = [re.sub(r"[─╭╮:\s]", "", text) for text in lines if re.match(r"╭|\w+:$", text)]
+    assert headings == ["Arguments", "Options", "Data", "Method", "Training", "Output", "Advanced"]
+    flags = [word for text in lines for word in re.findall(r"--\w+", text)]
+    assert flags.index("--teacher") < flags.index("--max_length") < flags.index("--lora_r") < flags.index("--seed")
+
+
+def test_help_of_eval_lists_the_suites_with_their_tasks(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
+    with contextlib.suppress(SystemExit):
+        build(["eval", "--help"])(["eval", "--help"], standalone_mode=False)
+    said = " ".join(capsys.readouterr().out.split())
+    for name, suite in prune.suites().items():
+        assert f"{name}: {', '.join(suite['tasks'])}." in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("prune com", {"compare", "compensate"}), ("prune heal --lora", {"--lora_r", "--lora_alpha"})],
+)
+def test_a_shell_completes_commands_and_their_flags(typed, offered):
+    words = typed.split()
+    shell = {"_PRUNE_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+    script = "import sys; sys.argv = ['prune']; from prune.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **shell})
+    assert offered <= set(done.stdout.split()), done.stderr
+    assert all(word.startswith(words[-1]) for word in done.stdout.split())
+
+
+def test_the_lists_name_what_there_is(capsys):
+    from prune.planning.registry import CRITERIA, STRATEGIES
+
+    for command in ("suites", "criteria"):
+        build([command])([command, "--json"], standalone_mode=False)
+        found = json.loads(capsys.readouterr().out)
+        assert found == getattr(prune, command)()
+    assert set(found["criteria"]) >= set(CRITERIA)
+    assert set(found["strategies"]) >= set(STRATEGIES)
+    build(["suites"])(["suites", "--data"], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert "math\tgsm8k\topenai/gsm8k (main)\ttest.jsonl, train.jsonl\t" in said
 
 
 @pytest.mark.parametrize("name", prune.__all__)

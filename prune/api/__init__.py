@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prune.api._heal import heal
     from prune.api._import_gguf import import_gguf
     from prune.api._inputs import DryRun
+    from prune.api._lists import criteria, suites
     from prune.api._plan import plan
     from prune.api._report import report
     from prune.api._run import demo, run
@@ -34,6 +35,7 @@ __all__ = [
     "analyze",
     "compare",
     "compensate",
+    "criteria",
     "cut",
     "demo",
     "draft",
@@ -45,11 +47,12 @@ __all__ = [
     "plan",
     "report",
     "run",
+    "suites",
     "teach",
     "verify",
 ]
 
-SHARED = {"Analysis": "_analysis", "demo": "_run", "DryRun": "_inputs"}
+SHARED = {"Analysis": "_analysis", "criteria": "_lists", "demo": "_run", "DryRun": "_inputs", "suites": "_lists"}
 """What lives in another's module; every other one is in `_NAME.py`."""
 
 

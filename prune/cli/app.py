@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-import shutil
+import os
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
-WIDE = 120
-"""Columns from which the help is a Rich table."""
+from prune.cli.help import WIDE, GroupedCommand, columns
 
 COMMANDS = {
     "analyze": "Measure how a model uses its depth.",
@@ -33,6 +32,8 @@ COMMANDS = {
     "report": "Write the report of a finished run again, or of steps run one by one.",
     "run": "The whole path: analyze, plan, cut, heal, eval, gate, export, report.",
     "demo": "`run` on the embedded model: trained to add, to follow chains and to answer about stories.",
+    "suites": "What there is to test on: suites of tasks, and where the files of each task come from.",
+    "criteria": "What there is to plan with: criteria that score layers, strategies that choose among subsets.",
 }
 """Name -> help line, in the order of the help; `prune.cli.commands.NAME.command` does the work."""
 
@@ -46,25 +47,46 @@ def build(arguments: Sequence[str]) -> typer.Typer:
         name="prune",
         help="Measure which layers of a language model earn their keep, remove the others, heal, prove it, export.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
-        # Rich's table cuts long flag names off where it is narrow; a name must be readable.
-        rich_markup_mode="rich" if shutil.get_terminal_size().columns >= WIDE else None,
-        # Flags may be written with - for _.
+        rich_markup_mode="rich" if columns() >= WIDE else None,
         context_settings={
-            "token_normalize_func": lambda name: name.replace("-", "_"),
+            "token_normalize_func": _with_underscores,
             "help_option_names": ["-h", "--help"],
+            "max_content_width": columns(),
         },
     )
     app.callback(invoke_without_command=True)(_version)
-    asked = next((a for a in arguments if not a.startswith("-")), None)
+    asked = next((a for a in _completed() or arguments if not a.startswith("-")), None)
     for name, line in COMMANDS.items():
-        app.command(name, help=line, short_help=line)(_command(name) if name == asked else _stub)
+        module = _module(name) if name == asked else None
+        command = app.command(name, cls=GroupedCommand, help=line, short_help=line, epilog=_epilog(module))
+        command(_command(name, module) if module else _stub)
     return app
 
 
-def _command(name: str) -> Callable[..., Any]:
-    command: Callable[..., Any] = importlib.import_module(f"prune.cli.commands.{MODULES.get(name, name)}").command
+def _with_underscores(name: str) -> str:
+    """Flags may be written with - for _."""
+    return name.replace("-", "_")
+
+
+def _completed() -> list[str]:
+    """The words of a line that a shell wants to complete, without the program's name; nothing where none asks."""
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    return line.split()[1:] if "_PRUNE_COMPLETE" in os.environ else []
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"prune.cli.commands.{MODULES.get(name, name)}")
+
+
+def _epilog(module: Any) -> str | None:
+    """What a command's help says below its flags."""
+    said: Callable[[], str] | None = getattr(module, "epilog", None)
+    return said() if said else None
+
+
+def _command(name: str, module: Any) -> Callable[..., Any]:
+    command: Callable[..., Any] = module.command
 
     @functools.wraps(command)
     def followed(**arguments: Any) -> Any:

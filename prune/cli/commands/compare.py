@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from prune.api._compare import CompareArguments
+from prune.cli.commands.suites import listing
 from prune.cli.flags import DATA_HELP, DryRun, Json, Output, Quiet, with_settings
 from prune.cli.show import emit, number, table
 
@@ -48,4 +49,5 @@ def compare(
     emit({}, lines, as_json=False, quiet=quiet)
 
 
+epilog = listing
 command = with_settings(CompareArguments)(compare)

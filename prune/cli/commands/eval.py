@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prune.api._eval import EvalArguments
+from prune.cli.commands.suites import listing
 from prune.cli.flags import DryRun, Json, Model, Output, Quiet, with_settings
 from prune.cli.show import emit, number, table
 
@@ -70,4 +71,5 @@ def _remarks(result: Evidence) -> list[str]:
     ]
 
 
+epilog = listing
 command = with_settings(EvalArguments)(evaluate)

@@ -8,7 +8,6 @@ from evals.weights import weight
 from prune.errors import PruneError
 from prune.planning.context import Context
 from prune.planning.registry import Criterion
-from prune.planning.unit_weights import unit_matrices
 
 
 def layer_scores(context: Context, removals: int) -> Sequence[float]:
@@ -17,6 +16,8 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
     Raises:
         PruneError: quantised weights.
     """
+    from prune.planning.unit_weights import unit_matrices
+
     model = context.require_model()
 
     def compute() -> list[float]:

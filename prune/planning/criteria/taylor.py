@@ -15,7 +15,6 @@ from prune.files import sha256_json
 from prune.planning.context import Context, normalised
 from prune.planning.registry import Criterion
 from prune.planning.score_cache import document_key
-from prune.planning.unit_weights import unit_matrices
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +32,8 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
         UsageError: no documents.
         PruneError: quantised weights, or weights that are not in memory.
     """
+    from prune.planning.unit_weights import unit_matrices
+
     model, domains = context.require_model(), context.require_domains()
     weights = normalised(context.domain_weights or dict.fromkeys(domains, 1.0), list(domains))
     documents = {name: domains[name].documents for name in weights}
