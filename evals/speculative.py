@@ -8,10 +8,11 @@ both models share a tokenizer; prompts are decoded one at a time, as assisted ge
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -125,6 +126,7 @@ def try_as_draft(
     max_new_tokens: int,
     num_assistant_tokens: int = 4,
     alone: int = 8,
+    ignore_eos: bool = False,
 ) -> DraftResult:
     """Decode every prompt plainly and with the draft's help, and compare.
 
@@ -134,6 +136,7 @@ def try_as_draft(
         max_new_tokens: of every prompt.
         num_assistant_tokens: γ.
         alone: prompts that the draft answers alone too, for its cost; the first ones.
+        ignore_eos: go on past ends of text, to max_new_tokens.
 
     Raises:
         EvalUsageError: no prompts, different vocabularies, or a prompt too long for either model.
@@ -146,6 +149,7 @@ def try_as_draft(
     plain_seconds, assisted_seconds, lengths, plain_step, draft_step = [], [], [], [], []
     with (
         _drafting(draft, num_assistant_tokens),
+        _endless(original, draft) if ignore_eos else nullcontext(),
         torch.inference_mode(),
         stage("speculative decoding", len(prompts), "prompts") as going,
     ):
@@ -326,6 +330,21 @@ def _drafting(draft: Any, num_assistant_tokens: int) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(config, name, value)
+
+
+@contextmanager
+def _endless(*models: Any) -> Iterator[None]:
+    """No end of text: answers go on behind it, as with vLLM's option of that name."""
+    before = [model.generation_config for model in models]
+    try:
+        for model, config in zip(models, before, strict=True):
+            model.generation_config = copy.deepcopy(config)
+            model.generation_config.pad_token_id = _pad(model)
+            model.generation_config.eos_token_id = None
+        yield
+    finally:
+        for model, config in zip(models, before, strict=True):
+            model.generation_config = config
 
 
 def _timed(model: Any, ids: Any, max_new_tokens: int, **options: Any) -> tuple[list[int], float]:

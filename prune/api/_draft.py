@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,7 @@ from prune.api._given import Given, Model, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files
 from prune.drafting.settings import DraftSettings
 from prune.errors import PruneError, UsageError
-from prune.files import refuse_non_empty
+from prune.files import claim, refuse_non_empty
 from prune.model.settings import ModelSettings
 from prune.settings import fields_of, takes, validated
 
@@ -85,10 +88,13 @@ def draft(
         raise UsageError("output: the draft of a loaded model stays in memory; write it with save_pretrained")
     config = _config(subject)
     from prune.drafting.candidates import choose_layers
+    from prune.drafting.pair import require_cuttable
     from prune.drafting.runtimes import require_usable
 
     require_usable(chosen.runtime, config.to_dict(), target.name if target else "")
     layers = choose_layers(config.get_text_config().num_hidden_layers, chosen)
+    if subject.source is not None:
+        require_cuttable(subject.source, layers)
     prompts = {name: _prompts(name, source, subject, chosen, config) for name, source in files.items()}
     if dry_run:
         return DryRun(candidates=layers, prompts={name: len(found) for name, found in prompts.items()})
@@ -99,10 +105,25 @@ def draft(
     working = target.with_name(f".{target.name}.drafting")
     if working.exists() and not resume:
         raise UsageError(f"{working} is an unfinished run: add --resume to go on with it, or remove it to start over")
-    working.mkdir(parents=True, exist_ok=True)
-    facts, trained = _make(subject, prompts, chosen, working, target)
-    shutil.rmtree(working)
+    with _working(working):
+        facts, trained = _make(subject, prompts, chosen, working, target)
     return DraftPair(facts, trained)
+
+
+@contextmanager
+def _working(directory: Path) -> Iterator[None]:
+    """A directory for what a killed run goes on from; it stays after a failure where it holds answers."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = claim(directory, f"{directory}: another process is at work there")
+    try:
+        yield
+        shutil.rmtree(directory)
+    except BaseException:
+        if not any(directory.glob("*.batches")):
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
 
 
 def _config(subject: Given) -> Any:

@@ -103,7 +103,7 @@ def choose_layers(depth: int, settings: DraftSettings) -> list[list[int]]:
         if size < 2:
             raise UsageError(f"--num_layers {size}: a draft has two layers at least, the first of them shared")
         _require_shallower(size, depth, "num_layers")
-    return [first_and_last(size, depth, settings.train_layers) for size in sorted(set(sizes))]
+    return [first_and_last(size, depth) for size in sorted(set(sizes))]
 
 
 def _require_shallower(size: int, depth: int, flag: str) -> None:
@@ -111,9 +111,9 @@ def _require_shallower(size: int, depth: int, flag: str) -> None:
         raise UsageError(f"--{flag}: a draft of {size} layers is no shallower than the original's {depth}")
 
 
-def first_and_last(size: int, depth: int, last: int) -> list[int]:
-    """`size` of `depth` layers: the last one (or up to `last`, from four layers on), and the first of all."""
-    tail = 1 if size < 4 else min(last, size - 1)
+def first_and_last(size: int, depth: int) -> list[int]:
+    """`size` of `depth` layers: the last one (from four layers on the last two), and the first of all."""
+    tail = 1 if size < 4 else 2
     return [*range(size - tail), *range(depth - tail, depth)]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from evals.speculation import best_tokens
 from evals.speculative import DraftResult, try_as_draft
 from prune.drafting.search import Found
+from prune.drafting.settings import DraftSettings
 from prune.wording import Message, message
 
 if TYPE_CHECKING:
@@ -23,17 +24,18 @@ def measure(
     original: PreTrainedModel,
     found: Found,
     prompts: Mapping[str, Sequence[Prompt]],
-    *,
-    max_new_tokens: int,
-    given: int | None,
+    settings: DraftSettings,
 ) -> dict[str, DraftResult]:
     """By domain, with the γ that suits its acceptance and is smaller than its answers, unless one is given."""
     results = {}
     for name, members in prompts.items():
-        tokens = given or tokens_of(found, name)
-        ids = [p.input_ids for p in members]
         results[name] = try_as_draft(
-            original, found.draft.model, ids, max_new_tokens=max_new_tokens, num_assistant_tokens=tokens
+            original,
+            found.draft.model,
+            [p.input_ids for p in members],
+            max_new_tokens=settings.max_new_tokens,
+            num_assistant_tokens=settings.num_assistant_tokens or tokens_of(found, name),
+            ignore_eos=settings.ignore_eos,
         )
     return results
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,15 +81,14 @@ def make_pair(
     """
     from prune.versions import library_versions
 
-    began, key = time.monotonic(), sha256_json([identity, settings.model_dump(exclude={"save_steps"})])
+    began, key = time.monotonic(), sha256_json([identity, settings.model_dump(exclude={"save_steps", "runtime"})])
     parts = {name: split_prompts(members, settings) for name, members in prompts.items()}
     measured = {name: part[0] for name, part in parts.items()}
     training = {name: part[1] for name, part in parts.items()}
-    search = Search(original, tokenizer, pad_token_id, measured, training, settings, directory, key)
+    search = Search(original, tokenizer, pad_token_id, measured, training, settings, directory, identity, key)
     found = search.run()
     trained_s = time.monotonic() - began
-    options: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, "given": settings.num_assistant_tokens}
-    results = measure(original, found, measured, **options)
+    results = measure(original, found, measured, settings)
     facts = {
         **facts_of(found, results),
         "trained_layers": _trained_layers(found),
@@ -128,6 +128,19 @@ def _memory(original: PreTrainedModel, found: Found) -> dict[str, Any]:
 
     both = {"original": footprint(original).to_dict(), "draft": footprint(found.draft.model).to_dict()}
     return {**both, "pair_bytes": both["original"]["bytes"] + both["draft"]["bytes"]}
+
+
+def require_cuttable(source: Source, candidates: Sequence[Sequence[int]]) -> None:
+    """Find out before anything is trained whether a family can be cut exactly.
+
+    Raises:
+        PruneError: it cannot.
+    """
+    from prune.surgery.cut import cut
+
+    with tempfile.TemporaryDirectory(prefix="prune-draft-") as hidden:
+        for keep in candidates:
+            cut(source, Path(hidden) / "cut", keep_layers=list(keep), dry_run=True)
 
 
 def write_pair(pair: Pair, source: Source, output: Path, directory: Path) -> None:

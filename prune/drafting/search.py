@@ -84,6 +84,7 @@ class Search:
         measured, training: prompts by domain; no prompt is in both.
         directory: for what a killed run goes on from.
         identity: hash of the original.
+        key: hash of what training depends on; what the original said is used again under another.
     """
 
     original: PreTrainedModel
@@ -94,6 +95,7 @@ class Search:
     settings: DraftSettings
     directory: Path
     identity: str
+    key: str
 
     def run(self) -> Found:
         """Search and train.
@@ -104,12 +106,7 @@ class Search:
         settings, network = self.settings, Network(self.original)
         layers = choose_layers(network.anatomy.num_layers, settings)
         drafts = [
-            build(
-                self.original,
-                keep,
-                train_layers=min(settings.train_layers, _tail(keep)),
-                train_norm=settings.train_norm,
-            )
+            build(self.original, keep, train_layers=settings.train_layers, train_norm=settings.train_norm)
             for keep in layers
         ]
         require_shared(self.original, drafts[-1])
@@ -124,7 +121,7 @@ class Search:
         for i in left:
             if len(left) > 1:
                 schedule = self._schedule(min(settings.probe_steps, self._steps(taught)))
-                train(network, drafts[i], taught, schedule, self.directory / f"probe-{len(layers[i])}", self.identity)
+                train(network, drafts[i], taught, schedule, self.directory / f"probe-{len(layers[i])}", self.key)
             shares = _shares(self._agreement(network, drafts[i], held_out))
             candidates[i].measured(shares, settings.num_assistant_tokens)
         place = best(candidates)
@@ -152,6 +149,7 @@ class Search:
         """A model's answers, the original's unless another is given."""
         settings = GenerateSettings(
             max_new_tokens=self.settings.max_new_tokens,
+            ignore_eos=self.settings.ignore_eos,
             batch_size=self.settings.batch_size,
             seed=self.settings.seed,
             **options,
@@ -164,7 +162,7 @@ class Search:
             settings,
             pad_token_id=self.pad_token_id,
             partial=self.directory / f"{name}.batches",
-            identity={"model": self.identity, "name": name},
+            identity={"model": self.identity if model is None else self.key, "name": name},
             resume=True,
         )
         return [Row(r["domain"], tuple(r["input_ids"]), r["answer_start"]) for r in answers.rows]
@@ -187,7 +185,7 @@ class Search:
 
     def _train(self, network: Network, draft: Draft, taught: States) -> list[float]:
         """On the original's answers, then on the draft's own; the losses of all steps."""
-        steps, identity = self._steps(taught), f"{self.identity}/{self.settings.probe_steps}"
+        steps, identity = self._steps(taught), self.key
         losses = train(network, draft, taught, self._schedule(steps), self.directory / "training", identity)
         share = self.settings.on_policy_share
         if not share:
@@ -220,12 +218,6 @@ class Search:
                 sampled_interval=share_interval(overlap, drawn_asked) or (0.0, 1.0),
                 sampled_prompts=len(drawn),
             )
-
-
-def _tail(keep: Sequence[int]) -> int:
-    """Layers of the run that ends the draft: those after the last gap, or all but the first."""
-    gaps = [i for i in range(1, len(keep)) if keep[i] != keep[i - 1] + 1]
-    return len(keep) - (gaps[-1] if gaps else 1)
 
 
 def _shares(rows: Sequence[Agreement]) -> dict[str, float]:

@@ -27,6 +27,9 @@ class DraftSettings(Settings):
         None, ge=1, description="Tokens proposed at a time; the best for acceptance and cost if absent."
     )
     max_new_tokens: int = Field(128, ge=2, description="Longest answer, in tokens, its end of text included.")
+    ignore_eos: bool = Field(
+        False, description="Go on past ends of text, so that every answer has max_new_tokens.", json_schema_extra=METHOD
+    )
     num_prompts: int = Field(
         200, ge=1, description="Prompts per domain that are measured and never trained on.", json_schema_extra=DATA
     )

@@ -93,7 +93,7 @@ def generate_answers(
     key = sha256_json([[(p.domain, p.row, p.input_ids) for p in prompts], settings.model_dump(), dict(identity)])
     done = _finished_batches(partial, key, batches, resume)
     found = {index: row for batch in done for index, row in batch}
-    resumed, ends = len(found), end_tokens(model, tokenizer)
+    resumed, ends = len(found), [] if settings.ignore_eos else end_tokens(model, tokenizer)
     with (
         partial.open("a", encoding="utf8") as handle,
         _explicit_settings(model, settings, ends, pad_token_id),

@@ -232,6 +232,7 @@ class GenerateSettings(Settings):
     finished_only: bool = Field(
         False, description="Leave out answers that max_new_tokens cut short.", json_schema_extra=METHOD
     )
+    ignore_eos: bool = Field(False, description="Go on past ends of text, to max_new_tokens.", json_schema_extra=METHOD)
     apply_chat_template: bool = Field(
         False, description="Wrap each prompt in the tokenizer's chat template.", json_schema_extra=DATA
     )
@@ -244,4 +245,6 @@ class GenerateSettings(Settings):
                 raise ValueError("num_return_sequences above 1 gives equal answers without do_sample: add do_sample")
             if (self.temperature, self.top_p, self.top_k) != (1.0, 1.0, 0):
                 raise ValueError("temperature, top_p and top_k do nothing without do_sample: add do_sample")
+        if self.ignore_eos and self.finished_only:
+            raise ValueError("finished_only leaves nothing of answers that ignore_eos lets go on: give one of them")
         return self

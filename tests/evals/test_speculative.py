@@ -139,3 +139,15 @@ def test_what_cannot_be_compared_is_refused(change, message):
     options = {"original": tiny(2), "draft": tiny(2), "prompts": PROMPTS, "max_new_tokens": 8, **change}
     with pytest.raises(EvalUsageError, match=message):
         try_as_draft(**options)
+
+
+def test_past_the_end_of_text_answers_go_on_and_the_models_settings_come_back():
+    model, draft = tiny(3), tiny(3)
+    ends = greedy_by_hand(model, PROMPTS[0], 6)[-1]  # what the original says ends every answer soon
+    for each in (model, draft):
+        each.generation_config.eos_token_id = ends
+    short = try_as_draft(model, draft, PROMPTS[:1], max_new_tokens=21, num_assistant_tokens=4)
+    assert short.new_tokens <= 6
+    whole = try_as_draft(model, draft, PROMPTS[:1], max_new_tokens=21, num_assistant_tokens=4, ignore_eos=True)
+    assert (whole.new_tokens, whole.median_new_tokens, whole.lossless) == (21, 21, True)
+    assert model.generation_config.eos_token_id == draft.generation_config.eos_token_id == ends

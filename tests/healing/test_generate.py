@@ -156,3 +156,17 @@ def test_a_prompt_of_another_tokenizers_ids_is_refused_and_leaves_nothing(tmp_pa
     with pytest.raises(UsageError, match="data a: row 2 holds token id 2048, the model knows 0 to 2047"):
         prune.generate("embedded", tmp_path / "out.jsonl", data={"a": str(tmp_path / "p.jsonl")})
     assert [p.name for p in tmp_path.iterdir()] == ["p.jsonl"]
+
+
+def test_past_the_end_of_text_an_answer_goes_on_with_what_it_said_before(greedy, prompts):
+    longer = prune.generate("embedded", data={"math": str(prompts)}, max_new_tokens=12, batch_size=4, ignore_eos=True)
+    short = read(greedy[0])
+    assert any(row["finished"] for row in short)
+    for row, whole in zip(short, longer.rows, strict=True):
+        assert len(whole["input_ids"]) == whole["answer_start"] + 12
+        assert whole["input_ids"][: len(row["input_ids"])] == row["input_ids"]
+
+
+def test_answers_that_go_on_cannot_be_asked_to_end(prompts):
+    with pytest.raises(UsageError, match="finished_only leaves nothing"):
+        prune.generate("embedded", data={"math": str(prompts)}, ignore_eos=True, finished_only=True)
