@@ -5,6 +5,7 @@ Nothing is written outside the working directory, which a killed run goes on fro
 
 from __future__ import annotations
 
+import contextlib
 import random
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from prune.drafting.settings import DraftSettings
 from prune.drafting.states import Row, States, record_states
 from prune.drafting.training import Agreement, Schedule, agreement, train
 from prune.errors import PruneError
+from prune.files import read_sealed, sha256_json, write_sealed
 from prune.healing.generate import generate_answers
 from prune.healing.prompts import Prompt
 from prune.healing.settings import GenerateSettings
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 COST_PROMPTS = 6
+RATE_TIMES_WIDTH = 0.4
+"""The best rate of Adam falls with the width (Yang et al. 2022, arXiv 2203.03466); this suits the demo's 128."""
 SAMPLED_PROMPTS = 50
 """Held-out prompts per domain whose answers are sampled, for the acceptance at temperature 1."""
 
@@ -133,6 +137,15 @@ class Search:
         return found
 
     def _costs(self, drafts: Sequence[Draft]) -> list[Candidate]:
+        """Measured once: a resumed run goes on with the figures by which the killed one chose."""
+        kept, key = self.directory / "costs.json", sha256_json([self.identity, [d.keep for d in drafts], COST_PROMPTS])
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            known = read_sealed(kept)
+            if known["key"] == key:
+                return [
+                    Candidate(list(draft.keep), cost, low, high, self.settings.speedup)
+                    for draft, (cost, low, high) in zip(drafts, known["costs"], strict=True)
+                ]
         prompts = [p.input_ids for prompts in self.measured.values() for p in prompts][:COST_PROMPTS]
         prompts = (prompts * COST_PROMPTS)[:COST_PROMPTS]
         candidates = []
@@ -141,6 +154,7 @@ class Search:
                 cost = draft_cost(self.original, draft.model, prompts)
                 candidates.append(Candidate(list(draft.keep), *cost, self.settings.speedup))
                 going.advance()
+        write_sealed(kept, {"key": key, "costs": [(c.cost, c.cost_lo, c.cost_hi) for c in candidates]})
         return candidates
 
     def _answers(
@@ -181,7 +195,9 @@ class Search:
 
     def _schedule(self, steps: int) -> Schedule:
         s = self.settings
-        return Schedule(steps, s.learning_rate, s.batch_tokens, s.seed, s.save_steps)
+        width = int(self.original.get_input_embeddings().weight.shape[1])  # type: ignore[operator,union-attr]
+        rate = s.learning_rate or RATE_TIMES_WIDTH / width
+        return Schedule(steps, rate, s.batch_tokens, s.seed, s.save_steps)
 
     def _train(self, network: Network, draft: Draft, taught: States) -> list[float]:
         """On the original's answers, then on the draft's own; the losses of all steps."""

@@ -51,7 +51,7 @@ class DraftSettings(Settings):
     )
     train_norm: bool = Field(True, description="Train the final norm too.", json_schema_extra=METHOD)
     num_train_epochs: float = Field(
-        3.0, gt=0, description="Passes over the original's answers.", json_schema_extra=TRAINING
+        5.0, gt=0, description="Passes over the original's answers.", json_schema_extra=TRAINING
     )
     probe_steps: int = Field(
         60,
@@ -66,7 +66,9 @@ class DraftSettings(Settings):
         description="Share of the training prompts that the draft then answers itself, to be corrected on; 0: none.",
         json_schema_extra=TRAINING,
     )
-    learning_rate: float = Field(1e-3, gt=0, description="At its peak.", json_schema_extra=TRAINING)
+    learning_rate: float | None = Field(
+        None, gt=0, description="At its peak; 0.4 over the width of the stream if absent.", json_schema_extra=TRAINING
+    )
     batch_tokens: int = Field(
         2048, ge=2, description="Tokens of a training step, padding included.", json_schema_extra=TRAINING
     )

@@ -1,16 +1,19 @@
 """The original's residual streams on documents, computed once and kept in files that are mapped into memory.
 
 For every document the stream behind each candidate's trunk, which is where its draft enters, and the stream after the
-last layer, from which the original's own head gives what it would say. Resumable: complete files are used again.
+last layer, from which the original's own head gives what it would say. Resumable: a killed run goes on at the batch
+after the last one that it wrote down.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +21,9 @@ from evals.progress import stage
 from prune.drafting.network import Network
 from prune.errors import PruneError
 from prune.files import read_sealed, sha256_json, write_sealed
+
+PROGRESS = "progress.json"
+BATCHES_PER_RECORD = 10
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,8 @@ def record_states(
     total = sum(len(row.input_ids) for row in rows)
     weight = original.anatomy.embedding.weight
     width, dtype = int(weight.shape[1]), weight.dtype
-    key = sha256_json([identity, str(dtype), depths, [(row.input_ids, row.answer_start) for row in rows]])
-    done = _is_complete(directory, key)
+    key = sha256_json([identity, str(dtype), depths, tokens, [(row.input_ids, row.answer_start) for row in rows]])
+    done = _batches_done(directory, key)
     if not done:
         _make_room(directory, len(depths) * total * width * dtype.itemsize)
     streams = {
@@ -123,11 +129,12 @@ def record_states(
         for depth in depths
     }  # fmt: skip
     states = States(rows, last, streams, original.device)
-    if done:
-        return states
     groups = states.batches(tokens)
-    with stage("states", len(groups), "batches") as going:
-        for members in groups:
+    if done == len(groups):
+        return states
+    with stage("states", len(groups), "batches", done=done) as going:
+        for number in range(done, len(groups)):
+            members = groups[number]
             ids = states.batch(members, last).ids
             found = original.streams(ids, depths)
             for depth, kept in streams.items():
@@ -136,15 +143,26 @@ def record_states(
                     begin = states._offsets[member]
                     kept[begin : begin + length] = found[depth][i, :length].to("cpu")
             going.advance()
-    write_sealed(directory / "complete.json", {"key": key})
+            if (number + 1) % BATCHES_PER_RECORD == 0 or number + 1 == len(groups):
+                _write_down(directory, depths, {"key": key, "batches": number + 1})
     return states
 
 
-def _is_complete(directory: Path, key: str) -> bool:
+def _batches_done(directory: Path, key: str) -> int:
     try:
-        return bool(read_sealed(directory / "complete.json")["key"] == key)
+        record = read_sealed(directory / PROGRESS)
+        return int(record["batches"]) if record["key"] == key else 0
     except (OSError, ValueError, KeyError):
-        return False
+        return 0
+
+
+def _write_down(directory: Path, depths: Sequence[int], record: dict[str, Any]) -> None:
+    """The record of what is done, once that is on the disk."""
+    for depth in depths:
+        descriptor = os.open(directory / f"{depth}.bin", os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    write_sealed(directory / PROGRESS, record)
 
 
 def _make_room(directory: Path, needed: int) -> None:
