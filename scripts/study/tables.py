@@ -244,35 +244,46 @@ def tasks(results: Results, folder: Path) -> Iterator[str]:
 def healing(results: Results, folder: Path) -> Iterator[str]:
     """What healing brings back, by recipe: NLL per token, and the share of the cut's loss that is gone again."""
     del folder
-    whole = results.get(f"original_{SMALL}")
-    runs = [found for unit, found in results.items() if unit.startswith("heal_")]
-    if whole is None or not runs:
-        return
-    columns = ["layers", "recipe", "tokens", "seed", "trained", *HELD_OUT]
-    yield _row([*columns, "of the text lost, back", "of the mathematics", "CPU seconds", "peak memory"])
-    yield _rule(9 + len(HELD_OUT))
-    clean = {d: _per_token(whole["documents"][d]) for d in HELD_OUT}
-    yield _row([str(LAYERS[SMALL]), "original", "-", "-", "-", *(f"{clean[d]:.3f}" for d in HELD_OUT), *"----"])
-    for depth in DEPTHS[SMALL]:
-        own = [found for found in runs if LAYERS[SMALL] - len(found["drop"]) == depth]
-        if own:
-            cut = {d: _per_token(own[0]["cut"][d]) for d in HELD_OUT}
-            yield _row([str(depth), "cut", "-", "-", "-", *(f"{cut[d]:.3f}" for d in HELD_OUT), *"----"])
-        for found in sorted(own, key=lambda run: (run["tokens"], _per_token(run["healed"]["text"]))):
-            yield _row([
-                str(depth),
-                _recipe(found["changes"]),
-                f"{found['tokens']:,}",
-                str(found["settings"]["seed"]),
-                f"{found['trained_parameters'] / 1e6:.1f}M",
-                *(f"{_per_token(found['healed'][d]):.3f}" for d in HELD_OUT),
-                *(_back(found, whole["documents"], d) for d in ("text", "math")),
-                f"{found['cpu_seconds']:.0f}",
-                f"{found['peak_mb']:.0f} MB",
-            ])  # fmt: skip
+    for name in (SMALL, GEMMA):
+        whole = results.get(f"original_{name}")
+        runs = {
+            depth: [f for unit, f in results.items() if unit.startswith(f"heal_{depth}_")] for depth in DEPTHS[name]
+        }
+        if whole is None or not any(runs.values()):
+            continue
+        yield from (f"**{name}**", "")
+        columns = ["layers", "recipe", "tokens", "seed", "trained", *HELD_OUT]
+        yield _row([*columns, "of the text lost, back", "of the mathematics", "CPU seconds", "peak memory"])
+        yield _rule(9 + len(HELD_OUT))
+        clean = {d: _per_token(whole["documents"][d]) for d in HELD_OUT}
+        yield _row([str(LAYERS[name]), "original", "-", "-", "-", *(f"{clean[d]:.3f}" for d in HELD_OUT), *"----"])
+        for depth, own in runs.items():
+            yield from _healed(depth, own, whole["documents"])
+        yield ""
+
+
+def _healed(depth: int, runs: Sequence[Mapping[str, Any]], whole: Mapping[str, Any]) -> Iterator[str]:
+    """The rows of one depth: the cut, then every recipe, those of equal tokens from the best on."""
+    if runs:
+        cut = {d: _per_token(runs[0]["cut"][d]) for d in HELD_OUT}
+        yield _row([str(depth), "cut", "-", "-", "-", *(f"{cut[d]:.3f}" for d in HELD_OUT), *"----"])
+    for found in sorted(runs, key=lambda run: (round(run["tokens"], -4), _per_token(run["healed"]["text"]))):
+        yield _row([
+            str(depth),
+            _recipe(found["changes"]),
+            f"{found['tokens']:,}",
+            str(found["settings"]["seed"]),
+            f"{found['trained_parameters'] / 1e6:.1f}M",
+            *(f"{_per_token(found['healed'][d]):.3f}" for d in HELD_OUT),
+            *(_back(found, whole, d) for d in ("text", "math")),
+            f"{found['cpu_seconds']:.0f}",
+            f"{found['peak_mb']:.0f} MB",
+        ])  # fmt: skip
 
 
 def _recipe(changes: Mapping[str, Any]) -> str:
+    if "phases" in changes:
+        return str(changes["phases"])
     return next((label for label, (_, _, own) in HEALINGS.items() if own == dict(changes)), str(dict(changes)))
 
 

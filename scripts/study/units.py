@@ -7,8 +7,10 @@ importance, so that a study stopped early has what matters most.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from evals.harness import run_tasks
 from evals.suite import Suite, TaskSpec
 from prune.analysis import analyze
 from prune.analysis.result import Analysis
+from prune.data.domains import Domain, load_domain
 from prune.healing.heal import heal
 from prune.healing.settings import HealSettings
 from prune.planning.context import Context
@@ -26,7 +29,7 @@ from prune.planning.evaluator import Evaluator
 from prune.planning.plan import Plan
 from prune.planning.planner import make_plan, with_scores
 from prune.planning.registry import get_criterion
-from study.bench import BATCH, Bench, document_nll
+from study.bench import BATCH, LENGTHS, Bench, document_nll
 from study.documents import prepare
 
 SMALL, GEMMA = "SmolLM2-135M-Instruct", "gemma-3-270m"
@@ -179,13 +182,16 @@ def original(bench: Bench, name: str) -> dict[str, Any]:
     return {"documents": _held_out_nll(bench, name, model)}
 
 
+_HEALING: dict[str, Any] = {"per_device_train_batch_size": 4, "max_length": 256, "eval_max_documents": 8}
+
+
 def healing(bench: Bench, name: str, wanted: int, steps: int, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
     """A cut trained on `steps` batches of 4 rows of 256 tokens, then judged as a bfloat16 checkpoint would be."""
     plan = bench.plan(name, "greedy dnll", wanted)
     student = prune.cut(bench.model(name), drop_layers=plan.drop)
     before = _held_out_nll(bench, name, student)
-    settings = HealSettings(**{"max_steps": steps, "per_device_train_batch_size": 4, "max_length": 256, "seed": seed,
-                               "eval_max_documents": 8, "eval_steps": steps, **_gap(changes, plan)})  # fmt: skip
+    own = {"max_steps": steps, "eval_steps": steps, "seed": seed, **_gap(changes, plan)}
+    settings = HealSettings(**{**_HEALING, **own})
     domains = bench.domains(name, "healing")
     unit = f"{name}-{wanted}-{steps}-{seed}-{'-'.join(f'{k}={v}' for k, v in changes.items()) or 'default'}"
     result = heal(student, bench.model(name), domains, settings, kept_layers=plan.keep,
@@ -206,6 +212,56 @@ def healing(bench: Bench, name: str, wanted: int, steps: int, seed: int, changes
         "cut": before,
         "healed": _held_out_nll(bench, name, model),
     }
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Part of a healing in several: so many steps with changed settings, on other mathematics if `answers` says so.
+
+    Attributes:
+        answers: whose greedy answers to the healing questions stand in for the worked ones: original or student.
+    """
+
+    steps: int
+    changes: Mapping[str, Any]
+    answers: Literal["", "original", "student"] = ""
+
+
+def phased(bench: Bench, name: str, wanted: int, label: str) -> dict[str, Any]:
+    """A cut healed in phases, each beginning where the last ended; tokens of answers that were trained on count."""
+    plan = bench.plan(name, "greedy dnll", wanted)
+    original = bench.model(name)
+    student = prune.cut(original, drop_layers=plan.drop)
+    before = _held_out_nll(bench, name, student)
+    tokens, settings = 0, HealSettings()
+    for number, phase in enumerate(PHASED[label]):
+        settings = HealSettings(**{**_HEALING, "max_steps": phase.steps, "eval_steps": phase.steps, **phase.changes})
+        domains = dict(bench.domains(name, "healing"))
+        if phase.answers:
+            domains["math"] = _answered(bench, name, original if phase.answers == "original" else student)
+        scratch = bench.folder / "training" / f"{name}-{wanted}-{label}-{number}"
+        result = heal(student, original, domains, settings, kept_layers=plan.keep, output_dir=scratch)
+        student, tokens = result.model, tokens + result.tokens_seen
+    model = student.to(torch.bfloat16).float()
+    return {
+        "drop": plan.drop,
+        "changes": {"phases": label},
+        "settings": settings.model_dump(),
+        "tokens": tokens,
+        "trained_parameters": result.trained_parameters,
+        "cut": before,
+        "healed": _held_out_nll(bench, name, model),
+    }
+
+
+def _answered(bench: Bench, name: str, model: Any) -> Domain:
+    """The first healing questions with a model's own greedy answers."""
+    rows = (bench.folder / "data" / "healing" / "math.jsonl").read_text(encoding="utf8").splitlines()[:ANSWERED]
+    prompts = [{"prompt": json.loads(row)["question"] + "\n"} for row in rows]
+    made = prune.generate(
+        model, data={"math": prompts}, tokenizer=bench.tokenizer(name), max_new_tokens=96, batch_size=16
+    )
+    return load_domain("math", made.rows, bench.tokenizer(name), seq_length=LENGTHS["math"])
 
 
 def _held_out_nll(bench: Bench, name: str, model: Any) -> dict[str, dict[str, list[float]]]:
@@ -281,6 +337,18 @@ HEALINGS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "full at the gaps, 6e-4": (12, 0, {"method": "full", "learning_rate": 6e-4, "train_layers": "gap"}),
 }
 """Recipe -> optimiser steps, seed, changes to the default settings."""
+ANSWERED = 80
+"""Questions that a model answers to be trained on."""
+_RATE = {"learning_rate": 3e-3}
+_BLOCKS = {"distill_weight": 0.0, "next_token_weight": 0.0, "residual_weight": 1.0}
+PHASED: dict[str, tuple[Phase, ...]] = {
+    "block-wise 4 steps, then 3e-3": (Phase(4, {**_RATE, **_BLOCKS}), Phase(8, _RATE)),
+    "the original's answers, 3e-3": (Phase(12, _RATE, "original"),),
+    "6 steps, then 6 on its own answers, 3e-3": (
+        Phase(6, _RATE), Phase(6, {**_RATE, "next_token_weight": 0.0}, "student"),
+    ),
+}  # fmt: skip
+"""Recipe -> its phases; a student's own answers are no text to predict, so they are only distilled on."""
 
 
 def _healing(wanted: int, recipe: str, *, steps: int | None = None, seed: int | None = None, name: str = SMALL) -> Unit:
@@ -298,6 +366,7 @@ UNITS: dict[str, Unit] = {
     f"plans_{SMALL}": functools.partial(plans, name=SMALL),
     f"held_out_{SMALL}": functools.partial(held_out, name=SMALL),
     f"original_{SMALL}": functools.partial(original, name=SMALL),
+    f"original_{GEMMA}": functools.partial(original, name=GEMMA),
     "heal_24_rate": _healing(24, "rate 1e-3"),
     "heal_24_default": _healing(24, "rate 2e-4"),
     "heal_27_rate": _healing(27, "rate 1e-3"),
@@ -332,6 +401,9 @@ UNITS: dict[str, Unit] = {
     "heal_21_rate3": _healing(21, "rate 3e-3"),
     "heal_15_rate": _healing(15, "rate 1e-3", name=GEMMA),
     "heal_15_rate3": _healing(15, "rate 3e-3", name=GEMMA),
+    "heal_24_blocks": functools.partial(phased, name=SMALL, wanted=24, label="block-wise 4 steps, then 3e-3"),
+    "heal_24_answers": functools.partial(phased, name=SMALL, wanted=24, label="the original's answers, 3e-3"),
+    "heal_24_own": functools.partial(phased, name=SMALL, wanted=24, label="6 steps, then 6 on its own answers, 3e-3"),
     f"effects_{SMALL}": functools.partial(depth, name=SMALL, count=2, effects=True),
 }
 """Name -> unit, most important first."""
