@@ -77,7 +77,9 @@ class Scenario:
         """Shares of both right, lost, gained, both wrong."""
         p, q = self.original, self.candidate if candidate is None else candidate
         both = p * q + self.correlation * (min(p, q) - p * q)
-        return [both, p - both, q - both, 1 - p - q + both]
+        shares = [both, p - both, q - both, 1 - p - q + both]
+        assert min(shares) > -1e-9, "a share of answers below 0"
+        return [max(0.0, share) for share in shares]  # rounding leaves -1e-17 where both models are alike
 
     def _clusters(self, rng: np.random.Generator) -> np.ndarray:
         """[n] number of each item's cluster; n varies where the clusters are unequal."""

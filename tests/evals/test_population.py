@@ -50,3 +50,11 @@ def test_candidates_of_one_original_have_the_retention_they_should() -> None:
     pairs = Scenario("right or wrong", 1, 0.7, 0.25, 0.8, 0.5).against(original, rng)
     first, second = pairs.values()
     assert (second - 0.25) / (first - 0.25) == pytest.approx(0.8, abs=0.01)
+
+
+def test_shares_that_rounding_leaves_below_zero_can_be_drawn():
+    alike = Scenario("right or wrong", 40, 0.1 + 0.2, 0.0, 1.0 - 2**-53, 1.0, floor=0.95)
+    assert min(alike._cell_shares()) >= 0
+    for original in np.linspace(0.1, 0.99, 400):
+        drawn = Scenario("right or wrong", 8, float(original), 0.0, 0.98, 1.0).draw(np.random.default_rng(0))
+        assert len(drawn[0].original) == 8
