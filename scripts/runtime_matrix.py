@@ -15,28 +15,22 @@ with exit code 1.
 from __future__ import annotations
 
 import argparse
-import math
-import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from evals.runtimes import home, installed, python_of
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from runtime_models import MODELS, add_real_models, cases, prepare, served_by
+
+from evals.runtimes import installed
 from evals.worker import RUNTIMES, Worker
-from prune.checkpoint.dialects import in_both_dialects
 from prune.checkpoint.directory import CONFIG, read_json
-from prune.embedded import MODEL as DEMO
 from prune.files import write_json
-from prune.gguf.real_models import GEMMA3, SMOLLM2, cache_directory
 from prune.model.loading import load_model
-from prune.serving.readers import readings
-from prune.surgery.cut import cut
+from prune.serving.readers import Reading, readings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "prune" / "packaging" / "README.md"
@@ -46,139 +40,6 @@ NAMES = {"transformers-4.57": ("transformers4", "4.57.6"), "transformers-4.51": 
 """Environment -> name and version in `prune.serving.readers`; the others have one version."""
 TOLERANCE = 5e-3
 """Relative difference of log-likelihoods that rounding explains: llama.cpp takes GELU from a half-precision table."""
-
-CONVERT = """
-import sys
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/gguf-py"]
-import convert_hf_to_gguf, importlib, pkgutil, conversion
-from conversion.base import ModelBase, TextModel
-for module in pkgutil.iter_modules(conversion.__path__):
-    try:
-        importlib.import_module("conversion." + module.name)
-    except ImportError:
-        pass
-
-def below(kind):
-    for child in kind.__subclasses__():
-        yield child
-        yield from below(child)
-
-for kind in below(ModelBase):
-    if "set_vocab" in vars(kind):
-        kind.set_vocab = lambda self: self._set_vocab_gpt2()
-TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
-sys.argv = ["convert_hf_to_gguf.py", *sys.argv[2:]]
-convert_hf_to_gguf.main()
-"""
-"""llama.cpp's converter as it is, but for how text becomes tokens: it knows pre-tokenizers by a hash, and no others."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One model with some layers gone.
-
-    Attributes:
-        model: name of the row.
-        drop: layers that go; none for the model itself.
-        dialect: `as cut`, or `both`.
-    """
-
-    model: str
-    drop: tuple[int, ...]
-    dialect: str
-
-    def __str__(self) -> str:
-        gone = ",".join(map(str, self.drop)) or "none"
-        return f"{self.model} without {gone} ({self.dialect})"
-
-
-def tiny(family: str, **more: Any) -> Callable[[Path], None]:
-    """A writer of a random model of a family, over the demo model's tokenizer."""
-
-    def write(directory: Path) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-        tokenizer = AutoTokenizer.from_pretrained(DEMO)
-        for role in ("unk_token", "bos_token"):  # converters ask for both
-            setattr(tokenizer, role, tokenizer.convert_ids_to_tokens(0))
-        values: dict[str, Any] = {
-            "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 12,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 512,
-            "initializer_range": 0.08, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1,
-        }  # fmt: skip
-        torch.manual_seed(0)
-        config = CONFIG_MAPPING[family](**(values | more))
-        AutoModelForCausalLM.from_config(config, attn_implementation="eager").save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
-
-    return write
-
-
-GEMMA = {"sliding_window": 8, "query_pre_attn_scalar": 64}
-EXPERTS = {"norm_topk_prob": True, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256}
-MODELS: dict[str, tuple[Path | Callable[[Path], None], tuple[tuple[int, ...], ...]]] = {
-    "demo": (DEMO, ((), (3, 9, 10))),
-    "llama": (tiny("llama", rope_parameters={"rope_type": "default", "rope_theta": 5e5}), ((4, 5),)),
-    "mistral": (tiny("mistral", sliding_window=None), ((4, 5),)),
-    "phi3": (tiny("phi3", sliding_window=None), ((4, 5),)),
-    "qwen3": (tiny("qwen3"), ((4, 5),)),
-    "qwen3_moe": (tiny("qwen3_moe", **EXPERTS), ((4, 5),)),
-    "gemma2": (tiny("gemma2", **GEMMA), ((4, 5), (4,))),
-    "gemma3": (tiny("gemma3_text", **GEMMA), ((3, 4, 5, 6, 7, 8), (3, 4, 5))),
-    "gpt_oss": (tiny("gpt_oss", num_local_experts=4, num_experts_per_tok=2, sliding_window=8), ((4, 5), (4,))),
-    "smollm3": (tiny("smollm3"), ((4, 5, 6, 7), (4, 5))),
-}
-
-
-def add_real_models() -> None:
-    """SmolLM2 and Gemma 3, where scripts/real_models.py has fetched them."""
-    smol, gemma = ((), (12, 13, 14, 15, 16, 25)), ((), (6, 7, 8, 9, 10, 11), (7, 8, 9))
-    for real, cuts in ((SMOLLM2, smol), (GEMMA3, gemma)):
-        if (cache_directory() / real.name / CONFIG).is_file():
-            MODELS[real.name] = (cache_directory() / real.name, cuts)
-        else:
-            print(f"{real.name} is not here: run scripts/real_models.py", file=sys.stderr)
-
-
-def prepare(case: Case, place: Path) -> Path:
-    """The case's checkpoint, made once."""
-    source, _ = MODELS[case.model]
-    if not isinstance(source, Path):
-        made = place / "sources" / case.model
-        if not (made / CONFIG).is_file():
-            source(made)
-        source = made
-    target = place / "checkpoints" / f"{case.model}-{'-'.join(map(str, case.drop)) or 'whole'}"
-    if not target.is_dir():
-        if case.drop:
-            cut(str(source), target, drop_layers=case.drop)
-        else:
-            shutil.copytree(source, target)
-    if case.dialect == "as cut":
-        return target
-    both = target.with_name(target.name + "-both")
-    if not both.is_dir():
-        shutil.copytree(target, both, copy_function=_link)
-        (both / CONFIG).unlink()
-        write_json(both / CONFIG, in_both_dialects(read_json(target / CONFIG))[0])
-    return both
-
-
-def _link(source: str, target: str) -> None:
-    Path(target).hardlink_to(source)
-
-
-def gguf_of(directory: Path) -> Path:
-    """The directory converted by llama.cpp's own script."""
-    target = directory.with_suffix(".gguf")
-    if not target.is_file():
-        (tree,) = (home() / "llama.cpp" / "source").glob("*/vendor/llama.cpp")
-        command = [python_of("llama.cpp"), "-c", CONVERT, tree, directory, "--outtype", "f32", "--outfile", target]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    return target
 
 
 def prompts_for(vocabulary: int) -> torch.Tensor:
@@ -207,10 +68,9 @@ def expected_of(directory: Path) -> dict[str, Any]:
     return {"prompts": ids.tolist(), "tokens": tokens, "scores": scores, "ends": ends}
 
 
-def ask(runtime: str, directory: Path, expected: dict[str, Any]) -> dict[str, Any]:
+def ask(runtime: str, model: Path, expected: dict[str, Any]) -> dict[str, Any]:
     """How many prompts came out the same, and the largest relative difference of log-likelihoods."""
     prompts = expected["prompts"]
-    model = gguf_of(directory) if runtime == "llama.cpp" else directory
     options = {"max_model_len": 256, "dtype": "float32", "vocabulary": 300_000}
     with Worker(runtime, model, options) as worker:
         found = worker.generate([p[:PROMPT_TOKENS] for p in prompts], NEW_TOKENS)
@@ -226,13 +86,6 @@ def same_tokens(found: list[int], wanted: list[int], ends: list[int]) -> bool:
     return found == wanted[: len(found)] and (len(found) == len(wanted) or any(token in ends for token in stopped))
 
 
-def cases() -> Iterator[Case]:
-    """All of them, small ones first."""
-    for name, (_, cuts) in MODELS.items():
-        for drop in cuts:
-            yield from (Case(name, drop, dialect) for dialect in ("as cut", "both"))
-
-
 def run(place: Path) -> None:
     """Every case in every runtime that is installed; results already there are kept."""
     for case in cases():
@@ -245,14 +98,31 @@ def run(place: Path) -> None:
             if not answers.is_file():
                 write_json(answers, expected_of(directory))
             try:
-                seen = ask(runtime, directory, read_json(answers))
+                seen = ask(runtime, served_by(runtime, case, place), read_json(answers))
             except Exception as error:  # whatever a runtime refuses, the others go on
                 seen = {"error": " ".join(str(error).split())[:300]}
-            name, version = NAMES.get(runtime, (runtime, None))
-            said = next(r for r in readings(read_json(directory / CONFIG), [name]) if version in (None, r.version))
-            row = {"model": case.model, "drop": case.drop, "dialect": case.dialect, "runtime": runtime, **seen}
-            write_json(result, row | {"said": said.status, "reason": said.reason})
+            row = {"model": case.row, "drop": case.drop, "dialect": case.dialect, "runtime": runtime, **seen}
+            write_json(result, row)
+            said = reading_of(runtime, directory)
             print(f"{case} {runtime}: {verdict(row)}; said {said.status} {said.reason}", flush=True)
+
+
+def reading_of(runtime: str, directory: Path) -> Reading:
+    """What `prune.serving` says of a checkpoint, before anything runs."""
+    name, version = NAMES.get(runtime, (runtime, None))
+    return next(r for r in readings(read_json(directory / CONFIG), [name]) if version in (None, r.version))
+
+
+def results(place: Path) -> list[dict[str, Any]]:
+    """The rows there, in the order of the cases, with what is said of each now."""
+    rows = []
+    for case in cases():
+        for runtime in RUNTIMES:
+            result = place / "results" / f"{case} {runtime}.json".replace(" ", "_")
+            if result.is_file():
+                said = reading_of(runtime, prepare(case, place))
+                rows.append(read_json(result) | {"said": said.status, "reason": said.reason})
+    return rows
 
 
 def verdict(row: dict[str, Any]) -> str:
@@ -315,9 +185,7 @@ def main() -> int:
         print(f"not installed, so not tried: {', '.join(missing)} (scripts/runtime NAME)", file=sys.stderr)
     if not given.table:
         run(given.output)
-    rows = [read_json(path) for path in sorted((given.output / "results").glob("*.json"))]
-    order = list(MODELS)
-    rows.sort(key=lambda r: (order.index(r["model"]) if r["model"] in order else math.inf, len(r["drop"]), r["drop"]))
+    rows = results(given.output)
     print(table(rows))
     if given.table:
         text = README.read_text(encoding="utf8")

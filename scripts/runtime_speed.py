@@ -22,7 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from runtime_matrix import README, Case, gguf_of, prepare, prompts_for
+from runtime_matrix import README, prompts_for
+from runtime_models import MODELS, Case, gguf_of, prepare
 
 from evals.runtimes import installed
 from evals.worker import RUNTIMES, Worker
@@ -104,8 +105,6 @@ def main() -> int:
     given = parser.parse_args()
     if not (cache_directory() / SMOLLM2.name / CONFIG).is_file():
         parser.error(f"{SMOLLM2.name} is not here: run scripts/real_models.py")
-    from runtime_matrix import MODELS
-
     MODELS[SMOLLM2.name] = (cache_directory() / SMOLLM2.name, ((), DROP))
     original, cut = (prepare(Case(SMOLLM2.name, drop, "both"), given.output) for drop in ((), DROP))
     for runtime in [] if given.table else RUNTIMES:

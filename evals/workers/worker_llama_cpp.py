@@ -91,7 +91,7 @@ class Worker:
     def _below(self, ids, token, top):
         """log p(token) - log p(top) of a token that is not among the few: its logit is lifted until it is.
 
-        The ratio of two probabilities after the lift, less the lift, is the ratio before. None where no lift shows both.
+        The ratio of two probabilities after the lift, less the lift, is the ratio before. None where none shows both.
         """
         asked = {"prompt": ids, "n_predict": 1, "temperature": 1.0, "n_probs": FEW, "cache_prompt": True}
         asked |= {"samplers": ["temperature"], "post_sampling_probs": True, "ignore_eos": True}

@@ -13,6 +13,7 @@ from typing import Any
 
 from evals.visible import on_one_line
 from prune.errors import PruneError
+from prune.serving.drafts import vllm_flags
 
 DRAFT_HERE = "THIS_CHECKPOINT"
 ORIGINAL_HERE = "THE_ORIGINAL"
@@ -76,7 +77,7 @@ def _vllm(name: str, tokens: int, config: Mapping[str, Any]) -> str:
         return f"vLLM: not possible: {reason}."
     return (
         "vLLM (0.33 runs such drafts without CUDA graphs; `VLLM_USE_V2_MODEL_RUNNER=0` gives piecewise ones):\n\n```\n"
-        f"vllm serve {shlex.quote(name)} --speculative-config '{speculative_config(tokens)}'\n```"
+        f"vllm serve {shlex.quote(name)} --speculative-config '{speculative_config(tokens)}'{vllm_flags(config)}\n```"
     )
 
 

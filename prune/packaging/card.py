@@ -100,9 +100,14 @@ def write_card(directory: Path, facts: dict[str, Any], evidence: Evidence | None
         overrides="".join(f"\nOverride: {escape(reason)}\n" for reason in facts.get("overrides") or []),
         usage=USAGE.format(prompt=CHAT if _has_chat_template(directory) else PLAIN),
         serve=serve,
-        pair=pair_section(facts),
+        pair=pair_section(facts, _config(directory)),
     )
     write_text(directory / "README.md", f"---\n{data.to_yaml()}\n---\n{text}")
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    config = directory / "config.json"
+    return dict(read_json_file(config)) if config.is_file() else {}
 
 
 def _has_chat_template(directory: Path) -> bool:

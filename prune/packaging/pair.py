@@ -10,6 +10,7 @@ import shlex
 from typing import Any
 
 from evals.visible import on_one_line
+from prune.serving.drafts import vllm_flags
 from prune.wording.markdown import code, escape
 
 SECTION = """
@@ -34,15 +35,21 @@ print(tokenizer.decode(answer[0]))
 ```
 
 ```
-vllm serve {quoted} --speculative-config '{speculative}'
+vllm serve {quoted} --speculative-config '{speculative}'{flags}
 ```
 
-The second command needs a vLLM that takes draft models; it was not run here.
+The figures are of the first; the second was run with vLLM 0.32.0 on other models, on a CPU, and gave the original's
+answers.
 """
 
 
-def pair_section(facts: dict[str, Any]) -> str:
-    """Markdown from `facts["drafts"]` (`num_layers`, `stage`, `suites`: name -> figures), or nothing without it."""
+def pair_section(facts: dict[str, Any], config: dict[str, Any]) -> str:
+    """Markdown from `facts["drafts"]` (`num_layers`, `stage`, `suites`: name -> figures), or nothing without it.
+
+    Args:
+        facts: see `manifest.build_manifest`.
+        config: config.json of the checkpoint, which is the draft.
+    """
     drafts = facts.get("drafts") or {}
     if not drafts.get("suites"):
         return ""
@@ -63,6 +70,7 @@ def pair_section(facts: dict[str, Any]) -> str:
         stage=drafts["stage"],
         rows="\n".join(rows),
         speculative=json.dumps({"method": "draft_model", "model": "THIS_CHECKPOINT", "num_speculative_tokens": gamma}),
+        flags=vllm_flags(config),
     )
 
 

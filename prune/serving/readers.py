@@ -246,6 +246,10 @@ PARTED_READERS: dict[str, tuple[Status, str]] = {
 """Who reads models that lack sub-layers; seen by running mlx-lm."""
 
 
+QUANTISED = {"bitsandbytes": ("transformers4",)}
+"""Kind of quantised weights -> who reads them; the other kinds are vLLM's and transformers' own."""
+
+
 def readings(config: dict[str, Any], runtimes: list[str] | None = None) -> list[Reading]:
     """How each runtime reads a config, one line a version.
 
@@ -266,6 +270,8 @@ def _read(config: dict[str, Any], name: str, runtime: Runtime) -> Reading:
         return Reading(name, runtime.version, *PARTED_READERS.get(name, ("unknown", f"no {PARTED} in its source")))
     if kind not in runtime.families:
         return Reading(name, runtime.version, "unknown", f"no rule for {kind} was read from its source")
+    if (quantised := _quantised(config)) and name not in QUANTISED.get(quantised, ("vllm", "transformers4")):
+        return Reading(name, runtime.version, "unknown", f"weights in {quantised} are refused by it, or were not tried")
     problem = (
         _layers_differ(derived(runtime, text, kind, n), true_layers(config), kind in (runtime.notes or {}))
         or _rope_differs(runtime.rope(config), true_rope(config))
@@ -273,6 +279,12 @@ def _read(config: dict[str, Any], name: str, runtime: Runtime) -> Reading:
     )
     note = (runtime.notes or {}).get(kind, "")
     return Reading(name, runtime.version, "wrong" if problem else "right", problem or note)
+
+
+def _quantised(config: dict[str, Any]) -> str:
+    """How the weights are quantised, as config.json names it; empty where they are not."""
+    found = config.get("quantization_config")
+    return str(found.get("quant_method") or "an unnamed way") if isinstance(found, dict) and found else ""
 
 
 def derived(runtime: Runtime, text: dict[str, Any], kind: str, n: int) -> list[LayerFacts]:

@@ -108,6 +108,34 @@ def test_vllm_scores_as_transformers(demo_model: Path, task_dir: Path) -> None:
     agree(served, run_tasks(own, tokenizer, SPECS, **settings), 1e-3)
 
 
+@pytest.mark.runtime
+def test_llama_cpp_scores_likely_and_unlikely_tokens_as_transformers(tmp_path: Path) -> None:
+    """A token beyond the few that its server is asked for is read off by lifting its logit."""
+    import torch
+
+    from prune.gguf.importing import import_file
+    from prune.model.loading import load_model
+    from tests.gguf.files import add_tensors, finish, tensors, writer
+
+    if not installed("llama.cpp"):
+        pytest.skip("llama.cpp: not installed; scripts/runtime llama.cpp")
+    file = tmp_path / "small.gguf"
+    made = writer(file, 4)
+    add_tensors(made, tensors(4), quantized=False)  # its kernels for 8 bits round activations, too
+    finish(made)
+    import_file(file, tmp_path / "small", dtype="float32")
+    model = load_model(str(tmp_path / "small"), dtype="float32")
+    context = [70, 71, 72, 80]
+    with torch.inference_mode():
+        logprobs = model(torch.tensor([context])).logits[0, -1].log_softmax(-1)  # [V]
+    order = logprobs.argsort(descending=True).tolist()
+    tokens = [order[0], order[1], order[64], order[100], order[-1], 200, 3]  # 200: a byte that is no whole character
+    with Worker("llama.cpp", file, {"max_model_len": 64, "vocabulary": len(order)}) as worker:
+        found = worker.score([(context, [token]) for token in tokens])
+    assert [logprob for logprob, _ in found] == pytest.approx([float(logprobs[t]) for t in tokens], rel=2e-3)
+    assert [greedy for _, greedy in found] == [True, *[False] * 6]
+
+
 def test_files_have_fingerprints_of_their_own(tmp_path: Path) -> None:
     """One file is no directory: two GGUF files must not share a cache of answers."""
     from evals.fingerprint import directory_fingerprint

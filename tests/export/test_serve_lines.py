@@ -21,9 +21,11 @@ from transformers import AutoTokenizer
 import prune
 from evals.runtimes import home, installed, python_of
 from prune.checkpoint.directory import CONFIG
+from prune.drafting.runtimes import run_lines
 from prune.gguf.real_models import SMOLLM2, cache_directory
 from prune.model.loading import load_model
 from prune.packaging.serve import LINES
+from prune.serving.drafts import ONE_CACHE
 
 pytestmark = [pytest.mark.runtime, pytest.mark.slow]
 PROMPT = "Hello"
@@ -119,6 +121,45 @@ def test_vllm(exported: Path, tmp_path: Path, served: list[subprocess.Popen]) ->
     asked = {"model": str(exported), "prompt": ids, "max_tokens": 12, "temperature": 0}
     command = line("vllm", exported) + " --dtype float32"  # in bfloat16 two kernels choose other tokens
     assert completion(command, tmp_path, served, asked) == answer(exported, ids, 12, "float32")
+
+
+@pytest.mark.parametrize("flagged", [True, False])
+def test_vllm_with_a_draft_whose_layers_have_windows_and_none(
+    tmp_path: Path, demo_model: Path, served: list[subprocess.Popen], flagged: bool
+) -> None:
+    """The card's line answers as the original alone; without its flag vLLM ends."""
+    if not installed("vllm"):
+        pytest.skip("vllm: not installed; scripts/runtime vllm")
+    original, draft = gemma_pair(tmp_path, demo_model)
+    card = run_lines(str(original), 3, json.loads((draft / CONFIG).read_text()))
+    (command,) = [text for text in card.splitlines() if text.startswith("vllm serve")]
+    assert command.endswith(ONE_CACHE)
+    command = command.replace("THIS_CHECKPOINT", str(draft)) + " --dtype float32 --max-model-len 256"
+    command = f"export PATH={shlex.quote(str(python_of('vllm').parent))}:$PATH; {command}"
+    ids = list(range(40, 56))
+    asked = {"model": str(original), "prompt": ids, "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+    if flagged:
+        assert completion(command, tmp_path, served, asked) == answer(original, ids, 12, "float32")
+        return
+    with pytest.raises(pytest.fail.Exception, match=r"same kv cache group|Engine core initialization failed"):
+        completion(command.replace(ONE_CACHE, ""), tmp_path, served, asked)
+
+
+def gemma_pair(place: Path, demo_model: Path) -> tuple[Path, Path]:
+    """A random Gemma 3 with the demo's tokenizer, and it without a whole period of windows."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(demo_model)
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=256, num_hidden_layers=12, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=64, sliding_window=8, max_position_embeddings=512, initializer_range=0.08,
+        bos_token_id=0, eos_token_id=0, pad_token_id=1,
+    )  # fmt: skip
+    Gemma3ForCausalLM(config).save_pretrained(place / "original")
+    tokenizer.save_pretrained(place / "original")
+    prune.cut(place / "original", place / "draft", drop_layers="3-8")
+    return place / "original", place / "draft"
 
 
 def test_llama_cpp(tmp_path: Path, served: list[subprocess.Popen]) -> None:

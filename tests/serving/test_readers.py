@@ -134,3 +134,13 @@ def test_a_base_that_transformers_4_takes_by_default_is_no_error(family: str, ba
     config = config_of(family, **({} if family == "gpt_oss" else rope))  # its class brings a scaling, in both versions
     assert config["rope_parameters"]["rope_theta"] == base
     assert {r.version: r.status for r in readings(config, ["transformers4"])}["4.57.6"] == "right"
+
+
+def test_quantised_weights_are_right_only_for_those_who_read_them() -> None:
+    config = in_both_dialects(config_of("llama"))[0]
+    four_bits = {
+        r.runtime: r.status for r in readings(config | {"quantization_config": {"quant_method": "bitsandbytes"}})
+    }
+    assert {name for name, found in four_bits.items() if found == "right"} == {"transformers4"}
+    eight_bits = {r.runtime: r.status for r in readings(config | {"quantization_config": {"quant_method": "fp8"}})}
+    assert {name for name, found in eight_bits.items() if found == "right"} == {"transformers4", "vllm"}
