@@ -27,6 +27,10 @@ class GateFailed(PruneError):  # noqa: N818 (a verdict, not a malfunction)
     exit_code = 3
 
 
+class OfOneProcess(PruneError):  # noqa: N818
+    """What only this one of several processes has met, so that it says it itself: exit code 1."""
+
+
 def nearest(word: str, valid: list[str] | tuple[str, ...]) -> str:
     """`word` and the valid names in one phrase, the closest one first: for 'unknown ...' messages."""
     import difflib

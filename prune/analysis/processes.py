@@ -95,6 +95,16 @@ class Processes:
                     merged[name].merge(other)
         return merged
 
+    def from_first(self, value: T) -> T:
+        """What the first process gives, in every process."""
+        if self.count == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        sent = [value]
+        broadcast_object_list(sent, from_process=0)
+        return sent[0]
+
     def leave(self) -> None:
         """Close the connections; nothing may be exchanged afterwards."""
         if self.count > 1:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pydantic import Field
 
@@ -142,23 +142,16 @@ def plan(
 
 def _shared(subject: Subject, asked: PlanArguments, cache: Path | None, processes: Processes) -> Plan | Frontier:
     """The search in the first process, with the scoring shared out where there are others; the same in all."""
-    if processes.count == 1:
-        return _searched(subject, asked, _request(subject, asked, cache))
     from prune.planning import planner
-    from prune.planning.crew import Crew
+    from prune.planning.crew import Crew, together
 
-    crew = Crew(processes)
-    request = {**_request(subject, asked, cache if processes.first else None), "crew": crew}
-    if not processes.first:
+    request = _request(subject, asked, cache if processes.first else None)
+
+    def assist(crew: Crew) -> object:
         used = {name: value for name, value in request.items() if name not in ("strategy", "tuning")}
-        return cast("Plan | Frontier", planner.assist(**used, unit=asked.unit))
-    try:
-        found = _searched(subject, asked, request)
-    except BaseException as error:
-        crew.end(failure=str(error) or type(error).__name__)
-        raise
-    crew.end(found)
-    return found
+        return planner.assist(**used, unit=asked.unit, crew=crew)
+
+    return together(processes, lambda crew: _searched(subject, asked, {**request, "crew": crew}), assist)
 
 
 def _request(subject: Subject, asked: PlanArguments, cache: Path | None) -> dict[str, Any]:

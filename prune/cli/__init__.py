@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 import warnings
 from types import TracebackType
@@ -30,6 +31,9 @@ OF_THE_PLACE = {
 
 SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 """Let threads that wait for others sleep: on a busy machine a spinning one keeps the others from their core."""
+
+LET_THE_FIRST_SPEAK = 2.0
+"""Seconds: a launcher ends all processes when one ends."""
 
 GOES_ON = {
     **dict.fromkeys(("run", "demo", "heal", "generate", "teach"), "the same command with --resume goes on"),
@@ -85,6 +89,7 @@ def _run() -> int:
 
     from evals.errors import UserError
     from prune.cli.app import build
+    from prune.errors import OfOneProcess
 
     if sys.flags.optimize > 1:
         return _say(NO_DOCSTRINGS, 1)
@@ -99,7 +104,7 @@ def _run() -> int:
     except ClickException as error:
         return _say(error.format_message(), error.exit_code)
     except UserError as error:
-        return _say(_as_flag(error.flagged), error.exit_code)
+        return _say(_as_flag(error.flagged), error.exit_code, alone=isinstance(error, OfOneProcess))
     except OSError as error:
         if error.errno not in OF_THE_PLACE:
             raise
@@ -124,9 +129,12 @@ def _as_flag(message: str) -> str:
     return f"--{message}" if word and f"--{word[0]}" in flags else message
 
 
-def _say(message: str, code: int) -> int:
+def _say(message: str, code: int, *, alone: bool = False) -> int:
+    """Print what went wrong, once: of several processes the first does, unless one is `alone` with it."""
     from prune.shown import shown
 
-    if _speaks():
+    if not _speaks() and not alone:
+        time.sleep(LET_THE_FIRST_SPEAK)
+    else:
         print(f"prune: {shown(' '.join(message.split()))}", file=sys.stderr)
     return code

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 
 from prune.analysis.processes import Processes
 from prune.errors import PruneError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -186,3 +188,28 @@ class Crew:
         from accelerate.utils import gather_object
 
         return list(gather_object([part]))
+
+
+def together(processes: Processes, search: Callable[[Crew | None], T], assist: Callable[[Crew], object]) -> T:
+    """What a search finds, in every process; the scoring is shared out where there are several.
+
+    Args:
+        processes: this one and how many there are; all call this.
+        search: made in the first process; with a crew if there are others.
+        assist: what the others do meanwhile: score what they are dealt until it is over.
+
+    Raises:
+        PruneError: the search failed, in another process.
+    """
+    if processes.count == 1:
+        return search(None)
+    crew = Crew(processes)
+    if not processes.first:
+        return cast(T, assist(crew))
+    try:
+        found = search(crew)
+    except BaseException as error:
+        crew.end(failure=str(error) or type(error).__name__)
+        raise
+    crew.end(found)
+    return found

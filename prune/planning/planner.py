@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from prune.errors import PruneError, UsageError
 from prune.planning.budget import Budget, check_depth, check_one_budget, check_protected
@@ -27,6 +27,7 @@ from prune.planning.units import Unit, Units
 if TYPE_CHECKING:
     from torch import nn
 
+    from prune.analysis.processes import Processes
     from prune.analysis.result import Analysis
     from prune.data.domains import Domain
     from prune.planning.crew import Crew
@@ -168,6 +169,33 @@ def sweep(
     if 0 in counts:
         plans[0] = plan_of(context, strategy, Step((), 0.0), {}, get_criterion(criterion))
     return [plans[count] for count in counts]
+
+
+def sweep_together(
+    processes: Processes,
+    *,
+    depths: Sequence[int],
+    strategy: str,
+    tuning: Tuning,
+    score_cache: Path,
+    **request: Any,
+) -> list[Plan]:
+    """`sweep`, with the scoring shared out among processes that all call this; only the first opens the cache.
+
+    Args:
+        processes: this one and how many there are.
+        depths, strategy, tuning, score_cache, request: as for `sweep`.
+
+    Raises:
+        PruneError: what `sweep` raises, in every process.
+    """
+
+    from prune.planning.crew import together
+
+    def search(crew: Crew | None) -> list[Plan]:
+        return sweep(depths=depths, strategy=strategy, tuning=tuning, score_cache=score_cache, crew=crew, **request)
+
+    return together(processes, search, lambda crew: assist(crew=crew, **request))
 
 
 def assist(

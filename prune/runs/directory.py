@@ -105,7 +105,7 @@ class RunDirectory:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def stage(self, name: str, output: str, inputs: dict[str, Any], work: Work) -> str:
+    def stage(self, name: str, output: str, inputs: dict[str, Any], work: Work, *, shared: bool = False) -> str:
         """Do the work, or keep what an earlier run left.
 
         Args:
@@ -114,6 +114,7 @@ class RunDirectory:
             inputs: JSON values that decide the result.
             work: called with the path to write; a directory exists and is empty, a file does not exist. Returns the
                 files that it read beside `inputs`, where a change in them makes the result stale.
+            shared: every process of a run that has several does its part; see `following`.
 
         Returns:
             Hash of the output, for the inputs of later stages.
@@ -121,7 +122,7 @@ class RunDirectory:
         self._guard()
         key, target = sha256_json(inputs), self.root / output
         known = self.state["stages"].get(name)
-        fields = _field_hashes(inputs)
+        fields = field_hashes(inputs)
         stale = "" if known is None else _why(known, key, fields, target)
         if known is not None and not stale:
             self.kept.append(name)
@@ -213,7 +214,8 @@ def require_unaltered(root: Path, state: Mapping[str, Any], below: tuple[str, ..
             raise PruneError(f"{path}: altered since stage {name} wrote it; `prune run` with --resume makes it again")
 
 
-def _field_hashes(inputs: Mapping[str, Any]) -> dict[str, str]:
+def field_hashes(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of each value that a stage depends on."""
     return {field: sha256_json(value) for field, value in inputs.items()}
 
 

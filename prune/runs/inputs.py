@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prune.analysis.processes import ALONE, Processes
 from prune.checkpoint.source import resolve
 from prune.data.domains import Domain, load_domains, pad_token
 from prune.model.loading import load_model, load_tokenizer
@@ -36,13 +37,15 @@ class RunInputs:
         root: the run directory.
         resume: go on from what an interrupted stage left.
         source: the original, resolved.
+        processes: those that a launcher started, of which this is one.
     """
 
-    def __init__(self, recipe: Recipe, root: Path, *, resume: bool = False) -> None:
+    def __init__(self, recipe: Recipe, root: Path, *, resume: bool = False, processes: Processes = ALONE) -> None:
         """Raises UsageError, PruneError: no such criterion or strategy, or what `resolve` says of the model."""
         self.recipe = recipe
         self.root = root
         self.resume = resume
+        self.processes = processes
         # A name that does not exist should not wait for the analysis to be found out.
         get_criterion(recipe.plan.criterion), get_strategy(recipe.plan.strategy)
         self.source = resolve(recipe.model, **fields_of(PlacedSettings, recipe))
@@ -60,11 +63,11 @@ class RunInputs:
     @cached_property
     def original(self) -> PreTrainedModel:
         """The unpruned model."""
-        return load_model(self.source)
+        return load_model(self.source, device=self.processes.device)
 
     def candidate(self, directory: str | Path) -> PreTrainedModel:
         """A checkpoint of the run, loaded as the original is."""
-        return load_model(self.source.at(Path(directory)))
+        return load_model(self.source.at(Path(directory)), device=self.processes.device)
 
     def whole(self, directory: str | Path | None = None) -> PreTrainedModel:
         """A checkpoint of the run, or the original, on one device: training moves models itself."""

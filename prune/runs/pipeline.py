@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.analysis.processes import join
 from prune.errors import GateFailed, UsageError
 from prune.model.loading import load_config
 from prune.runs.cures import in_a_run
 from prune.runs.directory import RunDirectory
+from prune.runs.following import Directory, FollowingDirectory, LeadingDirectory
 from prune.runs.inputs import RunInputs
 from prune.runs.recipe import Recipe, dump_recipe
 from prune.runs.report import assemble, write_report
@@ -69,7 +71,7 @@ class Pipeline:
     """One recipe at work in one run directory."""
 
     def __init__(self, recipe: Recipe, root: Path, *, resume: bool = False) -> None:
-        self.inputs = RunInputs(recipe, root, resume=resume)
+        self.inputs = RunInputs(recipe, root, resume=resume, processes=join())
         self.recipe, self.root = recipe, root
 
     def check(self) -> dict[str, Any]:
@@ -147,8 +149,9 @@ class Pipeline:
         inputs = self.inputs
         check_healing(inputs)
         self._check_prompting()
-        with self._directory() as run, _log_file(self.root / "log.txt"):
-            self._record_recipe(run)
+        with self._directory() as run, _log_file(self.root / "log.txt") if self._first else nullcontext():
+            if isinstance(run, RunDirectory):
+                self._record_recipe(run)
             for undecided in (c for c in power_checks(inputs.suites, inputs.recipe.eval.limit) if not c.decides):
                 log.warning("%s", undecided.message)
             analysis_hash = analyze_source(inputs, run)
@@ -163,14 +166,28 @@ class Pipeline:
             options = self.recipe.export
             choice = choose(judged, require=options.require, fallback=options.fallback, depth=analysis.num_layers)
             export(inputs, run, choice, checkpoints, judged, drafts)
-            self._report(run, choice)
+            if self._first:
+                self._report(run, choice)
             result = RunResult(self.root, choice, run.redone, run.kept)
-        if choice.key is None:
+        self.inputs.processes.from_first(None)  # a launcher ends all processes when one ends
+        if choice.key is None and self._first:
             raise GateFailed(f"{choice.label}; see {self.root / 'report.html'}")
         return result
 
-    def _directory(self) -> RunDirectory:
-        return RunDirectory(self.root, resume=self.inputs.resume, guard=self.inputs.source.require_unchanged)
+    @property
+    def _first(self) -> bool:
+        """Whether this process writes."""
+        return self.inputs.processes.first
+
+    def _directory(self) -> Directory:
+        processes = self.inputs.processes
+        if not processes.first:
+            processes.from_first(None)  # until the first has opened it
+            return FollowingDirectory(self.root, processes)
+        run = LeadingDirectory(self.root, resume=self.inputs.resume, guard=self.inputs.source.require_unchanged)
+        run.processes = processes
+        processes.from_first(None)
+        return run
 
     def _record_recipe(self, run: RunDirectory) -> None:
         text = dump_recipe(self.recipe)
@@ -179,7 +196,7 @@ class Pipeline:
             log.info("recipe changed since the last run: %s", line)
 
     def _checkpoints(
-        self, run: RunDirectory, plans: dict[int, Plan], cuts: dict[int, str], depths: Sequence[int]
+        self, run: Directory, plans: dict[int, Plan], cuts: dict[int, str], depths: Sequence[int]
     ) -> dict[CandidateKey, str]:
         """Heal every depth that goes on; candidate -> hash of its directory."""
         hashes: dict[CandidateKey, str] = {}
@@ -194,7 +211,7 @@ class Pipeline:
                 hashes[key] = healing.heal(key.num_layers, plan, hashes[CandidateKey(key.num_layers, "pruned")])
         return hashes
 
-    def _report(self, run: RunDirectory, choice: Choice) -> None:
+    def _report(self, run: Directory, choice: Choice) -> None:
         write_report(self.root, assemble(self.root, choice=choice, redone=run.redone), self.recipe.report.lang)
 
 

@@ -12,13 +12,13 @@ from prune.runs.verdict import CandidateKey
 if TYPE_CHECKING:
     from prune.analysis.result import Analysis
     from prune.planning.plan import Plan
-    from prune.runs.directory import RunDirectory
+    from prune.runs.following import Directory
     from prune.runs.inputs import RunInputs
 
 log = logging.getLogger("prune")
 
 
-def analyze_source(inputs: RunInputs, run: RunDirectory) -> str:
+def analyze_source(inputs: RunInputs, run: Directory) -> str:
     """Measure the original: `analysis/`; the hash of the stage's inputs."""
     from prune.analysis import analyze
     from prune.analysis.calibration import record_calibration
@@ -33,6 +33,7 @@ def analyze_source(inputs: RunInputs, run: RunDirectory) -> str:
             seed=recipe.seed,
             pad_token_id=inputs.pad,
             source=recipe.model,
+            processes=inputs.processes,
         )
         record_calibration(
             analysis,
@@ -54,23 +55,24 @@ def analyze_source(inputs: RunInputs, run: RunDirectory) -> str:
         "dtype": recipe.dtype,
         "versions": inputs.versions,
     }
-    return run.stage("analyze", "analysis", depends_on, work)
+    return run.stage("analyze", "analysis", depends_on, work, shared=True)
 
 
-def make_plans(inputs: RunInputs, run: RunDirectory, analysis: Analysis, analysis_hash: str) -> dict[int, Plan]:
+def make_plans(inputs: RunInputs, run: Directory, analysis: Analysis, analysis_hash: str) -> dict[int, Plan]:
     """A plan for every depth of the recipe: `plans/`, and `plan.json`, the shallowest.
 
     Args:
         analysis_hash: of `analyze_source`.
     """
     from prune.planning.plan import Plan
-    from prune.planning.planner import sweep
+    from prune.planning.planner import sweep_together
     from prune.serving.check import slots_for
 
     options = inputs.recipe.plan
 
     def work(staging: Path) -> None:
-        plans = sweep(
+        plans = sweep_together(
+            inputs.processes,
             source=inputs.recipe.model,
             analysis=analysis,
             model=inputs.original,
@@ -87,17 +89,18 @@ def make_plans(inputs: RunInputs, run: RunDirectory, analysis: Analysis, analysi
             pad_token_id=inputs.pad,
             slots=slots_for(inputs.source.checkpoint.config, options.runtime) if options.runtime else None,
         )
-        for plan in plans:
+        for plan in plans if inputs.processes.first else ():
             _save_plan(inputs, plan, staging / f"{len(plan.keep)}.json")
 
     depends_on = {"analysis": analysis_hash, "model": inputs.source_hash, "options": options.model_dump()}
-    run.stage("plan", "plans", depends_on, work)
+    run.stage("plan", "plans", depends_on, work, shared=True)
     plans = {depth: Plan.load(inputs.root / "plans" / f"{depth}.json") for depth in options.depths}
     shallowest = plans[min(plans)]
     if shallowest.compensation and "file" in shallowest.compensation:  # its path is relative to the plan
         record = {**shallowest.compensation, "file": f"plans/{shallowest.compensation['file']}"}
         shallowest = shallowest.model_copy(update={"compensation": record})
-    shallowest.save(inputs.root / "plan.json")
+    if inputs.processes.first:
+        shallowest.save(inputs.root / "plan.json")
     return plans
 
 
@@ -124,7 +127,7 @@ def _save_plan(inputs: RunInputs, plan: Plan, path: Path) -> None:
         log.info("plan %d, gap %d-%d: %s", len(plan.keep), gap["first"], gap["last"], outcome)
 
 
-def cut_plan(inputs: RunInputs, run: RunDirectory, plan: Plan) -> str:
+def cut_plan(inputs: RunInputs, run: Directory, plan: Plan) -> str:
     """Cut one plan's layers from the source: `pruned/N/`; the hash of that directory."""
     from prune.serving.check import ConfigReader
     from prune.surgery.cut import cut

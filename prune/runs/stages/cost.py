@@ -9,12 +9,12 @@ from prune.files import write_json
 from prune.runs.outputs import COSTS
 
 if TYPE_CHECKING:
-    from prune.runs.directory import RunDirectory
+    from prune.runs.following import Directory
     from prune.runs.inputs import RunInputs
     from prune.runs.verdict import CandidateKey
 
 
-def measure_cost(inputs: RunInputs, run: RunDirectory, checkpoints: dict[CandidateKey, str]) -> None:
+def measure_cost(inputs: RunInputs, run: Directory, checkpoints: dict[CandidateKey, str]) -> None:
     """Size and speed of the original and of every depth, in turn, into `evidence/cost.json`."""
     from evals.measured import measure_models
 

@@ -16,14 +16,14 @@ from prune.runs.stages.testing import files_read, scoring_inputs
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
-    from prune.runs.directory import RunDirectory
+    from prune.runs.following import Directory
     from prune.runs.inputs import RunInputs
     from prune.runs.verdict import CandidateKey, DraftTrial
 
 
 def try_drafts(
     inputs: RunInputs,
-    run: RunDirectory,
+    run: Directory,
     checkpoints: Mapping[CandidateKey, str],
     judged: Mapping[CandidateKey, Evidence],
 ) -> dict[str, DraftTrial]:

@@ -14,14 +14,14 @@ from prune.wording.text import english
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
-    from prune.runs.directory import RunDirectory
+    from prune.runs.following import Directory
     from prune.runs.inputs import RunInputs
     from prune.runs.verdict import CandidateKey, Choice, ClassVerdict, DraftTrial
 
 
 def export(
     inputs: RunInputs,
-    run: RunDirectory,
+    run: Directory,
     choice: Choice,
     checkpoints: dict[CandidateKey, str],
     judged: dict[CandidateKey, Evidence],
@@ -34,7 +34,8 @@ def export(
     evidence = judged[key]
     costs = read_costs(inputs.root)
     cost = {"original": costs["original"], "candidate": costs[str(key.num_layers)]}
-    evidence.model_copy(update={"cost": cost}).save(inputs.root / "evidence")
+    if inputs.processes.first:
+        evidence.model_copy(update={"cost": cost}).save(inputs.root / "evidence")
     overrides = [english(reason) for reason in override_reasons(choice, inputs.recipe.export.override, {})]
     healing = inputs.root / key.path / HEALING
     facts = {

@@ -25,7 +25,7 @@ from prune.runs.stages.testing import run_suites
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from prune.runs.directory import RunDirectory
+    from prune.runs.following import Directory
     from prune.runs.inputs import RunInputs
 
 
@@ -45,7 +45,7 @@ def round_depths(before: int, after: int, rounds: int) -> list[int]:
 class HealStages:
     """Makes healed candidates in a run directory."""
 
-    def __init__(self, inputs: RunInputs, run: RunDirectory) -> None:
+    def __init__(self, inputs: RunInputs, run: Directory) -> None:
         self.inputs, self.run = inputs, run
         self.recipe, self.options = inputs.recipe, inputs.recipe.heal
         self.settings = HealSettings(**{k: getattr(self.options, k) for k in HealSettings.model_fields})
@@ -119,6 +119,7 @@ class HealStages:
             f"healed/{depth}",
             depends_on,
             lambda staging: self._train(pruned, plan, settings, scratch, staging),
+            shared=True,
         )
         self._tidy(name)
         return digest
@@ -131,7 +132,7 @@ class HealStages:
             name, output = f"round-{depth}-{number}", round_path(depth, number)
             depends_on = {**self._depends_on(digest, settings), "depth": wanted, "plan": self.recipe.plan.model_dump()}
             work = self._round_work(directory, plan, wanted, self._scratch(name, depends_on), last=number == rounds)
-            digest = self.run.stage(name, output, depends_on, work)
+            digest = self.run.stage(name, output, depends_on, work, shared=True)
             self._tidy(name)
             plan = Plan.load(self.inputs.root / output / "plan.json")
             directory = self.inputs.root / output / "model"
@@ -152,8 +153,10 @@ class HealStages:
                 cut(source, staging / "model", drop_layers=step.drop)
                 return
             # Made again after a kill: next to training it costs little, and what lies there may have been altered.
-            shutil.rmtree(scratch / "cut", ignore_errors=True)
-            cut(source, scratch / "cut", drop_layers=step.drop)
+            if self.inputs.processes.first:
+                shutil.rmtree(scratch / "cut", ignore_errors=True)
+                cut(source, scratch / "cut", drop_layers=step.drop)
+            self.inputs.processes.from_first(None)  # the others wait until it is there
             (staging / "model").mkdir()
             self._train(str(scratch / "cut"), plan, self._shared_out(), scratch, staging / "model")
 
@@ -162,7 +165,7 @@ class HealStages:
     def _choose(self, directory: Path, before: Plan | None, wanted: int) -> Plan:
         """The next layers to go, chosen on the model as the last round left it; indices are that model's own."""
         from prune.analysis import analyze
-        from prune.planning.planner import sweep
+        from prune.planning.planner import sweep_together
 
         options = self.recipe.plan
         original = before is None
@@ -174,12 +177,14 @@ class HealStages:
             batch_size=self.recipe.analyze.batch_size,
             bootstrap=10,
             seed=self.recipe.seed,
+            processes=self.inputs.processes,
             pad_token_id=self.inputs.pad,
         )
         protect = options.protect
         if before is not None:
             protect = [before.keep.index(layer % before.num_layers) for layer in protect]
-        return sweep(
+        return sweep_together(
+            self.inputs.processes,
             source=self.recipe.model if original else str(directory),
             analysis=analysis,
             model=model,
@@ -205,6 +210,8 @@ class HealStages:
 
     def _tidy(self, name: str) -> None:
         """Remove a finished stage's scratch; what trackers wrote there (TensorBoard) stays, in `tracking/`."""
+        if not self.inputs.processes.first:
+            return
         scratch = self.inputs.root / "work" / name
         for written in scratch.glob("*/checkpoints/runs/*"):
             kept = self.inputs.root / "tracking" / name / written.name
@@ -231,7 +238,7 @@ class HealStages:
             self.inputs.whole(root / pruned),
             self.inputs.whole() if settings.needs_teacher else None,
             self.domains,
-            settings,
+            shared_out(settings, self.inputs.processes.count),
             kept_layers=plan.keep,
             domain_weights=self.options.domain_weights or None,
             pad_token_id=self.inputs.pad,
@@ -239,6 +246,8 @@ class HealStages:
             resume=self.inputs.resume,
             track=self._tracker() if self.options.track else None,
         )
+        if not self.inputs.processes.first:
+            return
         teacher = self.inputs.source if settings.needs_teacher else None
         save_healed(result.model, result.trained, result.as_dict(), teacher, root / pruned, staging)
 
@@ -249,6 +258,23 @@ class HealStages:
             return run_suites(self.inputs, model, self.inputs.suites, limit=self.options.track).scores
 
         return track
+
+
+def shared_out(settings: HealSettings, processes: int) -> HealSettings:
+    """The settings of each of several processes that together train on the rows of one.
+
+    Raises:
+        UsageError: a step's rows cannot be shared out.
+    """
+    rows, turns = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
+    if rows % processes == 0:
+        return settings.model_copy(update={"per_device_train_batch_size": rows // processes})
+    if turns % processes == 0:
+        return settings.model_copy(update={"gradient_accumulation_steps": turns // processes})
+    raise UsageError(
+        f"heal.per_device_train_batch_size: {rows} rows in {turns} turns cannot be shared by {processes} processes; "
+        f"give a multiple of {processes}"
+    )
 
 
 def check_healing(inputs: RunInputs) -> None:
@@ -267,6 +293,7 @@ def check_healing(inputs: RunInputs) -> None:
         return
     config = load_config(inputs.source)
     settings = HealSettings(**{k: getattr(recipe.heal, k) for k in HealSettings.model_fields})
+    shared_out(settings, inputs.processes.count)
     bones = skeleton(AutoModelForCausalLM, config)
     rehearse_uncut(bones, inputs.heal_domains, settings, min(recipe.plan.depths))
 

@@ -12,7 +12,7 @@ from prune.runs.stages.testing import files_read, require_all, run_suites, scori
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
-    from prune.runs.directory import RunDirectory
+    from prune.runs.following import Directory
     from prune.runs.inputs import RunInputs
     from prune.runs.verdict import CandidateKey
 
@@ -23,7 +23,7 @@ UNFINISHED_ANSWERS = ".answers"
 
 
 def judge_candidates(
-    inputs: RunInputs, run: RunDirectory, checkpoints: dict[CandidateKey, str]
+    inputs: RunInputs, run: Directory, checkpoints: dict[CandidateKey, str]
 ) -> dict[CandidateKey, Evidence]:
     """Run every task on the original and on every candidate as it lies on disk; the gate's evidence of each.
 
@@ -58,11 +58,12 @@ def judge_candidates(
 
     gate = {"results": hashes, "suites": tasks["suites"], "alpha": options.alpha, "seed": inputs.recipe.seed}
     run.stage("gate", "evidence/gate", gate, work)
-    shutil.rmtree(inputs.root / UNFINISHED_ANSWERS, ignore_errors=True)
+    if inputs.processes.first:
+        shutil.rmtree(inputs.root / UNFINISHED_ANSWERS, ignore_errors=True)
     return {key: Evidence.load(inputs.root / "evidence" / "gate" / str(key)) for key in checkpoints}
 
 
-def _evaluate(inputs: RunInputs, run: RunDirectory, name: str, directory: Path, depends_on: dict[str, Any]) -> str:
+def _evaluate(inputs: RunInputs, run: Directory, name: str, directory: Path, depends_on: dict[str, Any]) -> str:
     def work(staging: Path) -> dict[str, str]:
         model = inputs.original if name == "original" else inputs.candidate(directory)
         limit, unfinished = inputs.recipe.eval.limit, inputs.root / UNFINISHED_ANSWERS
@@ -75,4 +76,4 @@ def _evaluate(inputs: RunInputs, run: RunDirectory, name: str, directory: Path, 
             result.save(staging)
         return files_read(inputs)
 
-    return run.stage(f"eval-{name}", f"evidence/{name}", depends_on, work)
+    return run.stage(f"eval-{name}", f"evidence/{name}", depends_on, work, shared=True)

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from evals.evidence import Evidence
     from evals.harness import Results
     from evals.suite import Suite
-    from prune.runs.directory import RunDirectory
+    from prune.runs.following import Directory
     from prune.runs.inputs import RunInputs
 
 log = logging.getLogger("prune")
 
 
-def screen_depths(inputs: RunInputs, run: RunDirectory, checkpoints: Mapping[int, str]) -> list[int]:
+def screen_depths(inputs: RunInputs, run: Directory, checkpoints: Mapping[int, str]) -> list[int]:
     """The depths that go on to healing and the gate; all of them where the recipe has no screen.
 
     Args:
@@ -50,7 +50,7 @@ def screen_depths(inputs: RunInputs, run: RunDirectory, checkpoints: Mapping[int
         "options": options.model_dump(),
         "alpha": inputs.recipe.eval.alpha,
     }
-    run.stage("screen", SCREEN, depends_on, work)
+    run.stage("screen", SCREEN, depends_on, work, shared=True)
     confirmed = read_confirmed(inputs.root)
     log.info("screen: %s layers go on", ", ".join(map(str, confirmed)))
     return confirmed
