@@ -47,6 +47,16 @@ def resolve_dtype(dtype: str) -> torch.dtype | str:
     return getattr(torch, dtype)
 
 
+def computed_dtype(source: Source) -> str:
+    """The type that a source's model is computed in on this machine, by name, whatever it was asked as."""
+    import torch
+
+    wanted = resolve_dtype(source.dtype)
+    if isinstance(wanted, str):
+        wanted = load_config(source).get_text_config().dtype or torch.float32
+    return str(wanted).removeprefix("torch.")
+
+
 def unaccounted(unexpected: Iterable[Any]) -> list[str]:
     """The tensors of a checkpoint that no model has a place for, without the constants that older versions saved."""
     return sorted(name for name in map(str, unexpected) if not CONSTANTS.search(name))

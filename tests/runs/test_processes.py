@@ -63,7 +63,7 @@ def test_a_process_that_does_not_see_the_directory_says_so(tmp_path: Path, monke
 
     monkeypatch.setattr(following, "FILES_COME_WITHIN", 0.0)
     told = Told({"stage": "cut", "fields": field_hashes({}), "work": False}, {"output": "hash"})
-    with pytest.raises(OfOneProcess, match=r"process 1: .*3, which .* is not there: give output a .* all machines share"):
+    with pytest.raises(OfOneProcess, match=r"process 1: .*3, which .* is not there: .* all machines share"):
         FollowingDirectory(tmp_path, told).stage("cut", "pruned/3", {}, lambda _: None)
 
 

@@ -41,7 +41,7 @@ def analyze_source(inputs: RunInputs, run: Directory) -> str:
             seq_length=recipe.data.seq_length,
             calib_num_samples=recipe.data.calib_num_samples,
             seed=recipe.seed,
-            dtype=recipe.dtype,
+            dtype=inputs.dtype,
             revision=inputs.source.revision,
         )
         staging.rmdir()
@@ -52,7 +52,7 @@ def analyze_source(inputs: RunInputs, run: Directory) -> str:
         "data": {name: d.sha256 for name, d in inputs.domains.items()},
         "options": recipe.analyze.model_dump(),
         "seed": recipe.seed,
-        "dtype": recipe.dtype,
+        "dtype": inputs.dtype,
         "versions": inputs.versions,
     }
     return run.stage("analyze", "analysis", depends_on, work, shared=True)
