@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from prune.analysis.processes import join
 from prune.errors import GateFailed, UsageError
+from prune.estimates.stage import COLUMNS, cells
 from prune.model.loading import load_config
 from prune.runs.cures import in_a_run
 from prune.runs.directory import RunDirectory
+from prune.runs.estimate import RunEstimate, estimate_run
 from prune.runs.following import Directory, FollowingDirectory, LeadingDirectory
 from prune.runs.inputs import RunInputs
 from prune.runs.recipe import Recipe, dump_recipe
@@ -109,6 +111,7 @@ class Pipeline:
             "suites": {s.name: [t.key for t in s.tasks] for s in inputs.suites},
             "notes": notes,
             "gate_power": [check.message for check in power_checks(inputs.suites, tests.limit)],
+            "estimate": estimate_run(inputs).as_dict(),
         }
 
     def _check_prompting(self) -> None:
@@ -152,6 +155,8 @@ class Pipeline:
         with self._directory() as run, _log_file(self.root / "log.txt") if self._first else nullcontext():
             if isinstance(run, RunDirectory):
                 self._record_recipe(run)
+            if self._first:
+                _say_estimate(estimate_run(inputs))
             for undecided in (c for c in power_checks(inputs.suites, inputs.recipe.eval.limit) if not c.decides):
                 log.warning("%s", undecided.message)
             analysis_hash = analyze_source(inputs, run)
@@ -213,6 +218,14 @@ class Pipeline:
 
     def _report(self, run: Directory, choice: Choice) -> None:
         write_report(self.root, assemble(self.root, choice=choice, redone=run.redone), self.recipe.report.lang)
+
+
+def _say_estimate(found: RunEstimate) -> None:
+    """One line a stage, and what does not fit."""
+    for line in cells(found.as_dict()["stages"]):
+        log.info("estimate: %s", ", ".join(f"{name} {cell}" for name, cell in zip(COLUMNS, line, strict=True)))
+    for warning in found.warnings:
+        log.warning("%s", warning)
 
 
 def changed_fields(old: str, new: str) -> Iterator[str]:

@@ -226,11 +226,21 @@ def test_a_depth_that_is_no_cut_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_writes_nothing(tmp_path):
-    found = prune.run(small_recipe(tmp_path), tmp_path / "run", dry_run=True)
+def test_a_dry_run_says_what_it_will_take_and_what_would_fit_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("evals.fitted.free_memory", lambda device: 150_000_000)
+    recipe = small_recipe(tmp_path, heal={"per_device_train_batch_size": 64})
+    found = prune.run(recipe, tmp_path / "run", dry_run=True)
     assert found["num_layers"] == 16
     assert any("gate" in line for line in found["gate_power"])
     assert not (tmp_path / "run").exists()
+    stages = {stage["stage"]: stage for stage in found["estimate"]["stages"]}
+    assert list(stages) == ["analyze", "plan", "cut to 14", "heal 14", "eval", "cost", "export"]
+    assert stages["analyze"]["forward_passes"] == 1 + 15 / 2  # L - 1 removals, half of the layers each
+    assert stages["heal 14"]["tokens"] == 3 * 64 * 160
+    assert 0 < stages["cut to 14"]["disk_bytes"] < (MODEL / "model.safetensors").stat().st_size
+    warned = found["estimate"]["warnings"]
+    assert any("heal 14 needs about" in said and "heal.gradient_checkpointing: true" in said for said in warned)
+    assert any(re.search(r"analyze needs about .* analyze.batch_size: \d+ would take", said) for said in warned)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from prune.analysis.processes import Processes
 from prune.analysis.result import Analysis
 from prune.errors import OfOneProcess, PruneError, UsageError
 from prune.healing.settings import HealSettings
+from prune.packaging.saving import HEALING
 from prune.runs.following import FollowingDirectory
 from prune.runs.stages.heal import shared_out
 from tests.conftest import REPOSITORY
@@ -157,7 +158,7 @@ def test_two_processes_of_which_one_is_killed_give_what_one_gives(tmp_path: Path
     assert time.monotonic() - began < STOPS_WITHIN
     resumed = started(recipe, tmp_path / "two", 2, "--resume")
     said = resumed.communicate(timeout=1200)[1]
-    assert "export" in stages(tmp_path / "two"), said
+    assert (tmp_path / "two/report.html").is_file(), said
     compare(tmp_path / "one", tmp_path / "two")
 
 
@@ -177,7 +178,13 @@ def compare(one: Path, two: Path) -> None:
         for path in sorted(checkpoint.glob("*.safetensors")):
             weights = load_file(two / "healed" / checkpoint.name / path.name)
             for name, tensor in load_file(path).items():
-                np.testing.assert_allclose(weights[name].float(), tensor.float(), atol=2e-4, err_msg=name)
+                # Sums in another order: a neighbour in bfloat16, or a gradient near zero that Adam blows up.
+                np.testing.assert_allclose(weights[name].float(), tensor.float(), rtol=2**-7, atol=5e-4, err_msg=name)
+        records = [run / "healed" / checkpoint.name / HEALING for run in (one, two)]
+        first, second = (json.loads(path.read_text()) for path in records)
+        for key in ("held_out_before", "held_out_adapted", "held_out_after"):
+            assert first[key] == pytest.approx(second[key], abs=1e-4), key
+        assert first["tokens_seen"] == second["tokens_seen"]
     for evidence in sorted((one / "evidence" / "gate").iterdir()):
         first, second = (
             json.loads((run / "evidence" / "gate" / evidence.name / "evidence.json").read_text()) for run in (one, two)

@@ -15,6 +15,7 @@ from prune.cli.flags import (
 )
 from prune.cli.show import emit, follow, listed, summary, table
 from prune.errors import UsageError
+from prune.estimates.stage import COLUMNS, cells
 from prune.shown import document
 
 
@@ -68,7 +69,11 @@ def _text(recipe: str) -> str:
 def finish(result: Any, as_json: bool, quiet: bool) -> None:
     if isinstance(result, dict):
         lines = [f"would cut {result['model']} from {result['num_layers']} layers to {listed(result['depths'])}"]
-        emit(result, [*lines, *result["gate_power"]], as_json=as_json, quiet=quiet)
+        estimate = result["estimate"]
+        warned = [f"warning: {said}" for said in estimate["warnings"]]
+        emit(result, [*lines, *result["gate_power"], *warned], as_json=as_json, quiet=quiet)
+        if not as_json:
+            table("what it will take, about", COLUMNS, cells(estimate["stages"]), quiet=quiet)
         return
     if as_json:
         emit(result.as_dict(), [], as_json=True, quiet=quiet)
