@@ -8,6 +8,7 @@ into a share of what is free. The size is a power of two up to `LARGEST`, so tha
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from lm_eval.models.huggingface import HFLM
 LARGEST = {"cpu": 32}
 """By kind of device; on a CPU larger ones are not faster."""
 LARGEST_ELSEWHERE = 64  # lm-eval's own
+SCORED_AT_ONCE = {"cpu": 512}
+"""Tokens of a pass that wants all logits: from here on a CPU is busy, and beyond it the logits leave its caches."""
 SHARE = 0.5
 """Of the free memory: the estimate counts what must be there, not what libraries add."""
 CGROUP = Path("/sys/fs/cgroup")
@@ -72,6 +75,8 @@ def fitting(model: Any, tokens: int, *, all_logits: bool) -> int:
     """
     room = int(SHARE * free_memory(model.device) / sequence_bytes(model, tokens, all_logits=all_logits))
     room = min(room, LARGEST.get(model.device.type, LARGEST_ELSEWHERE))
+    if all_logits and model.device.type in SCORED_AT_ONCE:
+        room = min(room, math.ceil(SCORED_AT_ONCE[model.device.type] / tokens))
     return 1 << (room.bit_length() - 1) if room else 1
 
 

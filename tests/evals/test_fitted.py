@@ -42,18 +42,28 @@ def test_sizes_are_powers_of_two_that_fit_half_of_what_is_free(
     free: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm = model()
-    one = sequence_bytes(lm, 100, all_logits=True)
+    one = sequence_bytes(lm, 16, all_logits=True)
     monkeypatch.setattr(evals.fitted, "free_memory", lambda device: free * one + 1)
-    assert fitting(lm, 100, all_logits=True) == expected
+    assert fitting(lm, 16, all_logits=True) == expected
 
 
 def test_long_items_and_large_vocabularies_get_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evals.fitted, "free_memory", lambda device: 1 << 30)
+    monkeypatch.setattr(evals.fitted, "SCORED_AT_ONCE", {})
     sizes = [
         fitting(model(vocabulary), tokens, all_logits=True) for vocabulary in (500, 100_000) for tokens in (9, 900)
     ]
     assert sizes == [32, 32, 32, 1] or sizes[3] < sizes[1] <= sizes[0]
     assert fitting(model(100_000), 900, all_logits=False) == 32
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(9, 32), (100, 4), (200, 2), (600, 1)])
+def test_a_pass_that_scores_on_a_cpu_holds_some_hundred_tokens(
+    tokens: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evals.fitted, "free_memory", lambda device: 1 << 40)
+    assert fitting(model(), tokens, all_logits=True) == expected
+    assert fitting(model(), tokens, all_logits=False) == 32
 
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
