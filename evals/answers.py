@@ -35,6 +35,13 @@ def _key(kind: str, args: Sequence[Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def _refuse_nan(ids: Any, logits: Any) -> Any:
+    """A processor of `generate`, for logits [B, V]: greedy decoding takes a token from NaN, too."""
+    if logits.isnan().any():
+        raise EvalError(NAN.format("logits"))
+    return logits
+
+
 class RecordedModel:
     """An lm-eval model whose answers are recorded; everything else is the model's own.
 
@@ -50,7 +57,6 @@ class RecordedModel:
         self._known: dict[str, list[Any]] = defaultdict(list)
         self._pending: list[dict[str, Any]] = []
         self._file: Path | None = None
-        self._unproven = True
         self._tokens: list[list[int]] = []
         self._answering = Stage("answers")
         self.left_out: set[str] = set()
@@ -179,9 +185,8 @@ class RecordedModel:
         def wrapped(context: Any, *args: Any, **options: Any) -> Any:
             self._commit()
             self._refuse_unknown(context)
-            if self._unproven:
-                self._refuse_nan(context)
-            rows = generate(context, *args, **self._with_room(options))
+            guarded = {**self._with_room(options), "logits_processor": [_refuse_nan]}
+            rows = generate(context, *args, **guarded)
             self._tokens = rows[:, context.shape[1] :].tolist()
             return rows
 
@@ -205,16 +210,6 @@ class RecordedModel:
                 f"a prompt holds token id {largest} ({word!r}), the model has {rows} embedding rows: the tokenizer is "
                 "of another model, or tokens were added to it and the embeddings not resized"
             )
-
-    def _refuse_nan(self, context: Any) -> None:
-        """Greedy decoding takes a token from NaN logits, too: look at those of one prompt, once."""
-        import torch
-
-        with torch.inference_mode():
-            logits = self.model.model(context[:1]).logits  # [1, T, V]
-        if logits.isnan().any():
-            raise EvalError(NAN.format("logits"))
-        self._unproven = False
 
     def _commit(self) -> None:
         if self._file is not None and self._pending:
