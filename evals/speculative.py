@@ -13,109 +13,15 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from typing import Any
 
+from evals.draft_trials import DraftResult, Mismatch, Trial, TrialLog, result_of
 from evals.errors import EvalUsageError
 from evals.progress import stage
-from evals.speculation import expected_speedup, median_interval, share_interval
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """A prompt whose two outputs differ.
-
-    Attributes:
-        prompt: its place in the list.
-        position: of the first differing new token.
-        gap: logit of the original's best token less that of its second best there, computed in one pass without a
-            cache; a gap near 0 is a tie that rounding decides.
-        tie: the gap is within what rounding moves a logit of that size by.
-    """
-
-    prompt: int
-    position: int
-    gap: float
-    tie: bool = False
-
-
-@dataclass(frozen=True)
-class DraftResult:
-    """Speculative decoding on one set of prompts.
-
-    Attributes:
-        prompts, identical: prompts decoded, and those whose outputs are the same to the token.
-        mismatches: the others.
-        new_tokens: tokens the original generated in all.
-        num_assistant_tokens: γ, tokens proposed at a time.
-        acceptance_rate: α, chance that a proposed token is kept, given that those before it were.
-        tokens_per_pass: tokens gained per pass of the original.
-        draft_cost: c, seconds of one draft step over those of one original step, both decoding alone.
-        speedup: median over prompts of plain seconds over assisted seconds.
-        expected_speedup: what α, γ and c promise; see `expected_speedup`.
-        expected_by_cost: the same α and γ at other draft costs: (c, speed-up).
-        device, dtype: of the measurement.
-        speedup_lo, speedup_hi, acceptance_lo, acceptance_hi: 95 % bootstrap intervals over prompts.
-        median_new_tokens: of the original's answers; below γ most proposals are cut off by the end of the answer.
-        plain_tokens_per_s, assisted_tokens_per_s: tokens of all answers over the seconds of all prompts.
-        original_share, draft_share: of the assisted seconds, what the two models' passes took; the rest is the loop's.
-        pass_cost: seconds of one checking pass over those of a step of the original alone; the formula takes it as 1.
-    """
-
-    prompts: int
-    identical: int
-    mismatches: tuple[Mismatch, ...]
-    new_tokens: int
-    num_assistant_tokens: int
-    acceptance_rate: float | None
-    tokens_per_pass: float | None
-    draft_cost: float
-    speedup: float
-    expected_speedup: float | None
-    expected_by_cost: tuple[tuple[float, float], ...]
-    device: str
-    dtype: str
-    speedup_lo: float | None = None
-    speedup_hi: float | None = None
-    acceptance_lo: float | None = None
-    acceptance_hi: float | None = None
-    median_new_tokens: float | None = None
-    plain_tokens_per_s: float | None = None
-    assisted_tokens_per_s: float | None = None
-    original_share: float | None = None
-    draft_share: float | None = None
-    pass_cost: float | None = None
-
-    @property
-    def ties(self) -> int:
-        """Outputs that differ where rounding decides between two tokens."""
-        return sum(mismatch.tie for mismatch in self.mismatches)
-
-    @property
-    def lossless(self) -> bool:
-        """Every output was identical, but for ties."""
-        return self.identical + self.ties == self.prompts
-
-    @property
-    def faster(self) -> bool:
-        """The whole interval of the speed-up lies above 1."""
-        return self.speedup_lo is not None and self.speedup_lo > 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DraftResult:
-        """What `to_dict` gave, read back."""
-        pairs = tuple((cost, speed) for cost, speed in values["expected_by_cost"])
-        mismatches = tuple(Mismatch(**row) for row in values["mismatches"])
-        return cls(**{**values, "expected_by_cost": pairs, "mismatches": mismatches})
-
+from evals.speculation import median_interval
 
 ROUNDING = 64
 """Units in the last place by which a logit may differ between two orders of summation."""
-COSTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def try_as_draft(
@@ -127,6 +33,7 @@ def try_as_draft(
     num_assistant_tokens: int = 4,
     alone: int = 8,
     ignore_eos: bool = False,
+    log: TrialLog | None = None,
 ) -> DraftResult:
     """Decode every prompt plainly and with the draft's help, and compare.
 
@@ -137,6 +44,7 @@ def try_as_draft(
         num_assistant_tokens: γ.
         alone: prompts that the draft answers alone too, for its cost; the first ones.
         ignore_eos: go on past ends of text, to max_new_tokens.
+        log: takes each prompt's trial, and may hold those that a killed process made.
 
     Raises:
         EvalUsageError: no prompts, different vocabularies, or a prompt too long for either model.
@@ -144,65 +52,50 @@ def try_as_draft(
     import torch
 
     _check(original, draft, prompts, max_new_tokens)
-    tally = _Tally()
-    mismatches: list[Mismatch] = []
-    plain_seconds, assisted_seconds, lengths, plain_step, draft_step = [], [], [], [], []
+    log = log or TrialLog()
     with (
         _drafting(draft, num_assistant_tokens),
         _endless(original, draft) if ignore_eos else nullcontext(),
         torch.inference_mode(),
-        stage("speculative decoding", len(prompts), "prompts") as going,
+        stage("speculative decoding", len(prompts), "prompts", done=len(log.trials)) as going,
     ):
         first = torch.tensor([list(prompts[0])])  # [1, P]
         _plain_and_assisted(original, draft, first, 2, _Tally())  # warm-up
         _timed(draft, first, 2)
-        for number, prompt in enumerate(prompts):
-            ids = torch.tensor([list(prompt)], device=original.device)  # [1, P]
-            (plain, seconds), (helped, helped_seconds) = _plain_and_assisted(
-                original, draft, ids, max_new_tokens, tally, assisted_first=number % 2 == 1
-            )
-            lengths.append(len(plain) - len(prompt))
-            plain_seconds.append(seconds)
-            assisted_seconds.append(helped_seconds)
-            if number < alone:
-                answer, draft_seconds = _timed(draft, ids.to(draft.device), max_new_tokens)
-                plain_step.append(seconds / lengths[-1])
-                draft_step.append(draft_seconds / (len(answer) - len(prompt)))
-            if plain != helped:
-                mismatches.append(_mismatch(original, number, plain, helped, len(prompt)))
+        for number in range(len(log.trials), len(prompts)):
+            log.add(_trial(original, draft, prompts[number], max_new_tokens, number, asked_alone=number < alone))
             going.advance()
-    cost = statistics.median(draft_step) / statistics.median(plain_step)
-    ratios = [p / a for p, a in zip(plain_seconds, assisted_seconds, strict=True)]
-    low, high = median_interval(ratios)
-    kept = share_interval([k for k, _ in tally.counts], [n for _, n in tally.counts])
-    step = sum(plain_seconds) / sum(lengths)
-    alpha = tally.acceptance_rate
-    return DraftResult(
-        prompts=len(prompts),
-        identical=len(prompts) - len(mismatches),
-        mismatches=tuple(mismatches),
-        new_tokens=sum(lengths),
-        num_assistant_tokens=num_assistant_tokens,
-        acceptance_rate=alpha,
-        tokens_per_pass=tally.gained / tally.passes if tally.passes else None,
-        draft_cost=cost,
-        speedup=statistics.median(ratios),
-        speedup_lo=low,
-        speedup_hi=high,
-        acceptance_lo=kept[0] if kept else None,
-        acceptance_hi=kept[1] if kept else None,
-        median_new_tokens=statistics.median(lengths),
-        plain_tokens_per_s=1 / step,
-        assisted_tokens_per_s=sum(lengths) / sum(assisted_seconds),
-        original_share=tally.original_s / sum(assisted_seconds),
-        draft_share=tally.draft_s / sum(assisted_seconds),
-        pass_cost=tally.original_s / tally.passes / step if tally.passes else None,
-        expected_speedup=None if alpha is None else expected_speedup(alpha, num_assistant_tokens, cost),
-        expected_by_cost=()
-        if alpha is None
-        else tuple((c, expected_speedup(alpha, num_assistant_tokens, c)) for c in COSTS),
-        device=str(original.device),
-        dtype=str(original.dtype).removeprefix("torch."),
+    dtype = str(original.dtype).removeprefix("torch.")
+    return result_of(
+        log.trials, num_assistant_tokens=num_assistant_tokens, device=str(original.device), dtype=dtype
+    )  # fmt: skip
+
+
+def _trial(
+    original: Any, draft: Any, prompt: Sequence[int], max_new_tokens: int, number: int, *, asked_alone: bool
+) -> Trial:
+    import torch
+
+    ids = torch.tensor([list(prompt)], device=original.device)  # [1, P]
+    tally = _Tally()
+    (plain, plain_s), (helped, helped_s) = _plain_and_assisted(
+        original, draft, ids, max_new_tokens, tally, assisted_first=number % 2 == 1
+    )
+    alone = None
+    if asked_alone:
+        answer, seconds = _timed(draft, ids.to(draft.device), max_new_tokens)
+        alone = seconds / (len(answer) - len(prompt))
+    return Trial(
+        new_tokens=len(plain) - len(prompt),
+        plain_s=plain_s,
+        assisted_s=helped_s,
+        kept=tally.accepted,
+        tried=tally.accepted + tally.rejections,
+        passes=tally.passes,
+        original_s=tally.original_s,
+        draft_s=tally.draft_s,
+        alone_s=alone,
+        mismatch=None if plain == helped else find_mismatch(original, number, plain, helped, len(prompt)),
     )
 
 
@@ -230,9 +123,7 @@ class _Tally:
     """
 
     def __init__(self) -> None:
-        self.accepted = self.rejections = self.passes = self.gained = 0
-        self.counts: list[tuple[int, int]] = []
-        """Of each prompt, proposals kept, and those kept or first rejected."""
+        self.accepted = self.rejections = self.passes = 0
         self.original_s = self.draft_s = 0.0
 
     @contextmanager
@@ -255,16 +146,12 @@ class _Tally:
     def close(self, seen: list[tuple[int, int]], final_length: int) -> None:
         """Add one prompt's passes."""
         ends = [known for known, _ in seen[1:]] + [final_length]
-        before = self.accepted, self.rejections
         for (known, proposed), end in zip(seen, ends, strict=True):
             kept = min(proposed, max(0, end - known - 1))
             self.accepted += kept
             # The last pass may end because the text does; tokens cut off there were not rejected.
             self.rejections += kept < proposed and end != final_length
             self.passes += 1
-            self.gained += end - known
-        kept_here = self.accepted - before[0]
-        self.counts.append((kept_here, kept_here + self.rejections - before[1]))
 
     @contextmanager
     def timing(self, original: Any, draft: Any) -> Iterator[None]:
@@ -290,12 +177,6 @@ class _Tally:
         finally:
             for handle in handles:
                 handle.remove()
-
-    @property
-    def acceptance_rate(self) -> float | None:
-        """Kept over (kept + first rejections): the maximum-likelihood α of independent acceptances."""
-        tried = self.accepted + self.rejections
-        return self.accepted / tried if tried else None
 
 
 def _plain_and_assisted(
@@ -402,7 +283,8 @@ def _pad(model: Any) -> int:
     return next(int(token) for token in (config.pad_token_id, eos, 0) if token is not None)
 
 
-def _mismatch(model: Any, number: int, plain: list[int], helped: list[int], prompt: int) -> Mismatch:
+def find_mismatch(model: Any, number: int, plain: list[int], helped: list[int], prompt: int) -> Mismatch:
+    """Where two outputs part, and how near the original was to a tie there."""
     import torch
 
     shorter = min(len(plain), len(helped))

@@ -120,6 +120,11 @@ class Worker:
         asked = {"op": "score", "rows": [{"context": list(c), "continuation": list(t)} for c, t in rows]}
         return [(float(row["logprob"]), bool(row["greedy"])) for row in self._ask(asked)["rows"]]
 
+    def timed(self, prompt: Sequence[int], max_new_tokens: int, *, ignore_eos: bool = False) -> dict[str, Any]:
+        """One greedy answer: `ids`, `seconds`, `new_tokens`, and of a draft's proposals `kept`, `tried`, `passes`."""
+        asked = {"op": "timed", "prompt": list(map(int, prompt)), "max_new_tokens": max_new_tokens}
+        return self._ask(asked | {"ignore_eos": ignore_eos})
+
     def close(self) -> None:
         """End the process."""
         for pipe in (self._process.stdin, self._process.stdout):

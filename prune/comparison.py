@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ class Compared(BaseModel):
         footprint, throughput: what it costs.
         evidence: of every suite, against the reference; of the reference any other checkpoint's.
         is_reference: the first of the comparison.
+        draft: of a pair, the checkpoint that proposes what the reference then says: answers are the reference's,
+            memory is that of both, speed the reference's times the speed-up measured with `prune draft`.
         depth_score: mean layer weighted by relative contribution, as a share of the depth; 0.5 is even use.
         block_influence: [L] per layer.
         relative_contribution: [L] per layer.
@@ -53,6 +56,7 @@ class Compared(BaseModel):
     throughput: Throughput
     evidence: list[SuiteEvidence] = []
     is_reference: bool = False
+    draft: str | None = None
     depth_score: float | None = None
     block_influence: list[float] | None = None
     relative_contribution: list[float] | None = None
@@ -62,15 +66,19 @@ class Compared(BaseModel):
     @property
     def suites(self) -> dict[str, Score]:
         """Suite -> what it scored."""
-        side: Side = "original" if self.is_reference else "candidate"
+        side: Side = "original" if self._answers_as_reference else "candidate"
         return {suite.name: Score(suite, side) for suite in self.evidence}
+
+    @property
+    def _answers_as_reference(self) -> bool:
+        return self.is_reference or self.draft is not None
 
     @property
     def quality(self) -> float | None:
         """Mean retention over suites (1 for the reference); None where one is undefined or nothing was tested."""
         if not self.evidence:
             return None
-        kept = [1.0 if self.is_reference else suite.retention for suite in self.evidence]
+        kept = [1.0 if self._answers_as_reference else suite.retention for suite in self.evidence]
         return None if any(k is None for k in kept) else float(np.mean([k for k in kept if k is not None]))
 
 
@@ -102,6 +110,7 @@ def compare_models(
     bootstrap: int,
     alpha: float,
     seed: int,
+    speedups: Mapping[str, float] | None = None,
 ) -> tuple[Comparison, dict[str, Evidence], DepthMap | None]:
     """Measure loaded models, the reference first.
 
@@ -116,6 +125,7 @@ def compare_models(
         bootstrap: resamples behind the intervals of the depth use.
         alpha: error rate of the gate over all suites.
         seed: of every random choice.
+        speedups: checkpoints that are drafts of the first: name -> how much faster the pair was measured to be.
 
     Returns:
         The comparison, the evidence of every model but the reference, and the map.
@@ -146,10 +156,30 @@ def compare_models(
                 **use,
             )
         )
+    rows += [pair_of(rows[0], row, speedups[row.name]) for row in rows[1:] if speedups and row.name in speedups]
     mark_pareto(rows)
     fitted = _depth_map(models, tokenizers, domains, batch_size, seed) if mapped else None
     setting = measured_setting(rows[0].throughput.to_dict())
     return Comparison(models=rows, setting=setting, depth_map=fitted.as_dict() if fitted else None), evidence, fitted
+
+
+def pair_of(reference: Compared, draft: Compared, speedup: float) -> Compared:
+    """Original and draft as one row."""
+    own, other = reference.footprint, draft.footprint
+    both = Footprint(
+        parameters=own.parameters + other.parameters,
+        bytes=own.bytes + other.bytes,
+        kv_bytes_per_token=own.kv_bytes_per_token + other.kv_bytes_per_token,
+        layers=own.layers,
+    )
+    rate = reference.throughput.decode_tokens_per_s * speedup
+    return Compared(
+        name=f"{reference.name} + {draft.name}",
+        footprint=both,
+        throughput=replace(reference.throughput, decode_tokens_per_s=rate),
+        evidence=reference.evidence,
+        draft=draft.name,
+    )
 
 
 def _quality(

@@ -14,7 +14,7 @@ from evals.cost import Footprint
 from evals.evidence import Evidence, SuiteEvidence
 from evals.throughput import Throughput
 from prune.analysis.result import Analysis
-from prune.comparison import Compared, Comparison, depth_use, mark_pareto
+from prune.comparison import Compared, Comparison, depth_use, mark_pareto, pair_of
 from prune.embedded import HERE
 from prune.errors import PruneError, UsageError
 
@@ -136,3 +136,17 @@ def test_a_map_that_cannot_be_made_is_refused_before_anything_is_measured(tmp_pa
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UsageError, match="tokenizers split stories differently"):
         prune.compare(["embedded", str(other)], tmp_path / "out", data={"stories": STORIES}, depth_map=True)
+
+
+def test_a_pair_has_the_memory_of_both_the_answers_of_the_first_and_the_speed_that_was_measured():
+    original, draft = row("a", None, 40.0, None), row("b", 0.2, 90.0, "FAIL")
+    pair = pair_of(original, draft, 1.5)
+    assert pair.footprint.bytes == original.footprint.bytes + draft.footprint.bytes
+    assert pair.footprint.kv_bytes_per_token == 2 * original.footprint.kv_bytes_per_token
+    assert pair.footprint.layers == original.footprint.layers
+    assert pair.throughput.decode_tokens_per_s == pytest.approx(60)
+    assert (pair.quality, pair.name, pair.draft) == (1.0, "a + b", "b")
+    assert pair.suites.keys() == original.suites.keys()
+    rows = [original, draft, pair]
+    mark_pareto(rows)
+    assert [r.pareto for r in rows] == [False, True, True]

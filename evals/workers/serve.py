@@ -9,7 +9,8 @@ def serve(load):
     """Run one worker.
 
     Args:
-        load: (model, options) -> an object with `version`, `max_length`, `generate` and `score`.
+        load: (model, options) -> an object with `version`, `max_length`, `generate`, `score` and, where it can use a
+            draft, `timed`.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf8")
     os.dup2(2, 1)  # what the runtime prints must not fall between the answers
@@ -33,7 +34,23 @@ def serve(load):
                 say(
                     {"ids": worker.generate(request["prompts"], request["max_new_tokens"], request.get("stop_ids", []))}
                 )
+            elif request["op"] == "timed":
+                say(worker.timed(request["prompt"], request["max_new_tokens"], request.get("ignore_eos", False)))
             else:
                 say({"rows": worker.score([(r["context"], r["continuation"]) for r in request["rows"]])})
         except Exception as error:
             say({"error": f"{type(error).__name__}: {error}"})
+
+
+def tried_of(kept, passes, proposed):
+    """Proposals kept and first rejected ones, which the server does not tell apart.
+
+    From the mean number kept in a pass, a(1 - a^n) / (1 - a) for acceptance a and n proposals, whose a is kept / tried.
+    """
+    if not passes or not kept:
+        return passes if proposed else 0
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(middle**k for k in range(1, proposed + 1)) < kept / passes else (low, middle)
+    return kept / high

@@ -4,10 +4,13 @@ Its server gives probabilities of what it generates, not of a prompt: a continua
 generating one token after the prefix that its cache already holds.
 """
 
+import json
 import math
+import time
+import urllib.request
 
 import xllamacpp
-from serve import serve
+from serve import serve, tried_of
 
 FEW = 64
 """Likeliest tokens asked for. The answer is JSON, so that a whole vocabulary of 262 thousand takes seconds a token."""
@@ -30,11 +33,46 @@ class Worker:
         if options.get("dtype", "float32") == "float32":  # the default keeps keys and values in half precision
             params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
             params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self.proposed = 0
+        if options.get("draft"):
+            self._add_draft(params, options)
         self.server = xllamacpp.Server(params)
         self.version = getattr(xllamacpp, "__version__", "unknown")
         self.max_length = params.n_ctx
         self.vocabulary = options.get("vocabulary", 1 << 20)
         self.whole = range(2, 200)  # one of these is a whole character; once it is found, it alone
+
+    def _add_draft(self, params, options):
+        """What `-md FILE --spec-type draft-simple --spec-draft-n-max N` does."""
+        speculative, draft = params.speculative, params.speculative.draft
+        speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
+        draft.mparams.path = options["draft"]
+        draft.n_max = self.proposed = options["num_assistant_tokens"]
+        draft.n_gpu_layers = 0
+        draft.cpuparams.n_threads = draft.cpuparams_batch.n_threads = options.get("threads", 1)
+        draft.cache_type_k, draft.cache_type_v = params.cache_type_k, params.cache_type_v
+
+    def timed(self, prompt, max_new_tokens, ignore_eos):
+        asked = {
+            "prompt": prompt, "n_predict": max_new_tokens, "temperature": 0.0, "cache_prompt": False,
+            "return_tokens": True, "ignore_eos": ignore_eos,
+        }  # fmt: skip
+        request = urllib.request.Request(
+            self.server.listening_address + "/completion",
+            json.dumps(asked).encode(),
+            {"Content-Type": "application/json"},
+        )
+        began = time.perf_counter()
+        with urllib.request.urlopen(request) as answer:
+            found = json.load(answer)
+        seconds = time.perf_counter() - began
+        timings, count = found["timings"], found["timings"]["predicted_n"]
+        kept = timings.get("draft_n_accepted", 0)
+        passes = count - kept if self.proposed else 0
+        return {
+            "ids": found["tokens"], "seconds": seconds, "new_tokens": count, "kept": kept,
+            "tried": tried_of(kept, passes, self.proposed), "passes": passes,
+        }  # fmt: skip
 
     def _likeliest(self, ids, count):
         """The `count` likeliest next tokens: [{"id", "logprob"}], by the model's own probabilities.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -10,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from pydantic import Field
 
 from evals.settings import Names, SpeedSettings, TestSettings
-from prune.api._given import Model, all_given, at_rest, given
+from prune.api._given import Given, Model, all_given, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files, load_domains, load_suites
 from prune.data.settings import DocumentSettings
-from prune.errors import UsageError
+from prune.errors import PruneError, UsageError
 from prune.files import refuse_non_empty
 from prune.model.settings import PlacedSettings
 from prune.settings import METHOD, Seeded, fields_of, takes, validated
@@ -141,10 +143,34 @@ def compare(
             bootstrap=asked.bootstrap,
             alpha=asked.alpha,
             seed=asked.seed,
+            speedups=_drafts(subjects),
         )
     if target is not None:
         save_comparison(result, evidence, fitted, target, asked.lang)
     return result
+
+
+def _drafts(subjects: Mapping[str, Given]) -> dict[str, float]:
+    """Checkpoints that `prune draft` made of the first: name -> speed-up of the pair, where every answer was the same.
+
+    The geometric mean over the domains that were measured.
+    """
+    from prune.drafting import RECORD
+
+    reference, *others = subjects.values()
+    found = {}
+    for name, subject in zip(list(subjects)[1:], others, strict=True):
+        path = subject.source.directory / RECORD if subject.source else None
+        if path is None or not path.is_file() or reference.source is None:
+            continue
+        try:
+            facts = json.loads(path.read_text(encoding="utf8"))
+            rows = list(facts["domains"].values())
+            if facts["source_sha256"] == reference.source.sha256 and all(row["lossless"] for row in rows):
+                found[name] = statistics.geometric_mean(float(row["speedup"]) for row in rows)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise PruneError(f"{path}: damaged; make the pair again with prune draft") from None
+    return found
 
 
 def _names(models: Sequence[Model] | Mapping[str, Model]) -> dict[str, Model]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evals.served_drafts import SERVED
 from prune.api._given import Given, Model, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files
 from prune.drafting.settings import DraftSettings
@@ -86,16 +87,21 @@ def draft(
     subject = given(model, tokenizer, **fields_of(ModelSettings, asked))
     if target is not None and subject.source is None:
         raise UsageError("output: the draft of a loaded model stays in memory; write it with save_pretrained")
+    if chosen.runtime in SERVED and target is None:
+        raise UsageError(f"--runtime {chosen.runtime} reads a checkpoint: give output and a model's directory or name")
     config = _config(subject)
     from prune.drafting.candidates import choose_layers
     from prune.drafting.pair import require_cuttable
+    from prune.drafting.reading import draft_prompts
     from prune.drafting.runtimes import require_usable
 
     require_usable(chosen.runtime, config.to_dict(), target.name if target else "")
     layers = choose_layers(config.get_text_config().num_hidden_layers, chosen)
     if subject.source is not None:
         require_cuttable(subject.source, layers)
-    prompts = {name: _prompts(name, source, subject, chosen, config) for name, source in files.items()}
+    prompts = {
+        name: draft_prompts(name, source, subject.require_tokenizer(), chosen, config) for name, source in files.items()
+    }
     if dry_run:
         return DryRun(candidates=layers, prompts={name: len(found) for name, found in prompts.items()})
     if target is None:
@@ -130,20 +136,6 @@ def _config(subject: Given) -> Any:
     from prune.model.loading import load_config
 
     return load_config(subject.source) if subject.source else subject.model().config
-
-
-def _prompts(name: str, source: Any, subject: Given, settings: DraftSettings, config: Any) -> list[Prompt]:
-    from prune.healing.prompts import read_prompts
-    from prune.healing.settings import GenerateSettings
-
-    reading = GenerateSettings(
-        max_new_tokens=settings.max_new_tokens,
-        prompt_tokens=settings.prompt_tokens,
-        apply_chat_template=settings.apply_chat_template,
-        seed=settings.seed,
-    )
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return read_prompts(name, source, subject.require_tokenizer(), reading, context)[0]
 
 
 def _require_memory(source: Source) -> None:
@@ -185,10 +177,12 @@ def _make(
             pad_token_id=subject.pad_token_id,
             identity=f"{identity}/{original.dtype}",
             directory=working,
+            source=None if target is None else subject.source,
         )
     subject.require_unchanged()
     pair.facts["source"] = subject.source.label if subject.source else subject.label
     pair.facts["revision"] = subject.source.revision if subject.source else None
+    pair.facts["source_sha256"] = subject.source.sha256 if subject.source else None
     if target is not None and subject.source is not None:
-        write_pair(pair, subject.source, target, working)
+        write_pair(pair, target)
     return pair.facts, pair.found.draft.model

@@ -69,7 +69,7 @@ def write_card(directory: Path, facts: Mapping[str, Any]) -> None:
         ceiling=facts["ceiling"],
         rows="\n".join(_row(name, row) for name, row in domains.items()),
         profile="\n".join(_profile(name, row) for name, row in domains.items()),
-        measured_with=f"transformers {facts['versions'].get('transformers', '?')}",
+        measured_with=facts["measured_with"],
         device=first["device"],
         dtype=first["dtype"],
         warnings="".join(f"\n{escape(text)}\n" for text in facts["warnings"]),
@@ -92,6 +92,8 @@ def _row(name: str, row: Mapping[str, Any]) -> str:
 
 
 def _profile(name: str, row: Mapping[str, Any]) -> str:
+    if row["original_share"] is None or row["draft_share"] is None:
+        return f"| {escape(name)} | - | - | - | - |"
     rest = 1 - row["original_share"] - row["draft_share"]
     cost = "-" if row["pass_cost"] is None else f"{row['pass_cost']:.2f} x"
     return f"| {escape(name)} | {row['original_share']:.0%} | {row['draft_share']:.0%} | {rest:.0%} | {cost} |"

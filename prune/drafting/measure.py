@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evals.draft_trials import DraftResult, TrialLog
 from evals.speculation import best_tokens
-from evals.speculative import DraftResult, try_as_draft
+from evals.speculative import try_as_draft
 from prune.drafting.search import Found
 from prune.drafting.settings import DraftSettings
 from prune.wording import Message, message
@@ -25,23 +27,34 @@ def measure(
     found: Found,
     prompts: Mapping[str, Sequence[Prompt]],
     settings: DraftSettings,
+    directory: Path,
+    key: str,
 ) -> dict[str, DraftResult]:
-    """By domain, with the γ that suits its acceptance and is smaller than its answers, unless one is given."""
+    """By domain, with transformers in this process.
+
+    Args:
+        directory: keeps every prompt's trial.
+        key: what decides them.
+    """
     results = {}
     for name, members in prompts.items():
+        tokens = tokens_of(found, name, settings)
         results[name] = try_as_draft(
             original,
             found.draft.model,
             [p.input_ids for p in members],
             max_new_tokens=settings.max_new_tokens,
-            num_assistant_tokens=settings.num_assistant_tokens or tokens_of(found, name),
+            num_assistant_tokens=tokens,
             ignore_eos=settings.ignore_eos,
+            log=TrialLog(directory / f"trials-{name}.jsonl", [key, "transformers", tokens]),
         )
     return results
 
 
-def tokens_of(found: Found, domain: str) -> int:
-    """γ of a domain."""
+def tokens_of(found: Found, domain: str, settings: DraftSettings) -> int:
+    """γ of a domain: the one that suits its acceptance and is smaller than its answers, unless one is given."""
+    if settings.num_assistant_tokens:
+        return settings.num_assistant_tokens
     best = best_tokens(found.acceptance[domain].greedy, found.chosen.cost)
     return max(1, min(best, int(found.answers[domain]) - 1))
 

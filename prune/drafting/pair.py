@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.checkpoint.source import Source
-from prune.drafting.measure import facts_of, measure, warnings_of
+from prune.drafting import RECORD
+from prune.drafting.measure import facts_of, measure, tokens_of, warnings_of
 from prune.drafting.search import Found, Search
+from prune.drafting.served import Served, serves
 from prune.drafting.settings import DraftSettings
 from prune.errors import PruneError
-from prune.files import refuse_non_empty, sha256_json, staged_directory, write_json
+from prune.files import sha256_json, staged_directory, write_json
+from prune.wording import message
 from prune.wording.text import english
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from prune.healing.prompts import Prompt
-
-RECORD = "draft.json"
-"""What was measured, beside the draft's checkpoint."""
 
 
 @dataclass
@@ -36,10 +36,12 @@ class Pair:
     Attributes:
         found: the draft in memory.
         facts: `draft.json`.
+        checkpoint: the draft on disk, in the working directory; None for a model in memory.
     """
 
     found: Found
     facts: dict[str, Any]
+    checkpoint: Path | None = None
 
 
 def split_prompts(prompts: Sequence[Prompt], settings: DraftSettings) -> tuple[list[Prompt], list[Prompt]]:
@@ -67,6 +69,7 @@ def make_pair(
     pad_token_id: int,
     identity: str,
     directory: Path,
+    source: Source | None = None,
 ) -> Pair:
     """Search, train and measure.
 
@@ -75,6 +78,7 @@ def make_pair(
         prompts: by domain.
         identity: hash of the original.
         directory: for what a killed run goes on from.
+        source: the original's checkpoint; without it no draft is written there, and transformers measures.
 
     Raises:
         PruneError: no candidate can give what is wanted, or see `Search`.
@@ -85,10 +89,24 @@ def make_pair(
     parts = {name: split_prompts(members, settings) for name, members in prompts.items()}
     measured = {name: part[0] for name, part in parts.items()}
     training = {name: part[1] for name, part in parts.items()}
-    search = Search(original, tokenizer, pad_token_id, measured, training, settings, directory, identity, key)
+    served = None
+    if source is not None and serves(settings.runtime):
+        room = max(len(p.input_ids) for members in prompts.values() for p in members) + settings.max_new_tokens
+        served = Served(settings.runtime, source, directory, room)
+    search = Search(original, tokenizer, pad_token_id, measured, training, settings, directory, identity, key, served)
     found = search.run()
     trained_s = time.monotonic() - began
-    results = measure(original, found, measured, settings)
+    checkpoint = None if source is None else write_draft(found, source, directory)
+    if served is not None and checkpoint is not None:
+        tokens = {name: tokens_of(found, name, settings) for name in measured}
+        cost = found.chosen.cost
+        results = served.measure(original, checkpoint, measured, tokens, settings, cost=cost, key=key)
+    else:
+        results = measure(original, found, measured, settings, directory, key)
+    warnings = warnings_of(found, results)
+    if served is None and settings.runtime != "transformers":
+        warnings.append(message("draft_not_run_there", runtime=settings.runtime))
+    versions = library_versions()
     facts = {
         **facts_of(found, results),
         "trained_layers": _trained_layers(found),
@@ -100,13 +118,16 @@ def make_pair(
             "last_loss": sum(found.losses[-20:]) / len(found.losses[-20:]),
             "seconds": round(trained_s, 1),
         },
-        "warnings": [english(m) for m in warnings_of(found, results)],
+        "warnings": [english(m) for m in warnings],
         "runtime": settings.runtime,
+        "measured_with": f"{served.runtime} {served.version}"
+        if served
+        else f"transformers {versions.get('transformers', '?')}",
         "settings": settings.model_dump(),
         "memory": _memory(original, found),
-        "versions": library_versions(),
+        "versions": versions,
     }
-    return Pair(found, facts)
+    return Pair(found, facts, checkpoint)
 
 
 def _trained_layers(found: Found) -> list[int]:
@@ -143,28 +164,32 @@ def require_cuttable(source: Source, candidates: Sequence[Sequence[int]]) -> Non
             cut(source, Path(hidden) / "cut", keep_layers=list(keep), dry_run=True)
 
 
-def write_pair(pair: Pair, source: Source, output: Path, directory: Path) -> None:
-    """The draft as a checkpoint like its original's, with `draft.json` and a card; in one rename.
-
-    Args:
-        directory: for the cut that the trained tensors are written over.
+def write_draft(found: Found, source: Source, directory: Path) -> Path:
+    """The draft as a checkpoint like its original's: `draft` in the working directory.
 
     Raises:
         PruneError: the family cannot be cut exactly.
     """
-    from prune.checkpoint.directory import read_config
-    from prune.drafting.card import write_card
     from prune.packaging.saving import save_like
     from prune.surgery.cut import cut
 
-    refuse_non_empty(output)
-    draft = pair.found.draft
-    template = directory / "cut"
-    shutil.rmtree(template, ignore_errors=True)
+    draft, template, written = found.draft, directory / "cut", directory / "draft"
+    for old in (template, written):
+        shutil.rmtree(old, ignore_errors=True)
     cut(source, template, keep_layers=list(draft.keep))
+    written.mkdir()
+    save_like(draft.model, draft.trained, template, written)
+    shutil.rmtree(template)
+    return written
+
+
+def write_pair(pair: Pair, output: Path) -> None:
+    """The draft's checkpoint with `draft.json` and a card; in one rename."""
+    from prune.checkpoint.directory import read_config
+    from prune.drafting.card import write_card
+
+    assert pair.checkpoint is not None
     with staged_directory(output) as staging:
-        save_like(draft.model, draft.trained, template, staging)
-        config = read_config(staging)
+        shutil.copytree(pair.checkpoint, staging, dirs_exist_ok=True)
         write_json(staging / RECORD, pair.facts)
-        write_card(staging, {**pair.facts, "config": json.loads(json.dumps(config))})
-    shutil.rmtree(template, ignore_errors=True)
+        write_card(staging, {**pair.facts, "config": json.loads(json.dumps(read_config(staging)))})

@@ -40,9 +40,11 @@ print(tokenizer.decode(answer[0]))
 
 {vllm}
 
-llama.cpp, with both models as GGUF files of one tokenizer:
+llama.cpp, from GGUF files that its converter makes; the draft in eight bits, which changes no answer:
 
 ```
+python convert_hf_to_gguf.py {quoted} --outfile original.gguf
+python convert_hf_to_gguf.py {draft} --outtype q8_0 --outfile draft.gguf
 llama-server -m original.gguf -md draft.gguf --spec-type draft-simple --spec-draft-n-max {tokens}
 ```
 

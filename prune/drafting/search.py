@@ -30,6 +30,8 @@ from prune.healing.settings import GenerateSettings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from prune.drafting.served import Served
+
 COST_PROMPTS = 6
 RATE_TIMES_WIDTH = 0.4
 """The best rate of Adam falls with the width (Yang et al. 2022, arXiv 2203.03466); this suits the demo's 128."""
@@ -89,6 +91,7 @@ class Search:
         directory: for what a killed run goes on from.
         identity: hash of the original.
         key: hash of what training depends on; what the original said is used again under another.
+        served: the runtime in which costs are measured; in this process if None.
     """
 
     original: PreTrainedModel
@@ -100,6 +103,7 @@ class Search:
     directory: Path
     identity: str
     key: str
+    served: Served | None = None
 
     def run(self) -> Found:
         """Search and train.
@@ -138,7 +142,10 @@ class Search:
 
     def _costs(self, drafts: Sequence[Draft]) -> list[Candidate]:
         """Measured once: a resumed run goes on with the figures by which the killed one chose."""
-        kept, key = self.directory / "costs.json", sha256_json([self.identity, [d.keep for d in drafts], COST_PROMPTS])
+        kept, key = (
+            self.directory / "costs.json",
+            sha256_json([self.identity, [d.keep for d in drafts], COST_PROMPTS, self.served and self.served.runtime]),
+        )
         with contextlib.suppress(OSError, ValueError, KeyError):
             known = read_sealed(kept)
             if known["key"] == key:
@@ -148,12 +155,19 @@ class Search:
                 ]
         prompts = [p.input_ids for prompts in self.measured.values() for p in prompts][:COST_PROMPTS]
         prompts = (prompts * COST_PROMPTS)[:COST_PROMPTS]
-        candidates = []
+        costs: list[tuple[float, float, float]] = []
         with stage("costs", len(drafts), "candidates") as going:
             for draft in drafts:
-                cost = draft_cost(self.original, draft.model, prompts)
-                candidates.append(Candidate(list(draft.keep), *cost, self.settings.speedup))
+                costs += (
+                    self.served.costs([draft.keep], prompts)
+                    if self.served
+                    else [draft_cost(self.original, draft.model, prompts)]
+                )
                 going.advance()
+        candidates = [
+            Candidate(list(draft.keep), cost, low, high, self.settings.speedup)
+            for draft, (cost, low, high) in zip(drafts, costs, strict=True)
+        ]
         write_sealed(kept, {"key": key, "costs": [(c.cost, c.cost_lo, c.cost_hi) for c in candidates]})
         return candidates
 

@@ -16,7 +16,7 @@ from prune.wording.markdown import code, escape
 SECTION = """
 ## As a draft of the original
 
-In speculative decoding this kind of checkpoint proposes tokens and {shown} decides, so the answers are the
+In speculative decoding {proposer} proposes tokens and {shown} decides, so the answers are the
 original's own. Measured with {layers} layers ({stage}) as the draft:
 
 | suite | identical outputs | accepted | speed against the original alone | expected |
@@ -27,7 +27,7 @@ original's own. Measured with {layers} layers ({stage}) as the draft:
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 original = AutoModelForCausalLM.from_pretrained({literal})
-draft = AutoModelForCausalLM.from_pretrained("THIS_CHECKPOINT")
+draft = AutoModelForCausalLM.from_pretrained("{draft}")
 tokenizer = AutoTokenizer.from_pretrained({literal})
 inputs = tokenizer("Your prompt", return_tensors="pt")
 answer = original.generate(**inputs, assistant_model=draft, do_sample=False, max_new_tokens=64)
@@ -62,14 +62,18 @@ def pair_section(facts: dict[str, Any], config: dict[str, Any]) -> str:
     nameless = given in (None, "", "embedded")  # the last is a name of ours only
     source = "THE_ORIGINAL" if nameless else on_one_line(str(given))
     gamma = next(iter(drafts["suites"].values()))["num_assistant_tokens"]
+    trained = drafts["stage"] == "trained"  # the run's own draft, which is not what is exported
+    draft = "THE_DRAFT" if trained else "THIS_CHECKPOINT"
     return SECTION.format(
         shown=code(source),
+        proposer="a checkpoint trained for it" if trained else "this kind of checkpoint",
+        draft=draft,
         literal=json.dumps(source, ensure_ascii=False),
         quoted=shlex.quote(source),
         layers=drafts["num_layers"],
         stage=drafts["stage"],
         rows="\n".join(rows),
-        speculative=json.dumps({"method": "draft_model", "model": "THIS_CHECKPOINT", "num_speculative_tokens": gamma}),
+        speculative=json.dumps({"method": "draft_model", "model": draft, "num_speculative_tokens": gamma}),
         flags=vllm_flags(config),
     )
 

@@ -174,12 +174,21 @@ class Cost(_Part):
 
 
 class Draft(_Part):
-    """Speculative decoding with the shallow checkpoint as the original's draft, for one suite."""
+    """Speculative decoding on one suite, with a shallow checkpoint as the original's draft.
+
+    Attributes:
+        stage: `trained` is a draft that the run made for speed.
+        bytes: of the weights of both.
+        cost_per_million_tokens: of the pair, and of the original alone on the same prompts.
+    """
 
     suite: str
     result: DraftResult
     num_layers: int | None = None
-    stage: Stage | None = None
+    stage: Stage | Literal["trained"] | None = None
+    bytes: int | None = None
+    cost_per_million_tokens: float | None = None
+    plain_cost_per_million_tokens: float | None = None
 
 
 class AnalysisView(_Part):

@@ -181,6 +181,8 @@ def draft_table(data: ReportData, text: Text) -> Table:
         "acceptance",
         "draft_speedup",
         "draft_expected",
+        "draft_memory",
+        "cost_per_million",
         "draft_conclusion",
     )
     table = Table([text(key) for key in heads])
@@ -188,13 +190,18 @@ def draft_table(data: ReportData, text: Text) -> Table:
         found = draft.result
         named = draft.num_layers is not None and draft.stage is not None
         which = text("layers_stage", layers=draft.num_layers, stage=text(f"stage_{draft.stage}")) if named else UNKNOWN
-        outcome = "differs" if not found.lossless else "faster" if found.speedup > 1 else "slower"
+        outcome = "differs" if not found.lossless else "faster" if found.faster else "slower"
+        speedup = text.times(found.speedup)
+        if found.speedup_lo is not None and found.speedup_hi is not None:
+            speedup += f" ({text.times(found.speedup_lo)}–{text.times(found.speedup_hi)})"
         table.rows.append([
             data.suite_title(draft.suite, text), which, f"{found.identical:,} / {found.prompts:,}",
-            text.percent(found.acceptance_rate), text.times(found.speedup), text.times(found.expected_speedup),
+            text.percent(found.acceptance_rate), speedup, text.times(found.expected_speedup),
+            UNKNOWN if draft.bytes is None else size(draft.bytes),
+            money(draft.cost_per_million_tokens, data.cost.currency if data.cost else ""),
             text(f"draft_{outcome}"),
         ])  # fmt: skip
-    return table
+    return table.without_empty_columns()
 
 
 def plan_table(data: ReportData, text: Text) -> Table:

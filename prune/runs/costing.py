@@ -9,6 +9,7 @@ break-even traffic depends on no price, and is given without one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from evals.cost import break_even_sensitivity, break_even_tokens, cost_per_million_tokens, healing_cost
 from evals.vllm_bench import VllmBench, check_same_load, read_vllm_bench
 from prune.errors import PruneError, UsageError
-from prune.reporting.data import Candidate, Cost
+from prune.reporting.data import Candidate, Cost, Draft
 from prune.runs.outputs import read_costs
 from prune.runs.recipe import Recipe
 from prune.wording import Message, message
@@ -123,6 +124,25 @@ def put_price(candidate: Candidate, speeds: Speeds, recipe: Recipe) -> None:
     candidate.break_even_tokens = break_even_tokens(
         paid, cost_per_million_tokens(unit, original), cost_per_million_tokens(unit, speed)
     )
+
+
+def put_pair_price(draft: Draft, speeds: Speeds, recipe: Recipe, made: Mapping[str, Any] | None) -> Draft:
+    """Fill in what original and draft together take and cost, at the speeds measured on the suite's prompts.
+
+    Args:
+        made: the record of the run's own draft.
+    """
+    rows, price = speeds.rows, recipe.cost.price_per_hour
+    if draft.stage == "trained":
+        own = made["memory"]["draft"]["bytes"] if made else None
+    else:
+        own = rows[str(draft.num_layers)]["bytes"] if str(draft.num_layers) in rows else None
+    draft.bytes = None if own is None else int(rows["original"]["bytes"]) + int(own)
+    found = draft.result
+    if price and found.assisted_tokens_per_s and found.plain_tokens_per_s:
+        draft.cost_per_million_tokens = cost_per_million_tokens(price, found.assisted_tokens_per_s)
+        draft.plain_cost_per_million_tokens = cost_per_million_tokens(price, found.plain_tokens_per_s)
+    return draft
 
 
 def _row_name(candidate: Candidate) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.drafting import RECORD
 from prune.planning.plan import Plan
 from prune.runs.recipe import Recipe
-from prune.runs.verdict import CandidateKey, DraftTrial
+from prune.runs.verdict import DRAFT, CandidateKey, DraftTrial
 from prune.wording import Message, message
 from prune.wording.message import ends
 
@@ -59,6 +60,15 @@ def read_drafts(root: Path, suites: Sequence[str]) -> dict[str, DraftTrial]:
     key = CandidateKey(values["num_layers"], values["stage"])
     rows = {name: row for name, row in values["suites"].items() if name in suites}
     return {name: DraftTrial(key, DraftResult.from_dict(row)) for name, row in rows.items()}
+
+
+def read_draft(root: Path) -> dict[str, Any] | None:
+    """What a run's own draft is and was measured to do; None where the run made none."""
+    path = root / DRAFT / RECORD
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
+    return found
 
 
 def read_costs(root: Path) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from evals.visible import visible
 from prune.analysis.settings import AnalyzeSettings
 from prune.checkpoint.source import EMBEDDED
 from prune.data.settings import DocumentSettings, WeightSettings
+from prune.drafting.settings import DraftSettings
 from prune.errors import UsageError, nearest
 from prune.files import require_utf8
 from prune.healing.settings import GenerateSettings, HealSettings
@@ -106,14 +107,23 @@ class EvalRecipe(EvalSettings):
     suites: list[str | SuiteRecipe] = Field(min_length=1, description="built-in suite names, or suites of your own")
 
 
+class DraftTraining(DraftSettings):
+    """A draft made for speed; the other keys are those of `prune draft`."""
+
+    prompts: dict[str, str] = Field(min_length=1, description="name of a domain -> file of prompts, as for `generate`")
+
+
 class DraftRecipe(Settings):
-    """The lossless way out: the shallowest candidate as the original's draft, where no candidate passes a suite."""
+    """The lossless way out, where no candidate passes a suite: a draft made for speed, or the shallowest candidate."""
 
     enabled: bool = Field(True, description="false: never tried")
     suites: list[str] = Field([], description="tried on these too, whatever the gate says")
     prompts: int = Field(200, ge=1, description="prompts per suite")
     max_new_tokens: int = Field(32, ge=2, description="tokens decoded for every prompt")
-    num_assistant_tokens: int = Field(4, ge=1, description="tokens proposed at a time")
+    num_assistant_tokens: int = Field(4, ge=1, description="tokens proposed at a time; a trained draft brings its own")
+    train: DraftTraining | None = Field(
+        None, description="make a draft and try that; the shallowest candidate if absent"
+    )
 
 
 class ScreenRecipe(Settings):
@@ -308,7 +318,11 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
             "local_data": resolve(recipe.eval.local_data) if recipe.eval.local_data else None,
         }
     )
+    draft = recipe.draft
+    if draft.train is not None:
+        train = draft.train.model_copy(update={"prompts": files(draft.train.prompts)})
+        draft = draft.model_copy(update={"train": train})
     cost = recipe.cost.model_copy(update={"vllm_bench": files(recipe.cost.vllm_bench)})
     model = recipe.model if recipe.model == EMBEDDED else resolve(recipe.model)
-    found = {"model": model, "data": data, "screen": screen, "heal": heal, "eval": tests, "cost": cost}
+    found = {"model": model, "data": data, "screen": screen, "heal": heal, "eval": tests, "cost": cost, "draft": draft}
     return recipe.model_copy(update=found)

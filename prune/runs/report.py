@@ -21,9 +21,9 @@ from prune.reporting.data import (
     ReportData,
     SuiteVerdict,
 )
-from prune.runs.costing import cost_summary, heal_figures, put_price, read_speeds
+from prune.runs.costing import cost_summary, heal_figures, put_pair_price, put_price, read_speeds
 from prune.runs.directory import read_state, require_unaltered
-from prune.runs.outputs import candidate_plan, read_drafts, read_judged, screened_out
+from prune.runs.outputs import candidate_plan, read_draft, read_drafts, read_judged, screened_out
 from prune.runs.recipe import Recipe, load_recipe
 from prune.runs.verdict import CandidateKey, Choice, DraftTrial, choose, override_reasons, recommend
 from prune.versions import library_versions
@@ -87,7 +87,12 @@ def assemble(
         plans=[Plan.load(root / "plans" / f"{d}.json") for d in sorted(recipe.plan.depths, reverse=True)],
         cost=cost_summary(shown, speeds, recipe),
         drafts=[
-            Draft(suite=suite, result=trial.result, num_layers=trial.key.num_layers, stage=trial.key.stage)
+            put_pair_price(
+                Draft(suite=suite, result=trial.result, num_layers=trial.key.num_layers, stage=trial.key.stage),
+                speeds,
+                recipe,
+                read_draft(root),
+            )
             for suite, trial in drafts.items()
         ],
         not_measured=[

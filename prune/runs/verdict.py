@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from evals.evidence import Evidence
     from evals.speculative import DraftResult
 
-Stage = Literal["pruned", "healed"]
+Stage = Literal["pruned", "healed", "trained"]
+"""`trained` is no candidate: the draft that a run made for speed."""
 Recommendation = Literal["use shallow", "heal first", "keep deep", "shallow as draft"]
+DRAFT = "draft"
+"""Directory of the draft that a run made."""
 
 
 @dataclass(frozen=True, order=True)
@@ -36,7 +39,7 @@ class CandidateKey:
     @property
     def path(self) -> str:
         """Directory of the checkpoint below the run directory."""
-        return f"{self.stage}/{self.num_layers}"
+        return DRAFT if self.stage == "trained" else f"{self.stage}/{self.num_layers}"
 
     def __str__(self) -> str:
         return f"{self.stage}-{self.num_layers}"

@@ -17,6 +17,7 @@ def test_vllm_is_told_the_method_the_draft_and_the_number_of_tokens():
     assert found
     assert json.loads(found[1]) == {"method": "draft_model", "model": "THIS_CHECKPOINT", "num_speculative_tokens": 3}
     assert json.loads(speculative_config(5, "d"))["model"] == "d"
+    assert "convert_hf_to_gguf.py THIS_CHECKPOINT --outtype q8_0 --outfile draft.gguf" in lines
     assert "-md draft.gguf --spec-type draft-simple --spec-draft-n-max 3" in lines
     assert "--draft-max" not in lines
     assert "SGLang (written down, not run)" in lines

@@ -9,8 +9,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import evals.speculative
+from evals.draft_trials import TrialLog
 from evals.errors import EvalUsageError
-from evals.speculative import _Tally, expected_speedup, try_as_draft
+from evals.speculation import expected_speedup
+from evals.speculative import _Tally, try_as_draft
 
 
 def tiny(layers: int, seed: int = 0, vocab: int = 50) -> LlamaForCausalLM:
@@ -123,7 +125,7 @@ def test_kept_tokens_are_those_a_by_hand_loop_keeps():
 def test_a_text_that_ends_is_no_rejection():
     tally = _Tally()
     tally.close([(3, 4), (8, 4)], final_length=10)  # first pass keeps 4; the second ends the text after 1 kept
-    assert (tally.accepted, tally.rejections, tally.passes, tally.gained) == (5, 0, 2, 7)
+    assert (tally.accepted, tally.rejections, tally.passes) == (5, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -151,3 +153,29 @@ def test_past_the_end_of_text_answers_go_on_and_the_models_settings_come_back():
     whole = try_as_draft(model, draft, PROMPTS[:1], max_new_tokens=21, num_assistant_tokens=4, ignore_eos=True)
     assert (whole.new_tokens, whole.median_new_tokens, whole.lossless) == (21, 21, True)
     assert model.generation_config.eos_token_id == draft.generation_config.eos_token_id == ends
+
+
+def test_a_killed_measurement_goes_on_and_another_one_does_not_take_its_trials(tmp_path, monkeypatch):
+    model, draft, kept = tiny(4), tiny(2, seed=9), tmp_path / "trials.jsonl"
+    options = {"max_new_tokens": 9, "num_assistant_tokens": 3}
+    whole = try_as_draft(model, draft, PROMPTS, **options)
+    one, calls = evals.speculative._trial, []
+
+    def killed(*arguments, **rest):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return one(*arguments, **rest)
+
+    monkeypatch.setattr(evals.speculative, "_trial", killed)
+    with pytest.raises(KeyboardInterrupt):
+        try_as_draft(model, draft, PROMPTS, log=TrialLog(kept, "this"), **options)
+    with kept.open("a") as handle:
+        handle.write('{"half a line')
+    log = TrialLog(kept, "this")
+    assert len(log.trials) == 2
+    found = try_as_draft(model, draft, PROMPTS, log=log, **options)
+    assert len(calls) == 5
+    assert (found.new_tokens, found.acceptance_rate) == (whole.new_tokens, whole.acceptance_rate)
+    assert len(TrialLog(kept, "this").trials) == len(PROMPTS)
+    assert not TrialLog(kept, "other").trials

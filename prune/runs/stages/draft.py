@@ -1,24 +1,33 @@
-"""The stage that looks for a lossless way out: where no candidate passes, the shallowest one is tried as a draft.
+"""The stages that look for a lossless way out, where no candidate passes: a draft is made, if asked for, and tried.
 
-Reads the gate's answers, measures with `evals.speculative`, and writes `evidence/drafts.json`.
+`draft-train` writes a pair as `prune draft` does, into `draft/`. `draft` reads the gate's answers, tries that or the
+shallowest candidate on the prompts of the suites with `evals.speculative`, and writes `evidence/drafts.json`.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prune.drafting import RECORD
+from prune.drafting.settings import DraftSettings
 from prune.errors import UsageError, nearest
-from prune.files import write_json
+from prune.files import sha256_json, write_json
+from prune.model.loading import load_config
 from prune.runs.outputs import DRAFTS, read_drafts
 from prune.runs.stages.testing import files_read, scoring_inputs
+from prune.runs.verdict import DRAFT, CandidateKey
+from prune.settings import fields_of
 
 if TYPE_CHECKING:
     from evals.evidence import Evidence
     from prune.runs.following import Directory
     from prune.runs.inputs import RunInputs
-    from prune.runs.verdict import CandidateKey, DraftTrial
+    from prune.runs.recipe import DraftTraining
+    from prune.runs.verdict import DraftTrial
 
 
 def try_drafts(
@@ -45,7 +54,14 @@ def try_drafts(
     wanted = [name for name in names if name in failing or name in options.suites]
     if not options.enabled or not wanted:
         return {}
-    key = min(checkpoints, key=lambda k: (k.num_layers, k.stage != "healed"))
+    tokens = options.num_assistant_tokens
+    if options.train is not None:
+        checkpoint = train_draft(inputs, run, options.train)
+        made = json.loads((inputs.root / DRAFT / RECORD).read_text(encoding="utf8"))
+        key, tokens = CandidateKey(made["num_layers"], "trained"), made["num_assistant_tokens"]
+    else:
+        key = min(checkpoints, key=lambda k: (k.num_layers, k.stage != "healed"))
+        checkpoint = checkpoints[key]
 
     def work(target: Path) -> dict[str, str]:
         from evals.prompts import suite_prompts
@@ -71,16 +87,62 @@ def try_drafts(
                     draft,
                     prompts,
                     max_new_tokens=options.max_new_tokens,
-                    num_assistant_tokens=options.num_assistant_tokens,
+                    num_assistant_tokens=tokens,
                 ).to_dict()
         write_json(target, {"num_layers": key.num_layers, "stage": key.stage, "suites": rows})
         return files_read(inputs)
 
     depends_on = {
         "original": inputs.source_hash,
-        "draft": checkpoints[key],
+        "draft": checkpoint,
         **scoring_inputs(inputs, [s for s in inputs.suites if s.name in wanted]),
-        "options": options.model_dump(),
+        "options": options.model_dump(exclude={"train"}),
     }
     run.stage("draft", DRAFTS, depends_on, work)
     return read_drafts(inputs.root, wanted)
+
+
+def train_draft(inputs: RunInputs, run: RunDirectory, options: DraftTraining) -> str:
+    """The stage `draft-train`: the hash of `draft/`, a checkpoint with `draft.json` and a card.
+
+    Raises:
+        UsageError, PruneError: see `prune.draft`.
+    """
+    from prune.drafting.reading import draft_prompts
+
+    settings = DraftSettings(**fields_of(DraftSettings, options))
+    prompts = {
+        name: draft_prompts(name, path, inputs.tokenizer, settings, load_config(inputs.source))
+        for name, path in options.prompts.items()
+    }
+
+    def work(staging: Path) -> None:
+        from prune.drafting.pair import make_pair, write_pair
+
+        working = inputs.root / "work" / "draft-train"
+        working.mkdir(parents=True, exist_ok=True)
+        pair = make_pair(
+            inputs.original,
+            inputs.tokenizer,
+            prompts,
+            settings,
+            pad_token_id=inputs.pad,
+            identity=f"{inputs.source_hash}/{inputs.original.dtype}",
+            directory=working,
+            source=inputs.source,
+        )
+        pair.facts |= {"source": inputs.source.label, "revision": inputs.source.revision}
+        pair.facts["source_sha256"] = inputs.source_hash
+        staging.rmdir()
+        write_pair(pair, staging)
+
+    depends_on = {
+        "original": inputs.source_hash,
+        "prompts": {name: sha256_json([p.input_ids for p in members]) for name, members in prompts.items()},
+        "settings": settings.model_dump(exclude={"save_steps"}),
+        "dtype": inputs.recipe.dtype,
+        "versions": inputs.versions,
+    }
+    found = run.stage("draft-train", DRAFT, depends_on, work)
+    shutil.rmtree(inputs.root / "work" / "draft-train", ignore_errors=True)
+    return found

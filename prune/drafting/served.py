@@ -1,0 +1,134 @@
+"""The pair in the runtime that will serve it: vLLM on the checkpoints, llama.cpp on GGUF files made of them.
+
+llama.cpp reads quantised weights, and a draft may be wrong without harm, so its draft is written in eight bits: that
+makes the head cheaper, which is most of a small draft. The original stays in float32, as it is computed elsewhere.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evals.draft_trials import DraftResult, Mismatch, TrialLog
+from evals.runtimes import installed
+from evals.served_drafts import SERVED, ServedPair
+from prune.checkpoint.source import Source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from prune.drafting.settings import DraftSettings
+    from prune.healing.prompts import Prompt
+
+ROOM = 32
+"""Positions beyond the longest prompt and answer: proposals may run past the end."""
+DRAFT_TYPE = "q8_0"
+"""Of the draft's GGUF file."""
+
+
+def serves(runtime: str) -> bool:
+    """Whether pairs can be measured in it here."""
+    return runtime in SERVED and installed(runtime)
+
+
+class Served:
+    """A model in another runtime, with drafts of it.
+
+    Args:
+        source: the original.
+        directory: for converted files; what is there already is used again.
+        room: tokens of the longest prompt and answer.
+    """
+
+    def __init__(self, runtime: str, source: Source, directory: Path, room: int) -> None:
+        import torch
+
+        self.runtime, self._source, self._directory = runtime, source, directory
+        self._options = {
+            "dtype": "float32",
+            "threads": torch.get_num_threads(),
+            "max_model_len": room + ROOM,
+            "batch_size": 1,
+        }
+        self.version = ""
+
+    def costs(
+        self, candidates: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]]
+    ) -> list[tuple[float, float, float]]:
+        """c of every candidate with its interval, measured on the layers as they were cut.
+
+        Raises:
+            PruneError, EvalError: a candidate cannot be cut, or the runtime cannot read it.
+        """
+        from prune.surgery.cut import cut
+
+        found = []
+        for keep in candidates:
+            place = self._directory / f"cut-{len(keep)}"
+            shutil.rmtree(place, ignore_errors=True)
+            cut(self._source, place, keep_layers=list(keep))
+            with ServedPair(self.runtime, *self._files(place), self._options) as pair:
+                found.append(pair.cost(prompts))
+            shutil.rmtree(place)
+            self._file(place).unlink(missing_ok=True)
+        return found
+
+    def measure(
+        self,
+        original: PreTrainedModel,
+        draft: Path,
+        prompts: Mapping[str, Sequence[Prompt]],
+        tokens: Mapping[str, int],
+        settings: DraftSettings,
+        *,
+        cost: float,
+        key: Any,
+    ) -> dict[str, DraftResult]:
+        """By domain: every prompt plainly and assisted.
+
+        Args:
+            original: tells how near to a tie it was where outputs part.
+            draft: the trained checkpoint.
+            cost: c.
+            key: what decides the trials that a killed run left.
+        """
+        import torch
+
+        from evals.speculative import find_mismatch
+
+        @torch.no_grad()
+        def parting(number: int, plain: list[int], helped: list[int], length: int) -> Mismatch:
+            return find_mismatch(original, number, plain, helped, length)
+
+        logs = {
+            name: TrialLog(self._directory / f"trials-{name}.jsonl", [key, self.runtime, tokens[name]])
+            for name in prompts
+        }
+        with ServedPair(self.runtime, *self._files(draft), self._options) as pair:
+            self.version = pair.version
+            return pair.measure(
+                {name: [p.input_ids for p in members] for name, members in prompts.items()},
+                tokens,
+                cost=cost,
+                max_new_tokens=settings.max_new_tokens,
+                ignore_eos=settings.ignore_eos,
+                logs=logs,
+                parting=parting,
+            )
+
+    def _file(self, checkpoint: Path) -> Path:
+        return self._directory / f"{checkpoint.name}.gguf"
+
+    def _files(self, draft: Path) -> tuple[Path, Path]:
+        """What the runtime loads: the original and the draft."""
+        if self.runtime != "llama.cpp":
+            return self._source.directory, draft
+        from evals.gguf_conversion import to_gguf
+
+        original = self._directory / "original.gguf"
+        if not original.is_file():
+            to_gguf(self._source.directory, original, "f32")
+        to_gguf(draft, self._file(draft), DRAFT_TYPE)
+        return original, self._file(draft)
