@@ -102,7 +102,7 @@ def try_drafts(
     return read_drafts(inputs.root, wanted)
 
 
-def train_draft(inputs: RunInputs, run: RunDirectory, options: DraftTraining) -> str:
+def train_draft(inputs: RunInputs, run: Directory, options: DraftTraining) -> str:
     """The stage `draft-train`: the hash of `draft/`, a checkpoint with `draft.json` and a card.
 
     Raises:
