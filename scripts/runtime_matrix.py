@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -29,8 +28,10 @@ from evals.runtimes import installed
 from evals.worker import RUNTIMES, Worker
 from prune.checkpoint.directory import CONFIG, read_json
 from prune.files import write_json
-from prune.model.loading import load_model
 from prune.serving.readers import Reading, readings
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "prune" / "packaging" / "README.md"
@@ -44,12 +45,18 @@ TOLERANCE = 5e-3
 
 def prompts_for(vocabulary: int) -> torch.Tensor:
     """[PROMPTS, PROMPT_TOKENS + NEW_TOKENS] token ids, the same for every runtime; without special tokens."""
+    import torch
+
     generator = torch.Generator().manual_seed(0)
     return torch.randint(20, min(vocabulary, 40_000) - 1, (PROMPTS, PROMPT_TOKENS + NEW_TOKENS), generator=generator)
 
 
 def expected_of(directory: Path) -> dict[str, Any]:
     """What transformers of this project answers."""
+    import torch
+
+    from prune.model.loading import load_model
+
     model = load_model(str(directory), dtype="float32").eval()
     ids = prompts_for(model.config.get_text_config().vocab_size)
     tokens, scores = [], []
@@ -86,10 +93,10 @@ def same_tokens(found: list[int], wanted: list[int], ends: list[int]) -> bool:
     return found == wanted[: len(found)] and (len(found) == len(wanted) or any(token in ends for token in stopped))
 
 
-def run(place: Path) -> None:
-    """Every case in every runtime that is installed; results already there are kept."""
+def run(place: Path, runtimes: Sequence[str]) -> None:
+    """Every case in every one of these runtimes that is installed; results already there are kept."""
     for case in cases():
-        for runtime in RUNTIMES:
+        for runtime in runtimes:
             result = place / "results" / f"{case} {runtime}.json".replace(" ", "_")
             if not installed(runtime) or result.is_file():
                 continue
@@ -176,6 +183,7 @@ def main() -> int:
     )
     parser.add_argument("--table", action="store_true", help="write the table of the results there into the README")
     parser.add_argument("--only", help="models to run, with commas")
+    parser.add_argument("--runtimes", help="runtimes to run, with commas", default=",".join(RUNTIMES))
     given = parser.parse_args()
     add_real_models()
     if given.only:
@@ -184,7 +192,7 @@ def main() -> int:
     if missing := [name for name in RUNTIMES if not installed(name)]:
         print(f"not installed, so not tried: {', '.join(missing)} (scripts/runtime NAME)", file=sys.stderr)
     if not given.table:
-        run(given.output)
+        run(given.output, given.runtimes.split(","))
     rows = results(given.output)
     print(table(rows))
     if given.table:
