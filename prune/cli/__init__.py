@@ -125,7 +125,7 @@ def _as_flag(message: str) -> str:
     asked = next((a for a in sys.argv[1:] if not a.startswith("-")), "")
     command = getattr(typer.main.get_command(build(sys.argv[1:])), "commands", {}).get(asked)
     flags = {option for parameter in command.params for option in parameter.opts} if command else set()
-    word = re.match(r"\w+", message)
+    word = re.match(r"\w+(?=[\s:])", message)  # not the beginning of a path
     return f"--{message}" if word and f"--{word[0]}" in flags else message
 
 
