@@ -50,7 +50,7 @@ def seconds(worker: Worker, prompt: list[int], tokens: int) -> float:
     return processor_seconds(worker) - before
 
 
-def measure(runtime: str, original: Path, cut: Path) -> dict[str, Any]:
+def measure(runtime: str, original: Path, cut: Path, rounds: int) -> dict[str, Any]:
     """Both models in one runtime, taking turns."""
     vocabulary = int(read_json(original / CONFIG)["vocab_size"])
     ids = [token for row in prompts_for(vocabulary).tolist() for token in row] * 2
@@ -58,7 +58,7 @@ def measure(runtime: str, original: Path, cut: Path) -> dict[str, Any]:
     paths = [gguf_of(path) if runtime == "llama.cpp" else path for path in (original, cut)]
     with Worker(runtime, paths[0], options) as deep, Worker(runtime, paths[1], options) as shallow:
         prefill, decode = [], []
-        for turn in range(ROUNDS + 1):  # the first warms up
+        for turn in range(rounds + 1):  # the first warms up
             rows = []
             for worker in (deep, shallow):
                 # Another prompt each turn: some runtimes keep what they computed for the last one.
@@ -75,10 +75,10 @@ def measure(runtime: str, original: Path, cut: Path) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a row a runtime, median and range of the ratios."""
-    lines = [f"| runtime | prefill, {LONG} tokens | decode, {TOKENS} tokens |", "| --- | --- | --- |"]
+    lines = [f"| runtime | turns | prefill, {LONG} tokens | decode, {TOKENS} tokens |", "| --- | --- | --- | --- |"]
     for row in rows:
         cells = [f"{statistics.median(v):.2f} x ({min(v):.2f}-{max(v):.2f})" for v in (row["prefill"], row["decode"])]
-        lines.append(f"| {row['runtime']} {row['version']} | {cells[0]} | {cells[1]} |")
+        lines.append(f"| {row['runtime']} {row['version']} | {len(row['prefill'])} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
 
@@ -102,15 +102,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True, help="as of runtime_matrix.py")
     parser.add_argument("--table", action="store_true", help="write the table of the results there into the README")
+    parser.add_argument("--runtimes", help="runtimes to run, with commas", default=",".join(RUNTIMES))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
     if not (cache_directory() / SMOLLM2.name / CONFIG).is_file():
         parser.error(f"{SMOLLM2.name} is not here: run scripts/real_models.py")
     MODELS[SMOLLM2.name] = (cache_directory() / SMOLLM2.name, ((), DROP))
     original, cut = (prepare(Case(SMOLLM2.name, drop, "both"), given.output) for drop in ((), DROP))
-    for runtime in [] if given.table else RUNTIMES:
+    for runtime in [] if given.table else given.runtimes.split(","):
         result = given.output / "speed" / f"{runtime}.json"
         if installed(runtime) and not result.is_file():
-            write_json(result, measure(runtime, original, cut))
+            write_json(result, measure(runtime, original, cut, given.rounds))
             print(table([read_json(result)]), flush=True)
     rows = [read_json(path) for path in sorted((given.output / "speed").glob("*.json"))]
     text = shares(original, cut) + "\n\n" + table(rows)

@@ -1,6 +1,8 @@
 """CTranslate2 as a worker: converts into a temporary directory first; see protocol.md."""
 
+import json
 import tempfile
+from pathlib import Path
 
 import ctranslate2
 import numpy as np
@@ -17,6 +19,8 @@ class Worker:
         self.generator = ctranslate2.Generator(
             converted, compute_type=kind, inter_threads=1, intra_threads=options.get("threads", 1)
         )
+        self.tokens = json.loads(Path(converted, "vocabulary.json").read_text(encoding="utf8"))  # by id
+        self.ids = {token: i for i, token in enumerate(self.tokens)}
         self.version = ctranslate2.__version__
         self.max_length = options.get("max_model_len") or 2048
 
@@ -25,13 +29,17 @@ class Worker:
         return np.array(ctranslate2.StorageView.to_device(found, ctranslate2.Device.cpu), dtype=np.float32)[0]  # [T, V]
 
     def generate(self, prompts, max_new_tokens, stop_ids):
+        # With no stop token given it ends at the end token of the model's own configuration.
+        options = {"end_token": list(stop_ids)} if stop_ids else {}
         answers = []
         for ids in prompts:
-            found = []
-            # By ids and without the vocabulary: its tokens as text are not always those of the tokenizer.
-            while len(found) < max_new_tokens and not (found and found[-1] in stop_ids):
-                found.append(int(self._logprobs(ids + found)[-1].argmax()))
-            answers.append(found)
+            text = [self.tokens[i] for i in ids]  # the program's own tokens: a tokenizer's are not always the same
+            if [self.ids[token] for token in text] != ids:
+                raise RuntimeError("two tokens of the prompt have one name in its vocabulary")
+            (result,) = self.generator.generate_batch(
+                [text], max_length=max_new_tokens, include_prompt_in_result=False, return_end_token=True, **options
+            )
+            answers.append(result.sequences_ids[0])
         return answers
 
     def score(self, rows):

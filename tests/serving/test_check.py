@@ -57,6 +57,13 @@ def test_verify_refuses_what_a_named_runtime_reads_wrongly(gemma: Path, tmp_path
         prune.verify(tmp_path / "out", runtime=["mlx"])
 
 
+def test_export_refuses_what_a_named_runtime_reads_wrongly_and_leaves_nothing(gemma: Path, tmp_path: Path) -> None:
+    prune.cut(str(gemma), tmp_path / "out", drop_layers="3", verify=False)
+    with pytest.raises(PruneError, match="runtime mlx"):
+        prune.export(tmp_path / "out", tmp_path / "exported", override="a test", runtime=["vllm", "mlx"])
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_verify_refuses_nothing_that_was_not_asked_for(gemma: Path, tmp_path: Path) -> None:
     prune.cut(str(gemma), tmp_path / "out", drop_layers="3")
     told = {(row["runtime"], row["status"]) for row in prune.verify(tmp_path / "out")["runtimes"]}
