@@ -96,7 +96,9 @@ def analyze(
 
     if asked.stream:
         _check_streaming(asked.measure, subject)
-    domains = load_domains(files, subject.tokenizer, asked.seq_length, asked.calib_num_samples, asked.seed)
+    domains = load_domains(
+        files, subject.tokenizer, asked.seq_length, asked.calib_num_samples, asked.seed, sample=dry_run
+    )
     if dry_run:
         described = {name: domain.describe() for name, domain in domains.items()}
         return DryRun(model=subject.label, output=None if target is None else str(target), data=described)

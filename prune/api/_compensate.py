@@ -79,7 +79,7 @@ def compensate(
     source = resolve(model, **fields_of(ModelSettings, asked))
     check_revision(chosen, source)
     tokenizer = load_tokenizer(source)
-    domains = load_domains(data, tokenizer, asked.seq_length, asked.calib_num_samples, asked.seed)
+    domains = load_domains(data, tokenizer, asked.seq_length, asked.calib_num_samples, asked.seed, sample=dry_run)
     if dry_run:
         return DryRun(plan=str(plan), output=str(target), data={n: d.describe() for n, d in domains.items()})
     loaded = load_model(source)

@@ -159,7 +159,10 @@ def heal(
     if asked.track_suites:
         student.require_tokenizer()
     track = _tracker(asked.track_suites, student.tokenizer, asked.track_limit, chosen.seed, where)
-    domains = load_domains(data, student.tokenizer, asked.seq_length or chosen.max_length, None, chosen.seed)
+    # Targets are of these documents token by token: to know that they are, all are tokenised.
+    sample = dry_run and asked.targets is None
+    length = asked.seq_length or chosen.max_length
+    domains = load_domains(data, student.tokenizer, length, None, chosen.seed, sample=sample)
     shared: dict[str, Any] = {"kept_layers": asked.kept_layers, "domain_weights": asked.domain_weights or None}
     if asked.targets is not None:
         shared["targets"] = Targets(asked.targets)

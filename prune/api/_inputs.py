@@ -56,9 +56,12 @@ def _source(name: str, source: Documents) -> Documents:
     return path
 
 
-def load_domains(data: Data, tokenizer: Any, seq_length: int, count: int | None, seed: int) -> dict[str, Domain]:
-    """Every domain of `data`, checked, read and tokenised; see `prune.data.domains.load_domain`."""
-    return domains.load_domains(check_files(data), tokenizer, seq_length=seq_length, calib_num_samples=count, seed=seed)
+def load_domains(
+    data: Data, tokenizer: Any, seq_length: int, count: int | None, seed: int, *, sample: bool = False
+) -> dict[str, Domain]:
+    """Every domain of `data`, checked, read and tokenised (or a sample); see `prune.data.domains.load_domain`."""
+    options: dict[str, Any] = {"seq_length": seq_length, "calib_num_samples": count, "seed": seed, "sample": sample}
+    return domains.load_domains(check_files(data), tokenizer, **options)
 
 
 def named(names: str | Sequence[str]) -> list[str]:

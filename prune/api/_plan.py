@@ -21,6 +21,7 @@ from prune.model.settings import PlacedSettings
 from prune.planning.settings import BudgetSettings, PlanSettings, UnitSettings
 from prune.serving.settings import RuntimeSettings
 from prune.settings import ADVANCED, Seeded, fields_of, takes, validated
+from prune.wording.settings import PageSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,7 +36,7 @@ SCORES = "scores.sqlite"
 
 
 class PlanArguments(
-    Seeded, PlacedSettings, DocumentSettings, RuntimeSettings, BudgetSettings, UnitSettings, PlanSettings
+    Seeded, PageSettings, PlacedSettings, DocumentSettings, RuntimeSettings, BudgetSettings, UnitSettings, PlanSettings
 ):
     """Everything that `prune plan` can be told beside the analysis or model, its data and the output."""
 
@@ -136,7 +137,7 @@ def plan(
         else:
             from prune.reporting.frontier import save_frontier
 
-            save_frontier(found, target)
+            save_frontier(found, target, asked.lang)
     return found
 
 

@@ -38,14 +38,14 @@ def run(
     """
     from prune.embedded import RECIPES
     from prune.runs.pipeline import Pipeline
-    from prune.runs.recipe import ReportRecipe, load_recipe
+    from prune.runs.recipe import load_recipe
     from prune.wording.text import Text
 
     path = RECIPES.get(str(recipe), Path(recipe))
     root = Path(output) if output is not None else Path("runs") / Path(recipe).stem
     found = load_recipe(path)
     if lang is not None:
-        found = found.model_copy(update={"report": ReportRecipe(lang=Text(lang).lang)})  # type: ignore[arg-type]
+        found = found.model_copy(update={"report": found.report.model_copy(update={"lang": Text(lang).lang})})
     if rounds is not None:
         if rounds < 1:
             raise UsageError(f"--rounds {rounds}: give 1 or more")

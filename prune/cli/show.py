@@ -53,6 +53,10 @@ def data_used(described: Mapping[str, Any], warnings: Sequence[str], *, quiet: b
         warnings: sentences.
     """
     table("data", COLUMNS, account(described), quiet=quiet)
+    estimated = [name for name, row in described.items() if "estimated_from" in row]
+    if estimated and not quiet:
+        first = described[estimated[0]]["estimated_from"]
+        print(shown(f"{', '.join(estimated)}: counts are estimates from {first} documents; a run tokenises all"))
     for warning in () if quiet else warnings:
         print(shown(f"warning: {warning}"))
 

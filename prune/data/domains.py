@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import cycle, islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,12 @@ from prune.wording import Message, message
 
 if TYPE_CHECKING:
     import torch
+
+
+SAMPLE = 256
+"""Documents of a domain that a dry run tokenises; the others are read and counted."""
+CHARACTERS = 32
+"""A dry run tokenises so many characters a token of seq_length: enough to tell whether a text fills it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Domain:
     Attributes:
         excluded: documents left out because they have fewer than two tokens.
         unanswered: documents left out because their prompt fills seq_length.
+        listed: documents that the source has, where only a sample of them was tokenised.
     """
 
     name: str
@@ -57,9 +64,15 @@ class Domain:
     sha256: str
     excluded: int = 0
     unanswered: int = 0
+    listed: int | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Provenance for result files: counts, source, hash of what is used of the documents."""
+        """Provenance for result files: counts, source, hash of what is used of the documents.
+
+        Of a sample the counts are estimates, `estimated_from` says of how many documents, and there is no hash.
+        """
+        if self.listed is not None:
+            return self._estimated(self.listed)
         return {
             "source": origin(self.source),
             "sha256": self.sha256,
@@ -68,6 +81,25 @@ class Domain:
             "excluded_too_short": self.excluded,
             "excluded_no_answer": self.unanswered,
         }
+
+    @property
+    def as_listed(self) -> tuple[Document, ...]:
+        """As many documents as the source has: a sample over and over, for estimates of what work they make."""
+        if self.listed is None:
+            return self.documents
+        count = round(len(self.documents) * self.listed / (len(self.documents) + self.excluded + self.unanswered))
+        return tuple(islice(cycle(self.documents), count))
+
+    def _estimated(self, listed: int) -> dict[str, Any]:
+        seen = len(self.documents) + self.excluded + self.unanswered
+        counts = {
+            "documents": len(self.documents),
+            "tokens": sum(len(d.input_ids) for d in self.documents),
+            "excluded_too_short": self.excluded,
+            "excluded_no_answer": self.unanswered,
+        }
+        whole = {name: round(count * listed / seen) for name, count in counts.items()}
+        return {"source": origin(self.source), **whole, "estimated_from": seen}
 
 
 def drowned_answers(domain: Domain) -> Message | None:
@@ -147,6 +179,7 @@ def load_domain(
     seq_length: int = 512,
     calib_num_samples: int | None = None,
     seed: int = 0,
+    sample: bool = False,
 ) -> Domain:
     """Read one domain.
 
@@ -157,6 +190,7 @@ def load_domain(
         seq_length: longer documents are cut on the right, in tokens.
         calib_num_samples: at most so many documents, drawn with `seed`; all if None.
         seed: of the draw.
+        sample: for a dry run: every row is read and checked, and `SAMPLE` documents at most are tokenised.
 
     Raises:
         UsageError: the file is missing or of an unknown kind, or a number that leaves nothing.
@@ -172,8 +206,11 @@ def load_domain(
     if not rows:
         raise PruneError(f"{where}: holds no documents")
     if calib_num_samples is not None and calib_num_samples < len(rows):
-        keep = sorted(random.Random(seed).sample(range(len(rows)), calib_num_samples))
-        rows = [rows[i] for i in keep]
+        rows = _drawn(rows, calib_num_samples, seed)
+    listed = len(rows) if sample and len(rows) > SAMPLE else None
+    if sample:
+        most = CHARACTERS * seq_length
+        rows = [(number, _shortened(row, most)) for number, row in _drawn(rows, min(SAMPLE, len(rows)), seed)]
     documents = [_document(row, tokenizer, seq_length, f"{where}: row {number}") for number, row in rows]
     long_enough = [d for d in documents if len(d.input_ids) >= 2]
     usable = tuple(d for d in long_enough if d.answer_start < len(d.input_ids))
@@ -184,14 +221,32 @@ def load_domain(
     digest = sha256_json([[d.input_ids, d.answer_start, d.difficulty] for d in usable])
     short, unanswered = len(documents) - len(long_enough), len(long_enough) - len(usable)
     known = str(source) if isinstance(source, str | Path) else IN_MEMORY
-    return Domain(name, usable, known, digest, excluded=short, unanswered=unanswered)
+    return Domain(name, usable, known, digest, excluded=short, unanswered=unanswered, listed=listed)
+
+
+def _drawn(rows: list[tuple[int, dict[str, Any]]], count: int, seed: int) -> list[tuple[int, dict[str, Any]]]:
+    """So many rows, in their order."""
+    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), count))]
+
+
+def _shortened(row: dict[str, Any], characters: int) -> dict[str, Any]:
+    """A row of plain text less what lies far beyond seq_length; other rows as they are."""
+    return {**row, "text": row["text"][:characters]} if "text" in row and "messages" not in row else row
 
 
 def load_domains(
-    sources: Mapping[str, Documents], tokenizer: Any, *, seq_length: int, calib_num_samples: int | None, seed: int
+    sources: Mapping[str, Documents],
+    tokenizer: Any,
+    *,
+    seq_length: int,
+    calib_num_samples: int | None,
+    seed: int,
+    sample: bool = False,
 ) -> dict[str, Domain]:
     """Every domain by name; see `load_domain`."""
-    options: dict[str, Any] = {"seq_length": seq_length, "calib_num_samples": calib_num_samples, "seed": seed}
+    options: dict[str, Any] = {
+        "seq_length": seq_length, "calib_num_samples": calib_num_samples, "seed": seed, "sample": sample,
+    }  # fmt: skip
     return {name: load_domain(name, source, tokenizer, **options) for name, source in sources.items()}
 
 

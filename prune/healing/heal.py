@@ -53,6 +53,7 @@ class HealResult:
             `residual_loss`, `learning_rate`, `grad_norm`, or `eval_loss` and `eval_<domain>_loss` (nats per token).
         best_step: step whose weights the model holds; 0 means that training never beat the pruned model.
         steps: steps done.
+        held_out_original: held-out loss of the original; None where it is not at hand.
         held_out_before: held-out loss of the pruned model, unquantised, weighted over domains, nats per token.
         held_out_adapted: the same at the best step with the adapters still apart (qlora: over the NF4 copy).
         held_out_after: the same of the returned model, measured again after the merge.
@@ -74,6 +75,7 @@ class HealResult:
     history: list[dict[str, float]]
     best_step: int
     steps: int
+    held_out_original: float | None
     held_out_before: float
     held_out_adapted: float
     held_out_after: float
@@ -162,6 +164,7 @@ def heal(
     }
     checkpoint = checkpoint_of(output_dir / "checkpoints", fingerprint) if resume else None
     before = held_out_loss(student, student.get_output_embeddings(), split, settings, pad_token_id)
+    original = _original_loss(teacher, arguments, split, settings, pad_token_id)
 
     healed, trainer, facts = _trained(
         student,
@@ -175,6 +178,7 @@ def heal(
             training_set,
             Collator(pad_token_id, packing, targets.beside if targets is not None else None),
             fingerprint,
+            original=original,
             track=track,
         ),
     )
@@ -184,6 +188,7 @@ def heal(
         history=trainer.state.log_history,
         best_step=trainer.progress.best_step,
         steps=trainer.state.global_step,
+        held_out_original=original,
         held_out_before=before.loss,
         held_out_adapted=trainer.progress.best_loss,
         held_out_after=after.loss,
@@ -197,6 +202,20 @@ def heal(
         data=_provenance(domains, split),
         **facts,
     )
+
+
+def _original_loss(
+    teacher: PreTrainedModel | None,
+    arguments: TrainingArguments,
+    split: Split,
+    settings: HealSettings,
+    pad_token_id: int,
+) -> float | None:
+    """What the original scores on the held-out documents: where healing could get to without new knowledge."""
+    if teacher is None:
+        return None
+    teacher.eval().to(arguments.device)
+    return held_out_loss(teacher, teacher.get_output_embeddings(), split, settings, pad_token_id).loss
 
 
 def _trained(

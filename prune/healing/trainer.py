@@ -56,6 +56,7 @@ class Task:
         teacher: the original model, on any device; none without distillation or residual matching.
         matches: pairs of hidden states for residual matching.
         prefix: first layers that run once for student and teacher.
+        original: held-out loss of the original, nats per token, where it is at hand.
         track: called with the model at every evaluation; what it returns is logged as `eval_<name>`.
     """
 
@@ -68,6 +69,7 @@ class Task:
     teacher: nn.Module | None = None
     matches: Sequence[tuple[int, int]] = ()
     prefix: SharedPrefix | None = None
+    original: float | None = None
     track: Track | None = None
 
 
@@ -213,8 +215,9 @@ class HealTrainer(Trainer):
             logs |= {f"{name}_loss": value for name, value in zip(PARTS, parts, strict=True)}
             self._since_log.clear()
         logs["seconds"] = round(self.seconds(), 3)
-        if self.is_world_process_zero():
-            log.info("%s", step_in_words(logs, self.state.global_step, self.args.max_steps))
+        said = step_in_words(logs, self.state.global_step, self.args.max_steps, self.task.original)
+        if said and self.is_world_process_zero():
+            log.info("%s", said)
         super().log(logs, start_time)
 
     def seconds(self) -> float:
@@ -255,8 +258,12 @@ class HealTrainer(Trainer):
         self.progress = Progress(**progress)
 
 
-def step_in_words(logs: Mapping[str, float], step: int, steps: int) -> str:
-    """One line for what Trainer logs of a step, with units."""
+def step_in_words(logs: Mapping[str, float], step: int, steps: int, original: float | None = None) -> str:
+    """One line for what Trainer logs of a step, with units; nothing for its summary at the end.
+
+    Args:
+        original: held-out loss of the original, to be read beside the model's.
+    """
     parts = [f"healing: step {step} of {steps}"]
     if "eval_loss" in logs:
         domains = [
@@ -264,14 +271,18 @@ def step_in_words(logs: Mapping[str, float], step: int, steps: int) -> str:
             for name, value in logs.items()
             if name.startswith("eval_") and name.endswith("_loss") and name != "eval_loss"
         ]
+        beside = "" if original is None else f"; the original {original:.4f}"
         parts.append(
-            f"held-out loss {logs['eval_loss']:.4f} nats/token" + (f" ({', '.join(domains)})" if domains else "")
+            f"held-out loss {logs['eval_loss']:.4f} nats/token{beside}"
+            + (f" ({', '.join(domains)})" if domains else "")
         )
     elif "loss" in logs:
         named = [f"{name.replace('_', ' ')} {logs[f'{name}_loss']:.4f}" for name in PARTS if logs.get(f"{name}_loss")]
         parts.append(f"loss {logs['loss']:.4f} nats/token" + (f" ({', '.join(named)})" if len(named) > 1 else ""))
         parts.append(f"learning rate {logs.get('learning_rate', 0.0):.2e}")
         parts.append(f"gradient norm {logs.get('grad_norm', 0.0):.3g}")
+    else:
+        return ""
     return ", ".join([*parts, f"{logs['seconds']:.0f} s"])
 
 

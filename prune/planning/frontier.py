@@ -92,6 +92,7 @@ class Frontier:
             "num_layers": last.num_layers,
             "criterion": last.criterion,
             "strategy": last.strategy,
+            "measured": measured,
             "score": "rise of the NLL, nats per token" if measured else f"cost by {last.criterion}",
             "points": self.points(),
             "evaluations": last.evaluations,

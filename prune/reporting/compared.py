@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prune.files import staged_directory, write_exact, write_json
+from prune.files import staged_directory, write_json
 from prune.reporting import figures, tables
-from prune.reporting.page import fill_page, render_depth_map_html
+from prune.reporting.page import render_depth_map_html, write_sheet
 from prune.reporting.panels import Panel
 from prune.wording.numbers import UNKNOWN, quantity, size
 from prune.wording.text import Text
@@ -36,16 +36,59 @@ def render_comparison_html(found: Comparison, path: Path, lang: str = "en") -> N
         for name, figure, caption in drawn
         if figure is not None
     ]
-    front = [m.name for m in found.models if m.pareto]
-    headline = text("headline_front", models=front) if front else text("title_compare")
-    names = " · ".join(m.name for m in found.models)
-    context = {
-        "text": text, "title": names, "page_title": f"{text('title_compare')}: {names}", "headline": headline,
-        "findings": [], "next_step": "",
-        "analysis": panels, "phases": [], "stability": [], "warnings": [],
-        "layer_table": comparison_table(found, text), "provenance": [], "panels_shown": panels,
-    }  # fmt: skip
-    write_exact(path, fill_page("analysis.html.jinja", context))
+    write_sheet(
+        path, text, title=" · ".join(m.name for m in found.models), kind=text("title_compare"),
+        headline=headline(found, text), findings=_findings(found, text), panels=panels,
+        shown=[(text("compare_table"), comparison_table(found, text))],
+    )  # fmt: skip
+
+
+def headline(found: Comparison, text: Text) -> str:
+    """The fastest checkpoint that passes every suite; where none does, the one that keeps most."""
+    reference, *others = found.models
+    tested = [m for m in others if m.quality is not None and m.suites]
+    passing = [m for m in tested if all(score.verdict == "PASS" for score in m.suites.values())]
+    if passing:
+        best = max(passing, key=lambda m: _speed(m, reference))
+        return text("compare_passes", model=best.name, speed=_speed(best, reference), reference=reference.name)
+    if tested:
+        best = max(tested, key=lambda m: m.quality or 0.0)
+        words = {"model": best.name, "kept": best.quality, "speed": _speed(best, reference)}
+        return text("compare_none_passes", reference=reference.name, **words)
+    if not others:
+        return text("title_compare")
+    best = max(others, key=lambda m: _speed(m, reference))
+    return text("compare_alone", model=best.name, speed=_speed(best, reference), reference=reference.name)
+
+
+def _speed(model: Compared, reference: Compared) -> float:
+    return model.throughput.decode_tokens_per_s / reference.throughput.decode_tokens_per_s
+
+
+def _findings(found: Comparison, text: Text) -> list[str]:
+    """A line for each checkpoint against the reference, the front, and how depth is used."""
+    reference, *others = found.models
+    said = []
+    for m in others:
+        words = {
+            "model": m.name, "reference": reference.name, "speed": _speed(m, reference),
+            "share": m.footprint.parameters / reference.footprint.parameters,
+        }  # fmt: skip
+        if m.quality is None:
+            said.append(text("compare_row", **words))
+            continue
+        titles = {suite.name: text.words(suite.words) for suite in m.evidence}
+        verdicts = [
+            text("compare_verdict", suite=titles[name], verdict=text(f"verdict_{score.verdict}"))
+            for name, score in m.suites.items()
+        ]
+        said.append(text("compare_row_kept", kept=m.quality, verdicts=verdicts, **words))
+    if front := [m.name for m in found.models if m.pareto]:
+        said.append(text("compare_front", models=front))
+    if scores := [(m.name, m.depth_score) for m in found.models if m.depth_score is not None]:
+        named = [text("compare_depth_score_of", model=name, score=score) for name, score in scores]
+        said.append(text("compare_depth_scores", models=named))
+    return said
 
 
 def save_comparison(
@@ -69,9 +112,10 @@ def save_comparison(
 
 def comparison_table(found: Comparison, text: Text) -> tables.Table:
     """One row a checkpoint; those on the Pareto front are stressed."""
-    suites = list(found.models[0].suites)
+    titles = {suite.name: text.words(suite.words) for suite in found.models[0].evidence}
+    suites = list(titles)
     heads = ["model", "layers", "parameters", "bytes", "kv", "decode", "depth_score", "width_used"]
-    table = tables.Table([*(text(f"compare_{head}") for head in heads), *suites])
+    table = tables.Table([*(text(f"compare_{head}") for head in heads), *titles.values()])
     for index, model in enumerate(found.models):
         cost = model.footprint
         table.rows.append([

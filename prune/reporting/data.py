@@ -245,6 +245,7 @@ class ReportData(_Part):
         warnings: beyond those of the analysis.
         not_measured: what a reader might expect here and will not find, and why.
         recipe: the resolved recipe as YAML text.
+        titles: language code -> name of a domain or task -> what views in that language call it.
         provenance: model, hashes, data, seeds, versions; `durations` (stage -> seconds) under its own name.
     """
 
@@ -262,6 +263,7 @@ class ReportData(_Part):
     warnings: list[Message] = []
     not_measured: list[Message] = []
     recipe: str = ""
+    titles: dict[str, dict[str, str]] = {}
     provenance: dict[str, Any] = {}
     durations: dict[str, float | None] = {}
 
@@ -334,9 +336,17 @@ class ReportData(_Part):
         Raises:
             UsageError: unknown language.
         """
-        text = Text(lang or self.lang)
+        text = self.text(lang or self.lang)
         found = self.model_copy(update={"lang": text.lang})
         write_json(path, text.spelled(found.model_dump(mode="json")))
+
+    def text(self, lang: str) -> Text:
+        """The sentences of a language, with what this report's domains and tasks are called in it.
+
+        Raises:
+            UsageError: unknown language.
+        """
+        return Text(lang, self.titles.get(lang))
 
     def without_secrets(self) -> ReportData:
         """The same report with every secret removed; before anything is escaped, which would hide one."""

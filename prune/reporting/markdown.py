@@ -43,7 +43,7 @@ def render_markdown(data: ReportData, lang: str = "en") -> str:
     Raises:
         UsageError: `lang` is neither `en` nor `ja`.
     """
-    text, data = Text(lang), data.without_secrets()
+    text, data = data.text(lang), data.without_secrets()
     byline = [data.title, *([text("generated", when=data.generated_at)] if data.generated_at else [])]
     blocks = [f"# {text('ship_' + data.ship)}: {escape(headline(data, text))}", escape(" · ".join(byline))]
 

@@ -8,6 +8,7 @@ element; a Content-Security-Policy forbids every connection.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def render_html(data: ReportData, path: Path, lang: str = "en") -> None:
     Raises:
         UsageError: `lang` is neither `en` nor `ja`.
     """
-    write_exact(path, fill_page("report.html.jinja", _report_context(data.without_secrets(), Text(lang))))
+    write_exact(path, fill_page("report.html.jinja", _report_context(data.without_secrets(), data.text(lang))))
 
 
 def render_analysis_html(analysis: Analysis, path: Path, lang: str = "en", title: str = "") -> None:
@@ -50,16 +51,16 @@ def render_analysis_html(analysis: Analysis, path: Path, lang: str = "en", title
     text, view = Text(lang), AnalysisView.from_analysis(analysis)
     skipped = ("phase_changes", "stability", "warnings", "num_layers")
     info = redacted({key: value for key, value in analysis.info.items() if key not in skipped})
-    name = title or str(analysis.info.get("model", ""))
-    context = {
-        "text": text, "title": name, "page_title": f"{text('analysis_report')}: {name}",
-        "headline": findings.headline(view, text),
-        "findings": findings.findings(view, text), "next_step": _next_step(view),
-        "analysis": analysis_panels(view, text), "phases": tables.phase_lines(view, text),
-        "stability": tables.stability_lines(view, text), "warnings": said(view.warnings, text),
-        "layer_table": tables.layer_table(view, text), "provenance": tables.pairs(finite(info)),
-    }  # fmt: skip
-    write_exact(path, fill_page("analysis.html.jinja", {**context, "panels_shown": context["analysis"]}))
+    write_sheet(
+        path, text, title=title or model_name(str(analysis.info.get("model", ""))), kind=text("analysis_report"),
+        headline=findings.headline(view, text), findings=findings.findings(view, text), next_step=_next_step(view),
+        panels=analysis_panels(view, text), legend=text("intervals_legend"),
+        notes=[
+            (text("phase"), tables.phase_lines(view, text)), (text("stability"), tables.stability_lines(view, text)),
+            (text("warnings"), said(view.warnings, text)),
+        ],
+        details=[(text("figure_table"), tables.layer_table(view, text))], provenance=tables.pairs(finite(info)),
+    )  # fmt: skip
 
 
 def render_depth_map_html(found: DepthMap, names: tuple[str, str], path: Path, lang: str = "en") -> None:
@@ -75,15 +76,50 @@ def render_depth_map_html(found: DepthMap, names: tuple[str, str], path: Path, l
     text = Text(lang)
     caption = text("caption_depth_map", a=names[0], b=names[1], offset=found.offset, excess=found.excess)
     figure = figures.depth_map(found, names, text)
-    panel = Panel("figure-depth-map", text("title_depth_map"), caption, figure, wide=True)
     details = {key: value for key, value in found.as_dict().items() if key not in ("error", "ridge")}
+    write_sheet(
+        path, text, title=" → ".join(names), kind=text("title_compare"), headline=text("title_depth_map"),
+        panels=[Panel("figure-depth-map", text("title_depth_map"), caption, figure, wide=True)],
+        provenance=tables.pairs(finite(details)),
+    )  # fmt: skip
+
+
+def write_sheet(
+    path: Path,
+    text: Text,
+    *,
+    title: str,
+    kind: str,
+    headline: str,
+    panels: Sequence[Panel],
+    findings: Sequence[str] = (),
+    next_step: str = "",
+    legend: str = "",
+    shown: Sequence[tuple[str, tables.Table]] = (),
+    notes: Sequence[tuple[str, list[str]]] = (),
+    details: Sequence[tuple[str, tables.Table]] = (),
+    provenance: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Write a page of one subject, conclusion first: findings and figures, then tables, notes and records.
+
+    Args:
+        kind: what page it is, beside the title.
+        next_step: commands that follow.
+        legend: how to read the figures.
+        shown, details: tables under their titles, open and to be unfolded.
+        notes: lists under their titles.
+    """
     context = {
-        "text": text, "title": " → ".join(names), "page_title": f"{text('title_depth_map')}: {' → '.join(names)}",
-        "headline": text("title_depth_map"), "findings": [], "next_step": "",
-        "analysis": [panel], "phases": [], "stability": [], "warnings": [],
-        "layer_table": tables.Table([]), "provenance": tables.pairs(finite(details)), "panels_shown": [panel],
+        "text": text, "title": title, "kind": kind, "page_title": f"{kind}: {title}", "headline": headline,
+        "found": findings, "next_step": next_step, "panels_shown": list(panels), "legend": legend, "shown": shown,
+        "notes": notes, "details": details, "provenance": provenance,
     }  # fmt: skip
-    write_exact(path, fill_page("analysis.html.jinja", context))
+    write_exact(path, fill_page("sheet.html.jinja", context))
+
+
+def model_name(model: str) -> str:
+    """A model as its page calls it: a hub id whole, of a directory on this machine the name."""
+    return Path(model).name if model.startswith((".", "/", "~")) else model
 
 
 def fill_page(template: str, context: dict[str, Any]) -> str:

@@ -43,8 +43,8 @@ def name_of(candidate: Candidate, text: Text) -> str:
     return text("layers_stage", layers=candidate.num_layers, stage=text(f"stage_{candidate.stage}"))
 
 
-def _by_domain(values: dict[str, float | None], digits: int = 3) -> str:
-    return ", ".join(f"{name} {quantity(value, digits)}" for name, value in values.items()) or UNKNOWN
+def _by_domain(values: dict[str, float | None], text: Text) -> str:
+    return text.listed(f"{text.name(name)} {quantity(value)}" for name, value in values.items()) or UNKNOWN
 
 
 def measure(score: Score, text: Text) -> str:
@@ -80,8 +80,8 @@ def facts(candidate: Candidate, data: ReportData, text: Text) -> list[tuple[str,
         (text("prefill"), rate(candidate.prefill_tokens_per_s)),
         (text("cost_per_million"), money(candidate.cost_per_million_tokens, currency)),
         *_answers(candidate, currency, text),
-        (text("perplexity"), _by_domain(candidate.perplexity)),
-        (text("bits_per_byte"), _by_domain(candidate.bits_per_byte)),
+        (text("perplexity"), _by_domain(candidate.perplexity, text)),
+        (text("bits_per_byte"), _by_domain(candidate.bits_per_byte, text)),
         (text("healing"), text.duration(candidate.heal_seconds)),
         (text("heal_tokens"), _tokens(candidate.heal_tokens, "heal_tokens_value", text)),
         (text("healing_cost"), money(candidate.healing_cost, currency)),
@@ -153,7 +153,7 @@ def task_table(data: ReportData, text: Text) -> Table:
     table = Table([text("task"), text("items"), *(name_of(c, text) for c in data.candidates)])
     for name, task in tasks.items():
         cells = [scored(candidate.tasks.get(name), text) for candidate in data.candidates]
-        table.rows.append([f"{name} ({task.metric})", f"{task.n:,}", *cells])
+        table.rows.append([f"{text.name(name)} ({task.metric})", f"{task.n:,}", *cells])
     return table
 
 
@@ -220,7 +220,7 @@ def layer_table(view: AnalysisView | None, text: Text) -> Table:
     columns: list[tuple[str, Sequence[Any]]] = [(key, row) for key in LAYER_KEYS if (row := view.get(key)) is not None]
     for domain in view.domains:
         if (row := view.get("output_effect/dnll", domain)) is not None:
-            columns.append((f"output_effect/dnll, {domain}", row))
+            columns.append((f"output_effect/dnll, {text.name(domain)}", row))
     table = Table([text("axis_layer"), *(name for name, _ in columns)])
     for layer in range(view.num_layers):
         table.rows.append([str(layer), *(quantity(row[layer]) for _, row in columns)])

@@ -74,7 +74,7 @@ def estimate_run(inputs: RunInputs) -> RunEstimate:
     device = torch.device(inputs.processes.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     bones = skeleton(AutoModelForCausalLM, config, inputs.recipe.trust_remote_code)
     shape = shape_of(bones, item=dtype.itemsize, stored=stored.itemsize)
-    documents = [d for domain in inputs.domains.values() for d in domain.documents]
+    documents = [d for domain in inputs.domains.values() for d in domain.as_listed]
     calibration = _batch(documents, inputs.recipe.analyze.batch_size)
     speed = measure_speed(bones, calibration, dtype, device)
     run = _Run(inputs, shape, documents, speed, inputs.processes.count)

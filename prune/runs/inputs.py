@@ -36,6 +36,7 @@ class RunInputs:
         recipe: every option.
         root: the run directory.
         resume: go on from what an interrupted stage left.
+        sample: tokenise no more of the documents than tells whether the recipe holds (a dry run).
         source: the original, resolved.
         processes: those that a launcher started, of which this is one.
     """
@@ -46,6 +47,7 @@ class RunInputs:
         self.root = root
         self.resume = resume
         self.processes = processes
+        self.sample = False
         # A name that does not exist should not wait for the analysis to be found out.
         get_criterion(recipe.plan.criterion), get_strategy(recipe.plan.strategy)
         self.source = resolve(recipe.model, **fields_of(PlacedSettings, recipe))
@@ -100,8 +102,8 @@ class RunInputs:
         return {} if self.recipe.heal.self_generated else self.domains
 
     def _load(self, files: Mapping[str, str], seq_length: int, count: int | None) -> dict[str, Domain]:
-        options = {"seq_length": seq_length, "calib_num_samples": count, "seed": self.recipe.seed}
-        return load_domains(files, self.tokenizer, **options)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"seq_length": seq_length, "calib_num_samples": count, "seed": self.recipe.seed}
+        return load_domains(files, self.tokenizer, sample=self.sample, **options)
 
     @property
     def pad(self) -> int:

@@ -93,6 +93,7 @@ class Pipeline:
         from evals.suite_choice import check_tasks
 
         inputs, tests = self.inputs, self.recipe.eval
+        inputs.sample = True
         depth = int(load_config(inputs.source).get_text_config().num_hidden_layers)
         self._check_depths(depth)
         check_healing(inputs)

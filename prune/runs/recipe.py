@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from evals.secrets import redacted
 from evals.settings import EvalSettings, SpeedSettings
@@ -30,6 +30,7 @@ from prune.planning.settings import PlanSettings
 from prune.serving.settings import RuntimeSettings
 from prune.settings import Seeded, Settings
 from prune.wording.settings import PageSettings
+from prune.wording.text import Text
 
 
 class DataRecipe(DocumentSettings):
@@ -182,6 +183,17 @@ class ExportRecipe(ExportSettings):
 
 class ReportRecipe(PageSettings):
     """How report.html and report.md are written."""
+
+    titles: dict[str, dict[str, str]] = Field(
+        {}, description="language code -> name of a domain or task -> what a report in that language calls it"
+    )
+
+    @field_validator("titles")
+    @classmethod
+    def _spoken_too(cls, value: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        for lang in value:
+            Text(lang)
+        return value
 
 
 class Recipe(Seeded, PlacedSettings):

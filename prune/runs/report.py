@@ -78,6 +78,7 @@ def assemble(
     return ReportData(
         title=Path(recipe.model).name,
         lang=recipe.report.lang,
+        titles=recipe.report.titles,
         generated_at=_when(root, state),
         ship=choice.ship,
         verdicts=verdicts_of(judged, choice, drafts),

@@ -33,8 +33,12 @@ def catalogue(lang: str) -> dict[str, str]:
 class Text(Formatter):
     """What the tool says in one language: `text("save_value", share=0.4)`, `text.say(message)`."""
 
-    def __init__(self, lang: str = "en") -> None:
+    def __init__(self, lang: str = "en", names: Mapping[str, str] | None = None) -> None:
         """
+        Args:
+            lang: `en` or `ja`.
+            names: what domains and tasks are called in it; their own names if absent.
+
         Raises:
             UsageError: no sentences in that language.
         """
@@ -42,11 +46,12 @@ class Text(Formatter):
             raise UsageError(f"--lang: unknown language {nearest(lang, LANGUAGES)}")
         self.lang = lang
         self._sentences = catalogue(lang)
+        self._names = dict(names or {})
         self.formats: dict[str, Callable[[Any], str]] = {
             "percent": self.percent, "whole_percent": lambda share: self.percent(share, 0),
             "points": numbers.points, "quantity": numbers.quantity, "count": self.count, "bytes": numbers.size,
             "duration": self.duration, "times": self.times, "ranges": self.ranges, "list": self.listed,
-            "and": self.joined, "sentences": lambda parts: self("sentence_space").join(parts),
+            "and": self.joined, "name": self.name, "sentences": lambda parts: self("sentence_space").join(parts),
         }  # fmt: skip
 
     def __call__(self, key: str, /, **values: Any) -> str:
@@ -85,6 +90,10 @@ class Text(Formatter):
     def words(self, own: Words) -> str:
         """A person's own words in this language, else in English."""
         return own.get(self.lang) or own.get("en", "")
+
+    def name(self, own: str) -> str:
+        """What a domain or task is called: as the user said for this language, else by its own name."""
+        return self._names.get(own, own)
 
     def has(self, key: str) -> bool:
         """Whether the catalogue has such a key."""

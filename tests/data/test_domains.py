@@ -342,3 +342,40 @@ def test_a_field_of_a_table_may_be_of_any_length_and_its_ending_in_any_case(tmp_
     assert len(text) > 131_072  # where Python's csv stops unless told
     assert long.input_ids == tuple(tokenizer(text)["input_ids"])
     assert short.input_ids == tuple(tokenizer("a dog")["input_ids"])
+
+
+class Counting:
+    """A tokenizer that counts what it is asked for: a token a word, none added."""
+
+    def __init__(self):
+        self.asked = []
+        self.bos_token_id = self.eos_token_id = None
+
+    def __call__(self, text, **_):
+        self.asked.append(text)
+        return {"input_ids": [1] * len(text.split())}
+
+
+def test_a_dry_run_reads_every_row_but_tokenises_only_a_sample_and_says_so(tmp_path):
+    rows = [{"text": "word " * (3 + number % 40)} for number in range(5000)] + [{"text": "one"}] * 500
+    path, counting = write(tmp_path, *rows), Counting()
+    found = load_domain("a", path, counting, seq_length=20, sample=True).describe()
+    assert len(counting.asked) <= 2 * 256
+    whole = load_domain("a", path, Counting(), seq_length=20).describe()
+    assert found["estimated_from"] == 256
+    for name in ("documents", "tokens", "excluded_too_short"):
+        assert found[name] == pytest.approx(whole[name], rel=0.1 if name != "excluded_too_short" else 0.5)
+    sampled = load_domain("a", path, Counting(), seq_length=20, sample=True)
+    assert len(sampled.as_listed) == found["documents"]
+    few = load_domain("a", path, Counting(), seq_length=20, calib_num_samples=50, sample=True)
+    assert few.describe() == load_domain("a", path, Counting(), seq_length=20, calib_num_samples=50).describe()
+    with pytest.raises(PruneError, match="row 5501"):
+        load_domain("a", write(tmp_path, *rows, {"text": 7}), Counting(), sample=True)
+
+
+def test_a_dry_run_does_not_tokenise_a_long_text_to_its_end(tmp_path):
+    (tmp_path / "book.txt").write_text("word " * 1_000_000)
+    counting = Counting()
+    (document,) = load_domain("a", str(tmp_path / "book.txt"), counting, seq_length=64, sample=True).documents
+    assert len(document.input_ids) == 64
+    assert max(map(len, counting.asked)) < 10_000

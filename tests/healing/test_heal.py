@@ -352,3 +352,36 @@ def test_the_end_of_text_is_learnt_also_where_it_pads(tmp_path, method):
     assert chance(results[END].model) > 2 * chance(before)
     for own, other in zip(results[END].model.parameters(), results[0].model.parameters(), strict=True):
         torch.testing.assert_close(own, other)  # what pads makes no difference
+
+
+def test_the_log_has_a_line_a_step_with_units_and_the_originals_loss_beside_the_models(tmp_path, caplog):
+    caplog.set_level("INFO", logger="prune")
+    original = tiny.teacher()
+    result = run(tmp_path, tiny.settings(max_steps=4, eval_steps=2), original=original)
+    split = split_domains({"general": tiny.domain()}, max_length=32, eval_fraction=0.2, eval_max_documents=64, seed=0)
+    losses, count = 0.0, 0
+    for document in split.held_out["general"]:  # plainly: one document at a time, in float64
+        ids = torch.tensor([document.input_ids])
+        with torch.no_grad():
+            logits = copy.deepcopy(original).double()(ids).logits[0, :-1]
+        losses += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
+        count += ids.shape[1] - 1
+    assert result.held_out_original == pytest.approx(losses / count, rel=1e-5)
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("healing: step")]
+    steps = [line for line in said if "learning rate" in line]
+    assert [line.split(",")[0] for line in steps] == [f"healing: step {n} of 4" for n in (1, 2, 3, 4)]
+    assert all(" nats/token" in line and line.endswith(" s") for line in said)
+    measured = [line for line in said if "held-out loss" in line]
+    assert len(measured) == 3
+    assert len(said) == len(steps) + len(measured)
+    assert all(f"; the original {result.held_out_original:.4f}" in line for line in measured)
+
+
+def test_without_the_original_nothing_is_said_of_its_loss(tmp_path, caplog):
+    caplog.set_level("INFO", logger="prune")
+    settings = tiny.settings(max_steps=1, distill_weight=0, next_token_weight=1)
+    result = heal(
+        tiny.student(tiny.teacher()), None, {"general": tiny.domain()}, settings, output_dir=tmp_path
+    )  # fmt: skip
+    assert result.held_out_original is None
+    assert "the original" not in caplog.text

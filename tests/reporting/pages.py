@@ -1,12 +1,14 @@
-"""What a test reads off a page: its words, its tags, and what Chromium makes of it."""
+"""What a test reads off a page: its words, its tags, and a Chromium to open it in."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
-import subprocess
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,13 +39,16 @@ class Words(HTMLParser):
             self.words.append(data.strip())
 
 
-def browse(path: Path, fragment: str = "", size: str = "1280,900", action: str = "--dump-dom") -> tuple[str, list[str]]:
-    """The document after its scripts ran, and the console's complaints."""
-    switches = (
-        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-dev-shm-usage "
-        "--enable-logging=stderr --v=0 --virtual-time-budget=8000 "
-    )
-    profile = f"--user-data-dir={path.parent / 'profile'}"
-    command = [str(CHROMIUM), *switches.split(), f"--window-size={size}", action, profile, f"{path.as_uri()}{fragment}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+@contextlib.contextmanager
+def opened(browser: Any, path: Path, fragment: str = "", *, width: int = 1280) -> Iterator[tuple[Any, list[str]]]:
+    """The page after its scripts ran, and the console's complaints so far and to come."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{path.as_uri()}{fragment}")
+    page.wait_for_selector("html[data-drawn]", state="attached")
+    try:
+        yield page, complaints
+    finally:
+        page.close()

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from evals.cost import Sensitivity
-from evals.evidence import SuiteEvidence, TaskEvidence
+from evals.cost import Footprint, Sensitivity
+from evals.evidence import SuiteEvidence, TaskEvidence, Verdict
 from evals.speculative import DraftResult
+from evals.throughput import Throughput
 from prune.analysis.result import Analysis
+from prune.comparison import Compared, Comparison
 from prune.planning.plan import Plan
 from prune.reporting.data import (
     AnalysisView,
@@ -279,3 +281,44 @@ def sample_report(title: str = "demo/counting-16") -> ReportData:
         durations={"analyze": 24.1, "plan": 12.0, "cut-12": 0.8, "heal-12": 148.0, "eval-healed-12": 171.0,
                    "eval-original": 60.0, "gate": 0.6, "draft": 30.0, "cost": 3.0, "export": 1.9},
     )  # fmt: skip
+
+
+def sample_comparison() -> Comparison:
+    """The original and two cuts; the deeper one passes everything."""
+
+    def model(name: str, layers: int, verdict: Verdict) -> Compared:
+        suites = [suite for suite in sample_evidence(14, "healed") if suite.name != "text"]
+        changes = {"verdict": verdict, "retention": {16: 1.0, 14: 0.98, 12: 0.71}[layers]}
+        return Compared(
+            name=name, evidence=[suite.model_copy(update=changes) for suite in suites], is_reference=layers == 16,
+            pareto=True, depth_score=layers / 40, width_used=0.2,
+            footprint=Footprint(10**6 * layers, 2 * 10**6 * layers, 64, layers),
+            throughput=Throughput("cpu", 1, "float32", 1, 8, 4, 1600 / layers, 1600 / layers, (0.1,), (0.1,)),
+            relative_contribution=[1.0, *(0.3 + 0.02 * layer for layer in range(layers - 1))],
+        )  # fmt: skip
+
+    setting = message("setting_measured", batch_size=1, prompt_tokens=8, new_tokens=4, device="cpu", dtype="float32")
+    models = [model("demo", 16, "PASS"), model("demo/counting", 14, "PASS"), model("bfloat", 12, "INCONCLUSIVE")]
+    return Comparison(models=models, setting=setting)
+
+
+def sample_frontier(measured: bool = True) -> dict[str, Any]:
+    """What `Frontier.describe` gives of a sweep to 10 layers, on two domains where it was measured."""
+
+    def score(value: float) -> dict[str, float | None]:
+        ends = (0.8 * value, 1.3 * value) if measured else (None, None)
+        return {"value": value, "lo": ends[0], "hi": ends[1]}
+
+    points = []
+    for removed in range(7):
+        cost = 0.03 * removed**2
+        domains = {"stories": score(0.6 * cost), "arithmetic": score(1.4 * cost)} if measured else {}
+        points.append({
+            "num_layers": LAYERS - removed, "removed": removed, "drop": sorted(ORDER[:removed]),
+            "order": ORDER[:removed], "score": score(cost), "by_domain": domains,
+        })  # fmt: skip
+    return {
+        "source": "demo/counting", "num_layers": LAYERS, "criterion": "dnll", "strategy": "greedy",
+        "measured": measured, "score": "rise of the NLL, nats per token", "points": points, "evaluations": {},
+        "data": {}, "seed": 0,
+    }  # fmt: skip

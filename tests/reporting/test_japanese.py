@@ -9,16 +9,14 @@ from typing import Any
 
 import pytest
 
-from evals.cost import Footprint
-from evals.throughput import Throughput
-from prune.comparison import Compared, Comparison
 from prune.reporting.compared import render_comparison_html
+from prune.reporting.frontier import render_frontier_html
 from prune.reporting.markdown import render_markdown
 from prune.reporting.page import render_analysis_html, render_html
 from prune.wording import message
 
 from .pages import Words
-from .sample import sample_analysis, sample_evidence, sample_report
+from .sample import sample_analysis, sample_comparison, sample_frontier, sample_report
 
 NAMES = {
     "Block", "Influence", "JavaScript", "KL", "KV", "Linux", "MLP", "NLL", "UTC", "USD", "cpu", "float", "kB", "MB",
@@ -99,20 +97,27 @@ WARNINGS = [
 
 
 def test_the_comparison_page_has_no_english(tmp_path: Path) -> None:
-    def model(name: str, layers: int, reference: bool) -> Compared:
-        suites = [suite for suite in sample_evidence(12, "pruned") if suite.name == "arithmetic"]
-        evidence = [suite.model_copy(update={"verdict": "INCONCLUSIVE"}) for suite in suites]
-        return Compared(
-            name=name, evidence=evidence, is_reference=reference, pareto=True, depth_score=0.5, width_used=0.2,
-            footprint=Footprint(10**6 * layers, 2 * 10**6 * layers, 64, layers),
-            throughput=Throughput("cpu", 1, "float32", 1, 8, 4, 1000 / layers, 1000 / layers, (0.1,), (0.1,)),
-            relative_contribution=[1.0, 0.5],
-        )  # fmt: skip
-
-    setting = message("setting_measured", batch_size=1, prompt_tokens=8, new_tokens=4, device="cpu", dtype="float32")
-    models = [model("demo", 16, reference=True), model("demo/counting", 12, reference=False)]
-    render_comparison_html(Comparison(models=models, setting=setting), tmp_path / "ja.html", "ja")
+    render_comparison_html(sample_comparison(), tmp_path / "ja.html", "ja")
     assert foreign(page_words((tmp_path / "ja.html").read_text(encoding="utf8"))) == []
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_the_page_of_a_sweep_has_no_english(tmp_path: Path, measured: bool) -> None:
+    render_frontier_html(sample_frontier(measured), tmp_path / "ja.html", "ja")
+    assert foreign(page_words((tmp_path / "ja.html").read_text(encoding="utf8"))) == []
+
+
+def test_domains_and_tasks_have_the_titles_that_the_recipe_gives_them(tmp_path: Path) -> None:
+    data = sample_report()
+    data.titles = {"ja": {"stories": "お話", "arithmetic": "算術", "arithmetic_2da": "二桁の和"}}
+    render_html(data, tmp_path / "ja.html", "ja")
+    words = page_words((tmp_path / "ja.html").read_text(encoding="utf8"))
+    page, markdown = "\n".join(words), render_markdown(data, "ja")
+    for text in (page, markdown.split("## 来歴")[0]):
+        assert {"お話", "算術", "二桁の和"} <= set(re.findall("お話|算術|二桁の和", text))
+        assert not re.search(r"stories|arithmetic(?!\\?_3da)", text)
+    render_html(data, tmp_path / "en.html", "en")
+    assert "お話" not in "\n".join(page_words((tmp_path / "en.html").read_text(encoding="utf8")))
 
 
 def test_markdown_has_no_english_outside_its_records() -> None:

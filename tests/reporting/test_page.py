@@ -1,6 +1,5 @@
-"""The pages: verdict first, self-contained, escaped; in Chromium without console errors, the slider moving."""
+"""The pages: verdict first, self-contained, escaped. What Chromium makes of them: `test_chromium.py`."""
 
-import json
 import re
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import pytest
 from prune.analysis.depth_map import DepthMap
 from prune.reporting import figures
 from prune.reporting.data import ReportData
-from prune.reporting.page import render_analysis_html, render_depth_map_html, render_html, render_markdown
+from prune.reporting.page import render_depth_map_html, render_html, render_markdown
 from prune.reporting.panels import analysis_panels
 from prune.wording import message
 from prune.wording.text import Text
 
-from .pages import Words, browse, needs_chromium
-from .sample import sample_analysis, sample_report
+from .pages import Words
+from .sample import sample_report
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"&' {{ 7*7 }}"
 
@@ -96,69 +95,6 @@ def test_tokens_never_reach_a_page(tmp_path: Path) -> None:
     assert token not in render_markdown(data)
 
 
-def visible_stops(dom: str) -> list[str]:
-    return [
-        attrs["data-name"] or ""
-        for tag, attrs in Words(dom).tags
-        if tag == "article" and attrs.get("class") == "stop" and "hidden" not in attrs
-    ]
-
-
-@needs_chromium
-def test_chromium_draws_every_figure_without_console_errors(page: Path) -> None:
-    dom, complaints = browse(page)
-    assert complaints == []
-    figures = json.loads(re.search(r'id="figure-data">(.*?)</script>', dom, re.S)[1])  # type: ignore[index]
-    assert len(figures) >= 10
-    assert dom.count('class="main-svg"') >= len(figures)
-    assert f'data-drawn="{len(figures)}"' in dom
-    assert visible_stops(dom) == ["12 layers, healed"]
-
-
-@needs_chromium
-def test_the_address_moves_the_slider(page: Path) -> None:
-    dom, complaints = browse(page, "#depth=10&stage=pruned")
-    assert complaints == []
-    assert visible_stops(dom) == ["10 layers, pruned"]
-    assert 'aria-valuetext="10 layers, pruned"' in dom
-
-
-@needs_chromium
-def test_moving_the_slider_shows_the_next_candidate(page: Path, tmp_path: Path) -> None:
-    moved = """<script>
-    const slider = document.getElementById("depth");
-    slider.value = 2; slider.dispatchEvent(new Event("input"));
-    document.querySelector("input[value=pruned]").click();
-    </script></body>"""
-    path = tmp_path / "moved.html"
-    path.write_text(page.read_text(encoding="utf8").replace("</body>", moved), encoding="utf8")
-    dom, complaints = browse(path)
-    assert complaints == []
-    assert visible_stops(dom) == ["14 layers, pruned"]
-
-
-@needs_chromium
-def test_on_a_phone_the_page_needs_no_sideways_scrolling(page: Path, tmp_path: Path) -> None:
-    measured = """<script>
-    document.documentElement.dataset.widths =
-      `${document.documentElement.scrollWidth} ${window.innerWidth}`;
-    </script></body>"""
-    path = tmp_path / "phone.html"
-    path.write_text(page.read_text(encoding="utf8").replace("</body>", measured), encoding="utf8")
-    dom, complaints = browse(path, size="500,900")  # the narrowest window that headless Chromium opens
-    assert complaints == []
-    content, window = map(int, re.search(r'data-widths="(\d+) (\d+)"', dom).groups())  # type: ignore[union-attr]
-    assert content <= window <= 760
-
-
-@needs_chromium
-def test_the_page_prints(page: Path, tmp_path: Path) -> None:
-    browse(page, action=f"--print-to-pdf={tmp_path / 'report.pdf'}")
-    printed = (tmp_path / "report.pdf").read_bytes()
-    assert printed.startswith(b"%PDF")
-    assert len(re.findall(rb"/Type\s*/Page\b", printed)) >= 3
-
-
 def test_every_control_can_be_reached_and_named_by_keyboard_and_screen_reader(page: Path) -> None:
     tags = Words(page.read_text(encoding="utf8")).tags
     controls = [attrs for tag, attrs in tags if tag in ("input", "select", "button", "textarea")]
@@ -170,25 +106,6 @@ def test_every_control_can_be_reached_and_named_by_keyboard_and_screen_reader(pa
     assert any(tag == "label" and attrs.get("for") == "depth" for tag, attrs in tags)
     assert all(attrs.get("tabindex") == "0" for _, attrs in tags if attrs.get("class") == "scroll")
     assert all(attrs.get("aria-label") for _, attrs in tags if attrs.get("role") == "img")
-
-
-@needs_chromium
-def test_hostile_names_run_nothing_in_chromium(tmp_path: Path) -> None:
-    data = sample_report(title=HOSTILE)
-    data.verdicts[0].evidence.title, data.verdicts[0].evidence.titles = HOSTILE, {}
-    render_html(data, tmp_path / "report.html", "ja")
-    dom, complaints = browse(tmp_path / "report.html")
-    assert complaints == []
-    assert "<img" not in dom
-
-
-@needs_chromium
-def test_the_analysis_page_draws_without_console_errors(tmp_path: Path) -> None:
-    render_analysis_html(sample_analysis(model=HOSTILE), tmp_path / "analysis.html")
-    dom, complaints = browse(tmp_path / "analysis.html")
-    assert complaints == []
-    assert "Layers 9–12 write little" in dom
-    assert re.search(r'data-drawn="\d+"', dom)
 
 
 def test_colour_scales_run_from_0_to_1() -> None:

@@ -23,6 +23,8 @@ def analyze(
 
     result = api.analyze(model, data, output=output, **{**settings, "dry_run": dry_run})
     if isinstance(result, api.DryRun):
+        if not as_json:
+            data_used(result["data"], [], quiet=quiet)
         emit(result, [f"would analyze {model} on {', '.join(result['data'])}"], as_json=as_json, quiet=quiet)
         return
     if as_json:

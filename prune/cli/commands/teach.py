@@ -29,7 +29,8 @@ def teach(
     counts = f"{record['tokens']:,} tokens of {', '.join(record['data'])}"
     size = f"{record['bytes'] / 1e6:,.1f} MB, {record['bytes_per_token']:.0f} bytes a token"
     if dry_run:
-        emit(record, [f"would write {counts}: {size}"], as_json=as_json, quiet=quiet)
+        why = "all documents were tokenised: the size hangs on each"
+        emit(record, [f"would write {counts}: {size}", why], as_json=as_json, quiet=quiet)
     elif os.environ.get("RANK", "0") == "0":  # one voice under torchrun
         kept = f"the {record['top_k']} kept tokens hold" if record["top_k"] else "all tokens were kept: they hold"
         line = f"written: {output}; {counts}: {size}; {kept} {record['mass']:.2%} of the probability"

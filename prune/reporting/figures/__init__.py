@@ -7,6 +7,7 @@ Assumptions: arrays are nested lists with None where nothing was measured; an in
 from prune.reporting.figures.checkpoints import contribution_by_relative_depth, quality_by_cost
 from prune.reporting.figures.decision import accuracy_by_depth, break_even, kept_by_cost, sensitivity
 from prune.reporting.figures.drafts import acceptance_needed
+from prune.reporting.figures.frontier import cost_by_removed
 from prune.reporting.figures.layers import (
     contribution_cosine,
     curve,
@@ -23,6 +24,7 @@ __all__ = [
     "break_even",
     "contribution_by_relative_depth",
     "contribution_cosine",
+    "cost_by_removed",
     "curve",
     "depth_by_difficulty",
     "depth_map",

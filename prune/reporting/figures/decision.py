@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MARKERS = {"pruned": {"symbol": "circle-open", "size": 11}, "healed": {"symbol": "circle", "size": 6}}
 """Where the two stages score the same, the healed dot lies inside the pruned ring."""
+_STEPS = (1, 2, 5)  # ticks of a decade
 DODGE = 0.012
 """Share of the depth axis by which the two stages are set apart, so that neither hides the other's interval."""
 
@@ -134,14 +135,27 @@ def sensitivity(data: ReportData, text: Text, name: Callable[[Sensitivity, Text]
     for row in cost.sensitivity:
         low, high = sorted(edge if end is None else end for end in (row.at_low, row.at_high))
         figure.add_bar(
-            y=[name(row, text)], x=[high - low], base=[low], orientation="h", showlegend=False,
-            marker={"color": SERIES[0]}, hovertext=f"{low:,.0f} – {text('never') if high == edge else f'{high:,.0f}'}",
+            y=[_two_lines(name(row, text), text.times(row.low))], x=[high - low], base=[low], orientation="h",
+            showlegend=False, marker={"color": SERIES[0]},
+            hovertext=f"{low:,.0f} – {text('never') if high == edge else f'{high:,.0f}'}",
             hoverinfo="text",
         )  # fmt: skip
     figure.add_vline(x=cost.break_even_tokens, line={"color": "var(--ink-2)", "width": 1, "dash": "dash"})
     right = edge if len(ends) <= 2 * len(cost.sensitivity) else 2 * max(ends)
-    x = {"type": "log", "range": [math.log10(min(ends) / 2), math.log10(right)], "dtick": 1}
+    first = min(ends) / 2
+    decades = range(int(math.log10(right)) + 1)
+    ticks = [step * 10**power for power in decades for step in _STEPS if first <= step * 10**power <= right]
+    ticks = ticks[:: -(-len(ticks) // 3)]  # no more than a phone has room for
+    x = {
+        "type": "log", "range": [math.log10(first), math.log10(right)], "tickvals": ticks,
+        "ticktext": [text.count(value) for value in ticks],
+    }  # fmt: skip
     return layout(figure, text("axis_break_even"), "", height=260, x=x)
+
+
+def _two_lines(words: str, at: str) -> str:
+    """Words broken before one of them, so that on a phone they leave room for the bars."""
+    return literal(words).replace(f" {at}", f"<br>{at}", 1)
 
 
 def _label(num_layers: int, stage: Stage, text: Text) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PART_COLOURS = {"attn": 0, "mlp": 1, "layer": 2}
 DEPTH_SCORE = "output_effect/l2_mean"  # the paper's weighting of layers
+LEVELS = 10  # so many levels of difficulty have a tick each
 LOG_SPREAD = 10.0  # a linear axis hides all but the dearest layer beyond this ratio
 LOG_FLOOR = 1e-3  # nats; smaller and negative losses are drawn here
 
@@ -73,7 +74,7 @@ def loss_without_layer(view: AnalysisView, text: Text, drop: Sequence[int] = ())
             bounds = [b and [None if v is None else max(v, LOG_FLOOR) for v in b] for b in bounds]
         colour = SERIES[index % len(SERIES)]
         figure.add_scatter(
-            x=list(range(view.num_layers)), y=clipped, name=literal(name), mode="lines+markers",
+            x=list(range(view.num_layers)), y=clipped, name=literal(text.name(name)), mode="lines+markers",
             line={"color": colour, "width": 1.5},
             marker={"size": 7, "symbol": ("circle", "square", "diamond")[index % 3]},
             error_y=whiskers(clipped, bounds[0], bounds[1], colour),
@@ -131,9 +132,11 @@ def depth_by_difficulty(view: AnalysisView, text: Text) -> go.Figure | None:
             showlegend=False, marker={"color": BANDS[colour], "size": 6}, hoverinfo="y",
         )  # fmt: skip
         figure.add_scatter(
-            x=[float(level) for level in levels], y=list(levels.values()), mode="lines+markers", name=literal(name),
-            line={"color": SERIES[colour], "width": 2}, marker={"size": 7},
+            x=[float(level) for level in levels], y=list(levels.values()), mode="lines+markers",
+            name=literal(text.name(name)), line={"color": SERIES[colour], "width": 2}, marker={"size": 7},
         )  # fmt: skip
     if not figure.data:
         return None
-    return layout(figure, text("axis_difficulty"), text("axis_depth_score"), height=320)
+    found = sorted({float(level) for levels in varied.values() for level in levels})
+    x = {"tickvals": found} if len(found) <= LEVELS else {}
+    return layout(figure, text("axis_difficulty"), text("axis_depth_score"), height=320, x=x)

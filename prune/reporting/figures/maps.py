@@ -82,12 +82,12 @@ def domain_map(view: AnalysisView, text: Text) -> go.Figure | None:
     """What is left of each domain without each layer: a row a domain, a column a layer; first the whole model."""
     import plotly.graph_objects as go
 
-    rows = needs(view)
+    rows = [row for row in needs(view) if row.clean]  # where the whole model has nothing right, nothing can be lost
     if not rows:
         return None
     kinds = ["need_answers" if row.answers else "need_tokens" for row in rows]
     names = [
-        text("need_row", domain=literal(row.domain or text("all_documents")), kind=text(kind))
+        literal(text("need_row", domain=row.domain or text("all_documents"), kind=text(kind)))
         for row, kind in zip(rows, kinds, strict=True)
     ]
     said = [[text.percent(row.clean), *(text.with_interval(*figures) for figures in row.with_ends())] for row in rows]

@@ -25,6 +25,8 @@
         layout.font.size = 11;
         layout.dragmode = false;  // a finger on a figure scrolls the page
       }
+      // Plotly measures again a moment later, when the page is printed already.
+      if ("printing" in root.dataset) layout.width = document.getElementById(id).clientWidth;
       Plotly.react(id, data, layout, config);
     }
     root.dataset.drawn = Object.keys(figures).length;
