@@ -41,10 +41,8 @@ def _fuzz(prepared: Prepared, cases: int, tmp_path: Path) -> dict[str, Any]:
 
     counts = tmp_path / "counts.json"
     place = prepared.place
-    assert (
-        in_server(tamper.check, prepared.recipe, place / "states", place / "expected.json", tmp_path, cases, counts)
-        == 0
-    )
+    given = (prepared.recipe, place / "states", place / "expected.json", tmp_path, cases, counts)
+    assert in_server(tamper.check, *given, runs=cases) == 0
     found: dict[str, Any] = json.loads(counts.read_text(encoding="utf8"))
     return found
 
