@@ -10,15 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LIMIT = 300
-A_RUN = 5  # seconds that one may take
-"""Seconds after which a run is thought to wait for ever."""
+LIMIT, A_RUN = 300, 5
+"""Seconds after which a run is thought to wait for ever, and what each of many may take more."""
 KILLED = (("generate", 0.5), ("heal-3", 0.55), ("heal-3", 0.9), ("eval-original", 0.5), ("eval-healed-3", 0.7))
 """Stages that keep what they have done so far, and the share of their writes after which they are killed."""
 
 
 def in_server(work: Callable[..., None], *arguments: Any, runs: int = 1) -> int | None:
-    """Exit code of `work`, of so many runs, in a process forked from a server that has imported what they need alone."""
+    """Exit code of `work`, of so many runs, in a process forked from a server that has imported just what they need."""
     child = _started(work, *arguments)
     child.join(LIMIT + A_RUN * runs)
     if child.is_alive():
