@@ -318,6 +318,6 @@ def test_slow_work_says_in_a_log_how_far_it_is_unless_told_not_to(tmp_path, quie
         assert done.stderr == ""
         return
     assert any(
-        re.search(r"analyze > measuring: 2 of 3 documents, general.*\d:\d\d elapsed, about \d:\d\d left", text)
+        re.search(r"analyze: model > measuring: 2 of 3 documents, general.*\d:\d\d elapsed, about \d:\d\d left", text)
         for text in said
     )

@@ -92,10 +92,16 @@ def _command(name: str, module: Any) -> Callable[..., Any]:
     def followed(**arguments: Any) -> Any:
         from evals.progress import shown, stage
 
-        with shown(not arguments.get("quiet")), stage(name):
+        with shown(not arguments.get("quiet")), stage(name, item=_subject(arguments)):
             return command(**arguments)
 
     return followed
+
+
+def _subject(arguments: dict[str, Any]) -> str:
+    """What a command works on, by its last name, for the line that says how far it is."""
+    named = (arguments.get(name) for name in ("model", "analysis_or_model", "recipe"))
+    return os.path.basename(str(next(filter(None, named), "")).rstrip("/"))
 
 
 def _stub() -> None:
