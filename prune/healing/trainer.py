@@ -272,8 +272,8 @@ def step_in_words(logs: Mapping[str, float], step: int, steps: int, original: fl
             if name.startswith("eval_") and name.endswith("_loss") and name != "eval_loss"
         ]
         beside = "" if original is None else f"; the original {original:.4f}"
-        named = f" ({', '.join(domains)})" if domains else ""
-        parts.append(f"held-out loss {logs['eval_loss']:.4f} nats/token{named}{beside}")
+        of_each = f" ({', '.join(domains)})" if domains else ""
+        parts.append(f"held-out loss {logs['eval_loss']:.4f} nats/token{of_each}{beside}")
     elif "loss" in logs:
         named = [f"{name.replace('_', ' ')} {logs[f'{name}_loss']:.4f}" for name in PARTS if logs.get(f"{name}_loss")]
         parts.append(f"loss {logs['loss']:.4f} nats/token" + (f" ({', '.join(named)})" if len(named) > 1 else ""))
