@@ -171,7 +171,7 @@ def measure(
     """Median ratios for one shape and one kind of document, batches of `size` rows; nan for what is not timed."""
     settings = HealSettings(
         max_steps=steps + 2, per_device_train_batch_size=size, max_length=256, distill_weight=0, next_token_weight=1,
-        lora_r=16, eval_steps=10_000, packing=not prompted,
+        learning_rate=1e-3, lora_r=16, eval_steps=10_000, packing=not prompted,
     )  # fmt: skip
     turns = [threading.Semaphore(int(i == 0)) for i in range(len(kinds))]
     batons = [Baton(turns, i) for i in range(len(kinds))]

@@ -131,6 +131,7 @@ def heal(
             weights before it are kept in a checkpoint), or a checkpoint of other settings, data or models.
         UsageError: unknown domains, layers or modules.
     """
+    settings = settings.for_width(student.get_input_embeddings().weight.shape[1])  # type: ignore[operator,union-attr]
     split = check_run(student, teacher, domains, settings, domain_weights, targets)
     targets = targets if settings.needs_teacher else None
     teacher = teacher if settings.needs_teacher and targets is None else None

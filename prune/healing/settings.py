@@ -7,7 +7,7 @@ fields for their own help. Unknown fields are errors.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,10 @@ from prune.settings import ADVANCED, DATA, METHOD, TRAINING, Settings
 Method = Literal["lora", "dora", "qlora", "full"]
 FULL_LEARNING_RATE = 2e-4
 """Default of method full: at the rate of adapters, whole weights would lose what they hold."""
+RATE_TIMES_WIDTH, HIGHEST_RATE = 1.7, 3e-3
+"""Adapters' rate falls with the width of the stream, as Adam's best one does (Yang et al. 2022, arXiv 2203.03466). The
+factor is from SmolLM2 (width 576), where 3e-3 brought back far more than 1e-3, and Gemma 3 270M (scripts/README.md).
+"""
 
 
 class HealSettings(ObjectiveSettings):
@@ -57,8 +61,11 @@ class HealSettings(ObjectiveSettings):
         json_schema_extra=METHOD,
     )
 
-    learning_rate: float = Field(
-        1e-3, gt=0, description="Peak learning rate of AdamW; with method full 0.0002 if none is given."
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Peak learning rate of AdamW; none given: 1.7 over the width of the residual stream, at most "
+        "0.003; with method full 0.0002.",
     )
     max_steps: int = Field(300, ge=1, description="Optimiser steps.")
     per_device_train_batch_size: int = Field(
@@ -154,7 +161,7 @@ class HealSettings(ObjectiveSettings):
     @model_validator(mode="before")
     @classmethod
     def _whole_weights_learn_slower(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("method") == "full" and "learning_rate" not in values:
+        if isinstance(values, Mapping) and values.get("method") == "full" and values.get("learning_rate") is None:
             return {**values, "learning_rate": FULL_LEARNING_RATE}
         return values
 
@@ -165,6 +172,11 @@ class HealSettings(ObjectiveSettings):
         if self.train_layers is not None and self.method != "full":
             raise ValueError(f"train_layers is for method full, not {self.method}: remove it, or set method: full")
         return self
+
+    def for_width(self, width: int) -> Self:
+        """The same with a learning rate for a residual stream of this width, where none is given."""
+        rate = self.learning_rate or min(HIGHEST_RATE, RATE_TIMES_WIDTH / width)
+        return self.model_copy(update={"learning_rate": rate})
 
     @property
     def needs_teacher(self) -> bool:

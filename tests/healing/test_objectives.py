@@ -59,7 +59,9 @@ def test_a_new_objective_is_added_by_its_line_alone(monkeypatch: pytest.MonkeyPa
 
 
 def test_whole_weights_learn_slower_than_adapters_unless_a_rate_is_given() -> None:
-    assert HealSettings().learning_rate == HealSettings(method="dora").learning_rate == 1e-3
-    assert HealSettings(method="full").learning_rate == 2e-4
+    assert HealSettings().for_width(4096).learning_rate == pytest.approx(1.7 / 4096)
+    assert HealSettings(method="dora").for_width(64).learning_rate == 3e-3
+    assert HealSettings(learning_rate=5e-4).for_width(64).learning_rate == 5e-4
+    assert HealSettings(method="full").for_width(64).learning_rate == 2e-4
     assert HealSettings(method="full", learning_rate=5e-3).learning_rate == 5e-3
     assert HealRecipe(method="full").learning_rate == 2e-4
