@@ -68,10 +68,10 @@ class Worker:
         seconds = time.perf_counter() - began
         timings, count = found["timings"], found["timings"]["predicted_n"]
         kept = timings.get("draft_n_accepted", 0)
-        passes = count - kept if self.proposed else 0
+        passes = count - kept if self.proposed else 0  # the first is the prompt's, before anything is proposed
         return {
             "ids": found["tokens"], "seconds": seconds, "new_tokens": count, "kept": kept,
-            "tried": tried_of(kept, passes, self.proposed), "passes": passes,
+            "tried": tried_of(kept, max(0, passes - 1), self.proposed), "passes": passes,
         }  # fmt: skip
 
     def _likeliest(self, ids, count):

@@ -18,7 +18,9 @@ class DraftSettings(Settings):
     speedup: float = Field(
         1.3, gt=1, description="Wanted; a candidate of cost c is skipped where its ceiling 1/c lies below."
     )
-    runtime: Runtime = Field("transformers", description="That will serve the pair: transformers, vllm or llama.cpp.")
+    runtime: Runtime = Field(
+        "transformers", description="That serves the pair and measures it: transformers, vllm or llama.cpp."
+    )
     num_layers: Numbers = Field(
         [], description="Layers of the candidates, with commas; a tenth, two and three tenths of the model's if absent."
     )
