@@ -18,7 +18,6 @@ from typing import Any
 import prune
 from prune.embedded.standard_library import functions, paragraphs
 from prune.gguf.real_models import SMOLLM2, fetch
-from prune.reporting.png import write_analysis_pngs
 
 GO = 3
 """Layers that shall go: a tenth."""
@@ -45,13 +44,15 @@ def documents(options: argparse.Namespace) -> tuple[dict[str, list[str]], list[s
 
 
 def look(model: str, chosen: dict[str, list[str]], output: Path) -> Any:
-    """What does each layer do? The loss without it is the figure that decides; its size beside it explains."""
+    """What does each layer do? The loss without it is the figure that decides; its size beside it explains.
+
+    The page and its figures as PNG files are in `analysis/`.
+    """
     analysis = prune.analyze(
         model, chosen, measure=["contributions", "dnll"], seq_length=LENGTH, bootstrap=100, output=output / "analysis"
     )
-    write_analysis_pngs(analysis, output / "figures")
     for name in chosen:
-        loss = analysis.array("output_effect/dnll", domain=name).sel(statistic="value").values  # [L]
+        loss = analysis.array("output_effect/dnll", domain=name).values  # [L]
         order = loss.argsort()
         say(f"{name}: layers {order[:4].tolist()} are cheap to leave out ({loss[order[0]]:.2f} nats per token), "
             f"layers {order[-3:].tolist()} dear ({loss[order[-1]]:.2f})")  # fmt: skip

@@ -29,7 +29,7 @@ def test_the_tutorial_comes_to_a_decision_with_figures(smollm2, tmp_path):
     passed = [name for name in ("cut", "healed") if found[name]["verdict"] == "PASS"]
     assert found["decision"].startswith(f"use the {passed[0]}" if passed else "keep the original")
     assert f"decision: {found['decision']}" in done.stdout
-    for name in ("report.html", "analysis/analysis.html", "figures/dnll.png"):
+    for name in ("report.html", "analysis/analysis.html", "analysis/figures/figure-dnll.png"):
         assert (tmp_path / "out" / name).stat().st_size > 10_000
     report = json.loads((tmp_path / "out/report.json").read_text(encoding="utf8"))
     assert [c["num_layers"] for c in report["candidates"]] == [30, 27, 27]
