@@ -59,9 +59,9 @@ def look(model: str, chosen: dict[str, list[str]], output: Path) -> Any:
     return analysis
 
 
-def cut_and_heal(model: str, trained: dict[str, list[str]], layers: int, steps: int, output: Path) -> list[str]:
+def cut_and_heal(model: str, analysis: Any, trained: dict[str, list[str]], steps: int, output: Path) -> list[str]:
     """The plan comes from the analysis alone; the cut is exact; healing trains adapters and merges them."""
-    plan = prune.plan(output / "analysis", output=output / "plan.json", strategy="one_shot", num_layers=layers)
+    plan = prune.plan(analysis, output=output / "plan.json", strategy="one_shot", num_layers=analysis.num_layers - GO)
     say(f"the plan leaves out layers {plan.drop} of {plan.num_layers}")
     prune.cut(model, output=output / "cut", plan=output / "plan.json")
     healed = prune.heal(
@@ -117,7 +117,7 @@ def main() -> None:
     output.mkdir(parents=True)
     chosen, tested, trained = documents(options)
     analysis = look(model, chosen, output)
-    candidates = cut_and_heal(model, trained, analysis.num_layers - GO, options.steps, output)
+    candidates = cut_and_heal(model, analysis, trained, options.steps, output)
     found = judge(model, candidates, tested, output)
     decision = decide(found)
     record = {name: evidence.model_dump(mode="json", exclude={"tasks"}) for name, evidence in found.items()}
