@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
+from evals.settings import Pairs
 from prune.api._given import Given, Model, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files
 from prune.data.rows import Documents, origin
@@ -16,7 +20,7 @@ from prune.errors import UsageError
 from prune.files import sha256_json, write_exact, write_json
 from prune.healing.settings import GenerateSettings
 from prune.model.settings import PlacedSettings
-from prune.settings import fields_of, takes, validated
+from prune.settings import ADVANCED, fields_of, takes, validated
 
 if TYPE_CHECKING:
     from prune.healing.prompts import Prompt
@@ -24,6 +28,17 @@ if TYPE_CHECKING:
 
 class GenerateArguments(PlacedSettings, GenerateSettings):
     """Everything that `prune generate` can be told beside the model, the prompts and the output."""
+
+    backend: Literal["hf", "vllm"] = Field(
+        "hf",
+        description="Who answers: hf, in this process; vllm, in its own environment (scripts/runtime vllm), greedily.",
+        json_schema_extra=ADVANCED,
+    )
+    model_args: Pairs = Field(
+        {},
+        description="Options of the backend, NAME=VALUE with commas: max_model_len=4096.",
+        json_schema_extra=ADVANCED,
+    )
 
 
 @takes(GenerateArguments)
@@ -71,6 +86,7 @@ def generate(
     chosen = GenerateSettings(**fields_of(GenerateSettings, asked))
     files = check_files(data)
     subject = given(model, tokenizer, **fields_of(PlacedSettings, asked))
+    _check_backend(subject, asked)
     prompts, described = _read(files, subject.require_tokenizer(), chosen, _context(subject))
     dtype = asked.dtype if subject.in_memory is None else str(subject.in_memory.dtype).removeprefix("torch.")
     facts: dict[str, Any] = {"model": subject.label, "revision": subject.source and subject.source.revision}
@@ -82,11 +98,11 @@ def generate(
     began = time.monotonic()
     if target is None:
         with tempfile.TemporaryDirectory(prefix="prune-generate-") as hidden:
-            return _answer(subject, prompts, chosen, facts, Path(hidden) / "batches", False, progress, began)
+            return _answer(subject, prompts, asked, facts, Path(hidden) / "batches", False, progress, began)
     from prune.healing.generate import remove_partial
 
     partial = target.with_name(f".{target.name}.batches")
-    found = _answer(subject, prompts, chosen, facts, partial, resume, progress, began)
+    found = _answer(subject, prompts, asked, facts, partial, resume, progress, began)
     write_json(target.with_name(f"{target.name}.provenance.json"), found)
     write_exact(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows))
     remove_partial(partial)
@@ -113,10 +129,46 @@ def _context(subject: Given) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
+def _check_backend(subject: Given, asked: GenerateArguments) -> None:
+    """What another runtime cannot do, before anything is loaded.
+
+    Raises:
+        UsageError: names the flag.
+    """
+    if asked.backend == "hf":
+        return
+    from evals.backend import check_backend
+
+    check_backend(asked.backend)
+    if subject.source is None:
+        raise UsageError(f"--backend {asked.backend}: reads checkpoints; give a directory or hub id")
+    if asked.do_sample:
+        raise UsageError(f"--do_sample: --backend {asked.backend} answers greedily; leave one of them out")
+    if asked.device_map is not None:
+        raise UsageError(f"--device_map: places models in this process; --backend {asked.backend} has --model_args")
+
+
+@contextmanager
+def _speaker(subject: Given, asked: GenerateArguments, facts: dict[str, Any]) -> Iterator[Any]:
+    """Who answers: the model in this process, or another runtime's with the same face."""
+    if asked.backend == "hf":
+        loaded = subject.model()
+        facts["dtype"] = str(loaded.dtype).removeprefix("torch.")  # what auto came to
+        with at_rest(subject.in_memory):
+            yield loaded
+        return
+    from prune.healing.served import served
+
+    assert subject.source is not None
+    with served(subject.source, asked.backend, asked.dtype, asked.model_args, asked.batch_size) as model:
+        facts |= {"dtype": model.dtype, "answered_by": model.runtime}
+        yield model
+
+
 def _answer(
     subject: Given,
     prompts: Sequence[Prompt],
-    settings: GenerateSettings,
+    asked: GenerateArguments,
     facts: dict[str, Any],
     partial: Path,
     resume: bool,
@@ -127,19 +179,20 @@ def _answer(
     from prune.healing.generate import generate_answers
     from prune.versions import library_versions
 
-    loaded = subject.model()
-    facts["dtype"] = str(loaded.dtype).removeprefix("torch.")  # what auto came to
-    facts["model_sha256"] = subject.source.sha256 if subject.source else None
-    identity = facts["model_sha256"] or fingerprint(loaded, subject.tokenizer)
-    with at_rest(subject.in_memory):
+    with _speaker(subject, asked, facts) as speaker:
+        facts["model_sha256"] = subject.source.sha256 if subject.source else None
         answers = generate_answers(
-            loaded,
+            speaker,
             subject.tokenizer,
             prompts,
-            settings,
+            GenerateSettings(**fields_of(GenerateSettings, asked)),
             pad_token_id=subject.pad_token_id,
             partial=partial,
-            identity={"model": identity, "dtype": facts["dtype"]},
+            identity={
+                "model": facts["model_sha256"] or fingerprint(speaker, subject.tokenizer),
+                "dtype": facts["dtype"],
+                **({"answered_by": facts["answered_by"]} if "answered_by" in facts else {}),
+            },
             resume=resume,
             progress=progress,
         )
