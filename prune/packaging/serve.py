@@ -25,12 +25,11 @@ def serve_section(found: Sequence[Reading]) -> str:
     lines = ["## Serve it", "", "Read as transformers 5 reads it, from each program's source:", "", "```"]
     right = [reading for reading in found if reading.status == "right"]
     lines += [LINES[name] for name in dict.fromkeys(reading.runtime for reading in right)]
-    versions = ", ".join(f"{reading.runtime} {reading.version}" for reading in right)
+    versions = ", ".join(reading.name for reading in right)
     lines += ["```", "", f"Versions looked at: {versions}."]
     for reading in found:
-        name = f"{reading.runtime} {reading.version}"
         if reading.status == "wrong":
-            lines.append(f"\n**Do not use {name}**: without an error, it {reading.reason}.")
+            lines.append(f"\n**Do not use {reading.name}**: without an error, it {reading.reason}.")
         elif reading.status == "right" and reading.reason:
-            lines.append(f"\n{name}: {reading.reason}.")
+            lines.append(f"\n{reading.name}: {reading.reason}.")
     return "\n".join(lines) + "\n"

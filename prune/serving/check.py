@@ -48,7 +48,7 @@ def require_readable(config: Config, runtimes: Sequence[str]) -> None:
         if reading.status != "right":
             verb = "would read this wrongly: it" if reading.status == "wrong" else "is not known to read this:"
             raise PruneError(
-                f"--runtime {reading.runtime}: {reading.version} {verb} {reading.reason}; choose layers with "
+                f"--runtime {reading.runtime}: {reading.name} {verb} {reading.reason}; choose layers with "
                 f"`prune plan --runtime {reading.runtime}`, or leave the flag out"
             )
 
@@ -119,17 +119,12 @@ def in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     found, lines = [Reading(**row) for row in rows], []
     for status, text in (("right", "read rightly by"), ("unknown", "not known of")):
-        names = [_name(r) for r in found if r.status == status]
+        names = [r.name for r in found if r.status == status]
         if names:
             lines.append(f"{text}: {', '.join(names)}")
     for reading in found:
         if reading.status == "wrong":
-            lines.append(f"READ WRONGLY, without an error, by {_name(reading)}: {reading.reason}")
+            lines.append(f"READ WRONGLY, without an error, by {reading.name}: {reading.reason}")
         elif reading.status == "right" and reading.reason:
-            lines.append(f"{_name(reading)}: {reading.reason}")
+            lines.append(f"{reading.name}: {reading.reason}")
     return lines
-
-
-def _name(reading: Reading) -> str:
-    version = reading.version
-    return version if version.startswith(reading.runtime) else f"{reading.runtime.rstrip('4')} {version}"

@@ -37,6 +37,12 @@ class Reading:
     status: Status
     reason: str = ""
 
+    @property
+    def name(self) -> str:
+        """The program and its version, for people."""
+        alone = self.version.startswith(self.runtime)
+        return self.version if alone else f"{self.runtime.rstrip('4')} {self.version}"
+
     def as_dict(self) -> dict[str, str]:
         """JSON-ready."""
         return {"runtime": self.runtime, "version": self.version, "status": self.status, "reason": self.reason}
