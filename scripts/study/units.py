@@ -231,7 +231,7 @@ def phased(bench: Bench, name: str, wanted: int, label: str) -> dict[str, Any]:
     """A cut healed in phases, each beginning where the last ended; tokens of answers that were trained on count."""
     plan = bench.plan(name, "greedy dnll", wanted)
     original = bench.model(name)
-    student = prune.cut(original, drop_layers=plan.drop)
+    student = prune.cut(bench.model(name), drop_layers=plan.drop)
     before = _held_out_nll(bench, name, student)
     tokens, settings = 0, HealSettings()
     for number, phase in enumerate(PHASED[label]):

@@ -117,6 +117,16 @@ def test_f50_a_damaged_state_is_named_with_the_cure_and_the_cure_works(raw: byte
     RunDirectory(root, resume=True).close()
 
 
+def test_f50_nothing_is_logged_through_a_link(tmp_path: Path) -> None:
+    from prune.runs.pipeline import _log_file
+
+    elsewhere = tmp_path / "elsewhere.txt"
+    (tmp_path / "log.txt").symlink_to(elsewhere)
+    with pytest.raises(PruneError, match=r"log.txt is a symbolic link: remove it"), _log_file(tmp_path / "log.txt"):
+        pass
+    assert not elsewhere.exists()
+
+
 class OwnTasks:
     """The finished run with its tasks in two folders of one name, and their rows outside of both, as in the demo."""
 
