@@ -166,7 +166,8 @@ def short(name: str, model: str, tokens: str, files: str, options: Any) -> Bench
     tokenizer, length, n = load_tokenizer(model), int(tokens), options.documents
     seen, held_out = {}, {}
     for domain, path in (item.split("=", 1) for item in files.split(",")):
-        drawn = load_domain(domain, path, tokenizer, seq_length=3 * length, calib_num_samples=400)
+        most = length if path.endswith(".txt") else 3 * length  # a question whose answer is cut later
+        drawn = load_domain(domain, path, tokenizer, seq_length=most, calib_num_samples=400)
         cut = [_cut(document, length) for document in drawn.documents]
         kept = tuple(document for document in cut if document is not None)
         seen[domain], held_out[domain] = (Domain(domain, kept[a : a + n], path, f"{drawn.sha256}{a}") for a in (0, n))

@@ -18,7 +18,7 @@ from prune.data.settings import DocumentSettings
 from prune.errors import UsageError
 from prune.files import refuse_non_empty, sha256_json
 from prune.model.settings import PlacedSettings
-from prune.planning.settings import BudgetSettings, PlanSettings, UnitSettings
+from prune.planning.settings import BudgetSettings, DecodeSettings, PlanSettings, UnitSettings
 from prune.serving.settings import RuntimeSettings
 from prune.settings import ADVANCED, Seeded, fields_of, takes, validated
 from prune.wording.settings import PageSettings
@@ -36,7 +36,15 @@ SCORES = "scores.sqlite"
 
 
 class PlanArguments(
-    Seeded, PageSettings, PlacedSettings, DocumentSettings, RuntimeSettings, BudgetSettings, UnitSettings, PlanSettings
+    Seeded,
+    PageSettings,
+    PlacedSettings,
+    DocumentSettings,
+    RuntimeSettings,
+    BudgetSettings,
+    DecodeSettings,
+    UnitSettings,
+    PlanSettings,
 ):
     """Everything that `prune plan` can be told beside the analysis or model, its data and the output."""
 

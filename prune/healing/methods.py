@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from prune.errors import PruneError, UsageError
 from prune.healing.settings import HealSettings
 from prune.model.anatomy import find_layer_list
+from prune.model.silence import first_silent
 from prune.surgery.names import FOREIGN
 
 if TYPE_CHECKING:
@@ -57,8 +58,16 @@ def attach(
     return _with_adapters(student, settings, kept_layers)
 
 
-def adapted_layers(choice: str | list[int], kept_layers: Sequence[int] | None, count: int) -> list[int]:
+def adapted_layers(
+    choice: str | list[int], kept_layers: Sequence[int] | None, count: int, lacking: int | None = None
+) -> list[int]:
     """Layers that get adapters, of a student with `count` layers; see `HealSettings.lora_layers`.
+
+    Args:
+        choice: of the settings.
+        kept_layers: source index of each student layer.
+        count: how many those are.
+        lacking: the first layer without its attention or its MLP, if any.
 
     Raises:
         UsageError: the choice names a layer that is not there.
@@ -69,6 +78,7 @@ def adapted_layers(choice: str | list[int], kept_layers: Sequence[int] | None, c
     if choice == "all" or kept_layers is None:
         return list(range(count))
     gap = next((i for i, source in enumerate(kept_layers) if source != i), count)
+    gap = gap if lacking is None else min(gap, lacking)
     return list(range(max(0, min(gap - 1, count - LEAST_ADAPTED)), count))
 
 
@@ -82,12 +92,13 @@ def _with_adapters(model: PreTrainedModel, settings: HealSettings, kept_layers: 
     from peft import LoraConfig, TaskType, get_peft_model
 
     path, layers = find_layer_list(model)
-    adapted = adapted_layers(settings.lora_layers, kept_layers, len(layers))
+    adapted = adapted_layers(settings.lora_layers, kept_layers, len(layers), first_silent(layers))
     # Towers beside the decoder see no text: adapters there would never get a gradient, which stops data-parallel runs.
     towers = rf".*({'|'.join(map(re.escape, FOREIGN))}).*"
     left = [towers] if any(re.fullmatch(towers, name) for name, _ in model.named_modules()) else []
     if bare := "|".join(str(i) for i in range(len(layers)) if i not in adapted):
         left.append(rf"(.*\.)?{re.escape(path)}\.({bare})\..*")
+    left += [re.escape(name) for name in _zeroed(model)]
     config = LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # peft scales by any number
@@ -107,6 +118,12 @@ def _with_adapters(model: PreTrainedModel, settings: HealSettings, kept_layers: 
         raise UsageError(
             f"lora_target_modules {settings.lora_target_modules!r} does not fit this model ({reason}); use {cure}"
         ) from error
+
+
+def _zeroed(model: nn.Module) -> list[str]:
+    """Linear modules whose weights are all zero: sub-layers that were silenced so, which training must not wake."""
+    named = ((name, getattr(module, "weight", None)) for name, module in model.named_modules())
+    return [name for name, weight in named if weight is not None and weight.dim() == 2 and not weight.any()]
 
 
 def _select_layers(student: PreTrainedModel, wanted: list[int] | None) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from prune.model.layer_list import find_layer_list
+from prune.model.silence import first_silent
 
 
 class SharedPrefix:
@@ -73,8 +74,8 @@ def find_prefix(student: nn.Module, teacher: nn.Module, kept_layers: Sequence[in
     before += list(student.get_input_embeddings().parameters())  # type: ignore[operator]  # may be the head's own
     if not _frozen(before, same):
         return None
-    depth = 0
-    while depth < len(ours) and kept_layers[depth] == depth and _frozen(ours[depth].parameters(), same):
+    depth, most = 0, first_silent(ours)
+    while depth < most and kept_layers[depth] == depth and _frozen(ours[depth].parameters(), same):
         depth += 1
     prefix = SharedPrefix(ours[:depth], theirs[:depth])
     return prefix if depth and _exact(prefix, student, teacher) else None

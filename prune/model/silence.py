@@ -73,6 +73,12 @@ class Silent(nn.Module):
             cache.update(one, one, index)
 
 
+def first_silent(layers: Sequence[nn.Module]) -> int:
+    """The first layer that lacks a sub-layer; their number where none does."""
+    lacking = (i for i, layer in enumerate(layers) if any(isinstance(child, Silent) for child in layer.children()))
+    return next(lacking, len(layers))
+
+
 class Silencer:
     """Silences sub-layers of one model, one at a time or for good.
 

@@ -121,7 +121,8 @@ def export_checkpoint(
             raise PruneError(f"{source.id}: the exported copy answers differently; nothing was written")
         facts = without_paths(facts)
         write_card(staging, facts, evidence, serve_section(found))
-        if plan := facts.get("plan"):
+        plan = facts.get("plan")
+        if plan and plan.get("unit", "layer") == "layer":  # mergekit takes whole layers
             dtype = str(recorded["dtype"])
             write_mergekit(staging, str(facts.get("source") or plan.get("source")), plan["keep"], dtype)
         manifest = build_manifest(staging, facts, recorded)

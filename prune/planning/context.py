@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from prune.analysis.result import Analysis
     from prune.data.domains import Domain
     from prune.planning.crew import Crew
-    from prune.planning.evaluator import Evaluator, Quantity, Score
-    from prune.planning.race import Documents, Look
+    from prune.planning.evaluator import Evaluator
+    from prune.planning.paired import Documents, Look
+    from prune.planning.score import Quantity, Score
     from prune.planning.score_cache import ScoreCache
     from prune.planning.slots import Slots
 
@@ -223,7 +224,7 @@ class Context:
 
     def documents(self, quantity: Quantity = "dnll", *, answers: bool = False) -> Documents:
         """The costs of subsets by document, for a search that decides on some of them."""
-        from prune.planning.race import Costs, Documents, Ground
+        from prune.planning.paired import Costs, Documents, Ground
 
         evaluator = self.scoring(answers=answers)
         weights = normalised(self._weights(evaluator) or evaluator.weights, list(evaluator.domains))

@@ -9,9 +9,6 @@ cost. Late layers are cheap, because the prefix is shared, so they are read far;
 What an earlier round learnt is carried over: where it compared two candidates on more documents, the difference of this
 round is regressed on that one, a control variate. Later rounds first score the removals that were cheap before, and go
 on while the next was cheaper then than the best is now (CELF's order, Leskovec et al. 2007).
-
-Assumption: documents are a random sample, and a share of them shows their spread. Answers of one token whose
-likelihood seldom moves, but then much, violate it: intervals are then too short.
 """
 
 from __future__ import annotations
@@ -22,147 +19,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CONFIDENCE = 0.95  # of a round: Bonferroni over its candidates
-PARTS = (12, 8, 5.5, 4, 3, 2, 1.5, 1.2, 1)  # a domain's shares are one in so many documents
-SMALLEST_SHARE = 2  # documents of a domain: one has no spread
+from evals.progress import stage
+from prune.planning.paired import Costs, Difference, Ground, Look, difference, quantile
+
 LEAST = 0.3  # of a later round's candidates are scored: layers change when their neighbours go
 FIRST_LOOK = 0.5  # of a later round's purse at most, for scoring more of them than that
 HOPE = 2.0  # standard errors below its old cost that a candidate may have had, for CELF's rule
 NEAR = 0.5  # pairs that promise so much of what the best promises are read together: they share prefixes
 ENOUGH = 0.0005  # of what the subset costs: with less to lose from stopping, the rest of the purse is saved
+CAUTION = 0.5  # standard errors that the leader may cost more than it seems: one that was read little is none by luck
 HEAD = 0.3  # what reading a final stream takes, in layers: the last layer's removal is not free
-Look = tuple[int, ...]  # for each domain the level of its shares
-Costs = Sequence[np.ndarray]  # for each domain [documents of a look]
-
-
-@dataclass(frozen=True)
-class Ground:
-    """The documents that candidates race over.
-
-    Attributes:
-        tokens: for each domain the counted tokens of each document, in the order in which looks take them.
-        weights: of the domains, summing to one.
-        shares: for each domain how many documents its levels hold, ascending; the last is all of them.
-    """
-
-    tokens: Sequence[np.ndarray]
-    weights: Sequence[float]
-    shares: Sequence[Sequence[int]]
-
-    @property
-    def first(self) -> Look:
-        """The smallest share of every domain."""
-        return (0,) * len(self.tokens)
-
-    @property
-    def size(self) -> int:
-        """All documents."""
-        return sum(map(len, self.tokens))
-
-    def documents(self, look: Look) -> list[int]:
-        """Of each domain."""
-        return [shares[level] for shares, level in zip(self.shares, look, strict=True)]
-
-    def deeper(self, look: Look, domain: int) -> Look:
-        """With the next share of one domain."""
-        return (*look[:domain], look[domain] + 1, *look[domain + 1 :])
-
-
-def nested_shares(size: int) -> list[int]:
-    """Documents in a twelfth, an eighth ... and all of a domain, two at least; equal shares stand once."""
-    return sorted({min(size, max(SMALLEST_SHARE, math.ceil(size / parts))) for parts in PARTS})
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A mean difference over all documents, from some of them.
-
-    Attributes:
-        value: in nats per token, domains mixed.
-        variances: of its error, what each domain adds [domains].
-    """
-
-    value: float
-    variances: np.ndarray
-
-    @property
-    def error(self) -> float:
-        """Standard error."""
-        return math.sqrt(self.variances.sum())
-
-    @property
-    def loss(self) -> float:
-        """Expected loss of taking it for positive, if it is normal around `value`: E[max(0, -difference)]."""
-        from scipy.stats import norm
-
-        if not self.error or not math.isfinite(self.value):
-            return max(0.0, -self.value)
-        away = self.value / self.error
-        return float(self.error * norm.pdf(away) - self.value * norm.sf(away))
-
-
-def difference(ground: Ground, one: Costs, other: Costs, before: tuple[Costs, Costs] | None = None) -> Difference:
-    """`one` minus `other` on the documents that both have.
-
-    A ratio estimator of the cost per token with the finite-population correction; `before`, the same two at another
-    time on more documents, is its control variate (Cochran 1977, double sampling for regression).
-
-    Args:
-        one, other: for each domain sums [documents], the first ones of the ground's; an infinite value makes the
-            difference infinite.
-        before: the same, earlier.
-    """
-    value, variances = 0.0, np.zeros(len(ground.tokens))
-    for at, (weight, tokens, first, second) in enumerate(zip(ground.weights, ground.tokens, one, other, strict=True)):
-        if not weight:
-            continue
-        common = min(len(first), len(second))
-        if not np.isfinite(first[:common]).all():
-            return Difference(math.inf, np.zeros(len(variances)))
-        if not np.isfinite(second[:common]).all():
-            return Difference(-math.inf, np.zeros(len(variances)))
-        old = None if before is None else _longer(before[0][at], before[1][at], common)
-        mean, variance = _mean(tokens, first[:common] - second[:common], old)
-        value, variances[at] = value + weight * mean, weight**2 * variance
-    return Difference(float(value), variances)
-
-
-def _longer(first: np.ndarray, second: np.ndarray, number: int) -> np.ndarray | None:
-    """The difference of two costs where both have more than `number` documents; None where they do not help."""
-    common = min(len(first), len(second))
-    old = first[:common] - second[:common]
-    return old if common > number and number > 2 and np.isfinite(old).all() else None
-
-
-def _mean(tokens: np.ndarray, sums: np.ndarray, old: np.ndarray | None) -> tuple[float, float]:
-    """Mean of `sums` [n] per token, and the variance of its error; with the help of `old` [more than n]."""
-    size, number = len(tokens), len(sums)
-    mean, residual = _ratio(tokens, sums)
-    spread = _variance(tokens, residual)
-    if old is None:
-        return mean, (1 - number / size) * spread
-    far, _ = _ratio(tokens, old)
-    near, of_old = _ratio(tokens, old[:number])
-    square = float(of_old @ of_old)
-    slope = min(1.0, max(0.0, float(residual @ of_old) / square)) if square else 0.0
-    left = _variance(tokens, residual - slope * of_old)
-    seen = len(old)
-    return mean + slope * (far - near), (1 - number / seen) * left + (1 - seen / size) * spread * number / seen
-
-
-def _ratio(tokens: np.ndarray, sums: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean per token of the first documents, and what each is off it [n]."""
-    tokens = tokens[: len(sums)]
-    mean = float(sums.sum() / tokens.sum())
-    return mean, sums - mean * tokens
-
-
-def _variance(tokens: np.ndarray, residual: np.ndarray) -> float:
-    """Of a mean per token, from residuals [n], were the documents without end."""
-    number = len(residual)
-    if number < 2:
-        return 0.0
-    return float(number / (number - 1) * (residual @ residual) / tokens[:number].sum() ** 2)
 
 
 @dataclass(frozen=True)
@@ -247,20 +113,25 @@ class Race:
 
     Attributes:
         seen: removal -> what its last round learnt of it.
+        rounds: what each round learnt of its candidates.
     """
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
         self.seen: dict[int, Seen] = {}
+        self.rounds: list[dict[int, Seen]] = []
 
     def run(self, given: Round) -> Outcome:
         """Find the removal that costs least; of equal ones the deepest."""
         heat = Heat(self.ground, given, self.seen)
-        heat.start()
-        while readings := heat.readings():
-            heat.read(readings)
+        with stage("race", math.ceil(given.purse), "layer evaluations") as racing:
+            heat.start()
+            while readings := heat.readings():
+                racing.at(min(math.ceil(given.purse), round(heat.spent)), heat.words)
+                heat.read(readings)
         outcome, learnt = heat.finish()
         self.seen = {**self.seen, **learnt}
+        self.rounds.append(learnt)
         return outcome
 
 
@@ -271,6 +142,7 @@ class Heat:
         looks: candidate -> documents that it was scored on.
         costs: candidate -> for each domain what it adds there.
         spent: layer evaluations so far, as modelled.
+        left: the leader and those that may still be cheaper.
     """
 
     def __init__(self, ground: Ground, given: Round, before: dict[int, Seen]) -> None:
@@ -279,6 +151,7 @@ class Heat:
         self.costs: dict[int, Costs] = {}
         self.trunk: Costs = ()
         self.spent = 0.0
+        self.left = len(given.candidates)
         self._paid: set[tuple[int, int]] = set()  # (domain, level) that the round's own subset was run on
 
     def start(self) -> None:
@@ -290,9 +163,8 @@ class Heat:
         for layer in known[number:]:
             if self._hoped(layer) >= min(self._drifted(x) for x in known if x in self.costs):
                 break
-            if self.spent + self._price(layer, first) > FIRST_LOOK * given.purse:
-                break
-            self.score([layer], first)
+            if self.spent + self._price(layer, first) <= FIRST_LOOK * given.purse:  # late layers cost next to nothing
+                self.score([layer], first)
 
     def _hoped(self, layer: int) -> float:
         """What it may have added before, at best."""
@@ -337,11 +209,23 @@ class Heat:
         if not finite:
             return max(self.costs)
         furthest = max(finite, key=lambda x: (sum(self.ground.documents(self.looks[x])), x))
-        return min(self.costs, key=lambda x: (self.gap(x, furthest).value if x != furthest else 0.0, -x))
+
+        def dearest(layer: int) -> float:
+            gap = self.gap(layer, furthest)
+            return gap.value + CAUTION * gap.error
+
+        return min(self.costs, key=lambda x: (dearest(x) if x != furthest else 0.0, -x))
+
+    @property
+    def words(self) -> str:
+        """How far the race is."""
+        leader = self.leader()
+        read = sum(self.ground.documents(self.looks[leader]))
+        return f"{self.left} candidates left, {leader} ahead on {read} of {self.ground.size} documents"
 
     def readings(self) -> list[Reading]:
         """Pairs of the leader and a challenger that are worth reading further and can be paid for, the best first."""
-        leader = self.leader()
+        leader, self.left = self.leader(), 1
         enough = ENOUGH * abs(self._mean(self.trunk) + self._mean(self.costs[leader]))
         found: list[Reading] = []
         for challenger in self.costs:
@@ -350,6 +234,7 @@ class Heat:
             gap = self.gap(challenger, leader)
             loss = gap.loss
             if gap.error and loss > enough:
+                self.left += 1
                 found += self._of_pair(challenger, leader, gap, loss)
         return sorted(found, key=lambda reading: (-reading.rate, reading.layers))
 
@@ -412,23 +297,3 @@ class Heat:
             old = self.before[layer].value + drift - learnt[leader].value
             worst = max(worst, limit * spread - old)
         return max(0.0, worst)
-
-
-def quantile(candidates: int, documents: int) -> float:
-    """One-sided t quantile for comparing one candidate with all the others."""
-    from scipy.stats import t
-
-    return float(t.ppf(1 - (1 - CONFIDENCE) / max(1, candidates - 1), max(1, documents - 1)))
-
-
-@dataclass(frozen=True)
-class Documents:
-    """Costs by document, for searches that decide on some of them.
-
-    Attributes:
-        ground: tokens, weights and shares.
-        scores: (subsets that stay, look) -> for each, and for each domain, the costs [documents of the look].
-    """
-
-    ground: Ground
-    scores: Callable[[Sequence[tuple[int, ...]], Look], list[Costs]]

@@ -19,7 +19,7 @@ from prune.planning.tuning import Tuning
 
 if TYPE_CHECKING:
     from prune.planning.context import Context
-    from prune.planning.race import Documents
+    from prune.planning.paired import Documents
 
 Keep = tuple[int, ...]
 

@@ -57,6 +57,11 @@ class UnitSettings(Settings):
         description="What goes: whole layers, their attention alone, their mlp alone, or sublayer: either. num_layers "
         "is then so many attentions or MLPs; of sublayer twice as many stay.",
     )
+
+
+class DecodeSettings(Settings):
+    """What a decoded token reads."""
+
     decode_context: int = Field(
         0, ge=0, description="Tokens in the cache whose keys and values target_speedup counts as read for each token."
     )

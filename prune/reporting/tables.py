@@ -12,6 +12,7 @@ from typing import Any
 from evals.score import Score
 from prune.analysis.phases import INDICATORS, agreement
 from prune.analysis.stability import CRITERIA
+from prune.planning.plan import Plan
 from prune.reporting.data import AnalysisView, Candidate, ReportData
 from prune.wording.numbers import UNKNOWN, money, quantity, size
 from prune.wording.text import Text
@@ -209,8 +210,16 @@ def plan_table(data: ReportData, text: Text) -> Table:
     table = Table([text("depth"), text("criterion"), text("strategy"), text("plan_order")])
     for plan in data.plans:
         order = text("list_comma").join(map(str, plan.order or plan.drop)) or text("none")
-        table.rows.append([str(len(plan.keep)), plan.criterion, plan.strategy, order])
+        table.rows.append([_left(plan, text), plan.criterion, plan.strategy, order])
     return table
+
+
+def _left(plan: Plan, text: Text) -> str:
+    """What a plan leaves: layers, or attentions and MLPs."""
+    if plan.unit == "layer":
+        return str(len(plan.keep))
+    attention, mlp = (plan.num_layers - len(gone) for gone in (plan.drop_attention, plan.drop_mlp))
+    return text("parts_left", attention=attention, mlp=mlp)
 
 
 def layer_table(view: AnalysisView | None, text: Text) -> Table:

@@ -125,6 +125,10 @@ class Pipeline:
             check_prompting(self.inputs.tokenizer, tests.apply_chat_template, multiturn, tests.system_instruction)
 
     def _check_depths(self, depth: int) -> None:
+        if self.recipe.plan.unit != "layer":
+            from prune.surgery.deci import check_unit
+
+            check_unit(self.inputs.source.checkpoint.config, self.recipe.plan.unit, self.recipe.plan.runtime)
         for wanted in self.recipe.plan.depths:
             if wanted >= depth:
                 raise UsageError(f"plan.depths: {wanted} is not below the {depth} layers of {self.recipe.model}")
@@ -164,7 +168,7 @@ class Pipeline:
             analysis = Analysis.load(self.root / "analysis")
             self._check_depths(analysis.num_layers)
             plans = make_plans(inputs, run, analysis, analysis_hash)
-            cuts = {depth: cut_plan(inputs, run, plan) for depth, plan in sorted(plans.items(), reverse=True)}
+            cuts = {depth: cut_plan(inputs, run, plan, depth) for depth, plan in sorted(plans.items(), reverse=True)}
             checkpoints = self._checkpoints(run, plans, cuts, screen_depths(inputs, run, cuts))
             judged = judge_candidates(inputs, run, checkpoints)
             drafts = try_drafts(inputs, run, checkpoints, judged)

@@ -26,7 +26,7 @@ from prune.files import require_utf8
 from prune.healing.settings import GenerateSettings, HealSettings
 from prune.model.settings import PlacedSettings
 from prune.packaging.settings import ExportSettings
-from prune.planning.settings import PlanSettings
+from prune.planning.settings import PlanSettings, UnitSettings
 from prune.serving.settings import RuntimeSettings
 from prune.settings import Seeded, Settings
 from prune.wording.settings import PageSettings
@@ -43,7 +43,7 @@ class AnalyzeRecipe(AnalyzeSettings):
     """What is measured; the keys are those of `prune analyze`."""
 
 
-class PlanRecipe(RuntimeSettings, PlanSettings):
+class PlanRecipe(RuntimeSettings, UnitSettings, PlanSettings):
     """Which layers go; the keys are those of `prune plan`."""
 
     depths: list[Annotated[int, Field(ge=1)]] = Field(
@@ -221,6 +221,21 @@ class Recipe(Seeded, PlacedSettings):
             raise ValueError(
                 "device_map: QLoRA makes its 4-bit copy on one device; use heal.method lora, or leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _parts(self) -> Recipe:
+        plan = self.plan
+        if plan.unit == "layer":
+            return self
+        if plan.runtime != ["mlx"]:
+            raise ValueError(
+                f"plan.unit {plan.unit}: a run exports a directory, which mlx alone reads with sub-layers left out: set"
+                " plan.runtime to mlx; for a GGUF file use `prune plan` and `prune cut`"
+            )
+        if plan.compensate != "none" or self.heal.rounds > 1:
+            key = "heal.rounds" if plan.compensate == "none" else "plan.compensate"
+            raise ValueError(f"{key} is of whole layers: leave it out, or set plan.unit to layer")
         return self
 
     @model_validator(mode="after")

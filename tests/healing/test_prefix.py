@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from prune.healing.methods import adapted_layers, attach
 from prune.healing.objective import batch_losses, matched_states
 from prune.healing.prefix import find_prefix
 from prune.healing.sharing import SharedWeights
+from prune.surgery.sublayers import drop_sublayers
 
 from . import tiny
 
@@ -97,3 +100,37 @@ def test_adapters_begin_one_layer_below_the_first_gap():
     assert adapted_layers([2, 1], [0, 2, 3], 3) == [1, 2]
     model = pair(tiny.settings())[1]
     assert {n.split("layers.")[1][0] for n, p in model.named_parameters() if p.requires_grad} == {"1", "2", "3"}
+
+
+def test_adapters_begin_one_layer_below_the_first_layer_that_lacks_a_part(tmp_path):
+    assert adapted_layers("from_gap", range(8), 8, 4) == [3, 4, 5, 6, 7]
+    assert adapted_layers("from_gap", [0, 1, 4, 5], 4, 3) == [1, 2, 3]
+    original = tiny.teacher()
+    pruned = drop_sublayers(copy.deepcopy(original), attn=[3], mlp=[4])
+    before = held_out(pruned)
+    result = heal(
+        pruned, original, {"general": tiny.domain()}, tiny.settings(), kept_layers=range(6), output_dir=tmp_path
+    )
+    assert result.shared_layers == 2
+    assert {int(name.split("layers.")[1][0]) for name in result.trained} == {2, 3, 4, 5}
+    assert held_out(result.model) < before
+    assert [type(layer.self_attn).__name__ for layer in result.model.model.layers][3] == "Silent"
+
+
+def held_out(model) -> float:
+    """Mean loss on the documents, by the model itself."""
+    with torch.no_grad():
+        rows = [torch.tensor([document.input_ids]) for document in tiny.domain().documents]
+        return sum(model(input_ids=row, labels=row).loss.item() for row in rows) / len(rows)
+
+
+def test_training_does_not_wake_a_part_that_was_silenced_by_zeros(tmp_path):
+    original = tiny.teacher()
+    pruned = copy.deepcopy(original)
+    pruned.model.layers[3].mlp.down_proj.weight.data.zero_()
+    result = heal(
+        pruned, original, {"general": tiny.domain()}, tiny.settings(lora_layers="all"), kept_layers=range(6),
+        output_dir=tmp_path,
+    )  # fmt: skip
+    assert not result.model.model.layers[3].mlp.down_proj.weight.any()
+    assert result.trained

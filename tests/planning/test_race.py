@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evals.progress import line
 from prune.planning.evaluator import Evaluator
+from prune.planning.exchange import check
+from prune.planning.paired import CONFIDENCE, Documents, Ground, difference, nested_shares
 from prune.planning.planner import make_plan, sweep
-from prune.planning.race import CONFIDENCE, Documents, Ground, Race, Round, difference, nested_shares
+from prune.planning.race import Race, Round, Seen
 from prune.planning.registry import Problem, get_strategy
 from prune.planning.tuning import Tuning
 from tests.planning.small import LAYERS, build, domains
@@ -110,6 +113,56 @@ def test_layers_chosen_from_a_few_documents_alone_are_worse():
     assert np.mean(regrets[1.0]) == pytest.approx(0, abs=1e-3)
 
 
+def test_exchanges_judged_on_all_documents_make_no_plan_dearer_and_some_cheaper(monkeypatch):
+    """The same worlds with and without them; what they report is the subset's own cost."""
+    with_, without = [], []
+    for seed in range(12):
+        world = World(seed, noise=0.3)
+        found = world.search("greedy")
+        assert found.cost == pytest.approx(world.cost(found.order))
+        with_.append(found)
+    monkeypatch.setattr("prune.planning.strategies.greedy.Search.exchange", lambda self: None)
+    for seed in range(12):
+        without.append(World(seed, noise=0.3).search("greedy"))
+    gains = []
+    for seed, (one, other) in enumerate(zip(with_, without, strict=True)):
+        world = World(seed, noise=0.3)
+        gains.append(world.cost(other.order) - world.cost(one.order))
+        assert bool(one.estimated["exchanges"]) == (set(one.order) != set(other.order))
+        assert one.trail == (() if one.estimated["exchanges"] else other.trail)
+    assert min(gains) >= 0
+    assert max(gains) > 0
+
+
+def test_a_purse_that_is_spent_buys_no_exchange():
+    world = World(0, noise=0.3)
+    order, seen = (1, 2), {layer: Seen([world.alone[layer]], 0.0, 0.0) for layer in range(DEPTH)}
+    asked = []
+
+    def costs(keeps):
+        asked.extend(keeps)
+        return [world.cost(set(range(DEPTH)) - set(keep)) for keep in keeps]
+
+    problem = Problem(DEPTH, frozenset({0}), (2,), lambda n: [], costs)
+    poor = check(problem, world.ground, order, [seen], 0.0)
+    assert (poor.order, poor.tried, len(asked)) == (order, 0, 1)
+    rich = check(problem, world.ground, order, [seen], 1e9)
+    best = min(world.cost((a, b)) for a in range(1, DEPTH) for b in range(1, a))
+    assert rich.cost == pytest.approx(best)
+    assert 0 not in rich.order
+
+
+def test_progress_names_candidates_left_and_documents(monkeypatch):
+    said, world = [], World(3, noise=0.2)
+    real = world.scores
+    world.scores = lambda keeps, look: (said.append(line()), real(keeps, look))[1]
+    world.search("greedy")
+    told = [words for words in said if "candidates left" in words]
+    assert told
+    assert all("race: " in words and "layer evaluations" in words for words in said)
+    assert any("documents; " in words and " left of race" in words for words in told)
+
+
 def test_a_clear_leader_wins_on_the_first_look_and_close_ones_are_read_far():
     world = World(3, noise=0.0)
     clear = np.arange(1, DEPTH + 1)[:, None] * world.tokens
@@ -139,7 +192,10 @@ def test_a_search_on_a_model_is_repeatable_nests_and_says_what_it_read():
     # The plan's own figure is of all documents, whatever decided.
     assert first.scores["cost"] == Evaluator(model, domains()).score(first.keep).total
     nested = sweep(source="made", model=model, domains=domains(), depths=[15, 14, 12])
-    assert [plan.order for plan in nested] == [first.order[:1], first.order[:2], first.order]
+    orders = [plan.order for plan in nested]
+    assert orders[0] == orders[2][:1]
+    assert orders[1] == orders[2][:2]
+    assert first.scores["cost"] <= nested[2].scores["cost"]  # one depth alone is worth exchanges
 
 
 def test_a_killed_race_goes_on_to_the_same_plan(tmp_path):

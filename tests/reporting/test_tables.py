@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from evals.answer_cost import AnswerCost
+from prune.planning.plan import Plan
 from prune.reporting import tables
 from prune.reporting.data import ReportData
 from prune.reporting.markdown import render_markdown
@@ -37,6 +38,23 @@ def test_a_plan_is_named_by_the_layers_that_it_keeps(tmp_path) -> None:
     words = Words((tmp_path / "report.html").read_text(encoding="utf8")).words
     found = [words[i - 1] for i, word in enumerate(words) if word == "dnll" and words[i + 1] == "greedy"]
     assert found == ["14", "12", "10"]
+
+
+def test_a_plan_of_sublayers_names_and_draws_both_lists(tmp_path) -> None:
+    order = ["attention.3", "mlp.7", "attention.5"]
+    plan = Plan(
+        source="made", num_layers=16, keep=list(range(16)), drop=[], order=order, criterion="dnll", strategy="greedy",
+        unit="sublayer", drop_attention=[3, 5], drop_mlp=[7],
+    )  # fmt: skip
+    data = sample_report().model_copy(update={"plans": [plan]})
+    (row,) = tables.plan_table(data, TEXT).rows
+    assert [row[0], row[3]] == ["14 attentions, 15 MLPs", "attention.3, mlp.7, attention.5"]
+    render_html(data, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf8")
+    strips = dict(re.findall(r'<div class="strip" role="img" aria-label="(attention|MLP)[^"]*">(.*?)</div>', page))
+    gone = {part: re.findall(r'class="gone">(\d+)<', strip) for part, strip in strips.items()}
+    assert gone == {"attention": ["3", "5"], "MLP": ["7"]}
+    assert all(strip.count("<span") == 16 for strip in strips.values())
 
 
 def test_a_candidates_column_is_its_side_of_the_evidence() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prune.planning.context import Context
-from prune.planning.race import Documents
+from prune.planning.paired import Documents
 from prune.planning.registry import Criterion, Keep
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prune.planning.context import Context
-from prune.planning.race import Documents
+from prune.planning.paired import Documents
 from prune.planning.registry import Criterion, Keep
 
 KEYS = ("output_effect/dnll", "output_effect/{}/dnll")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prune.runs.outputs import SCORES
 from prune.runs.verdict import CandidateKey
@@ -65,30 +65,34 @@ def make_plans(inputs: RunInputs, run: Directory, analysis: Analysis, analysis_h
         analysis_hash: of `analyze_source`.
     """
     from prune.planning.plan import Plan
-    from prune.planning.planner import sweep_together
+    from prune.planning.planner import make_plan, sweep_together
     from prune.serving.check import slots_for
 
     options = inputs.recipe.plan
 
     def work(staging: Path) -> None:
-        plans = sweep_together(
-            inputs.processes,
-            source=inputs.recipe.model,
-            analysis=analysis,
-            model=inputs.original,
-            domains=inputs.domains,
-            criterion=options.criterion,
-            strategy=options.strategy,
-            depths=sorted(options.depths, reverse=True),
-            protect=options.protect,
-            domain_weights=options.domain_weights or None,
-            prediction_share=options.prediction_share,
-            tuning=options.tuning(inputs.recipe.seed),
-            seed=inputs.recipe.seed,
-            score_cache=inputs.root / SCORES,
-            pad_token_id=inputs.pad,
-            slots=slots_for(inputs.source.checkpoint.config, options.runtime) if options.runtime else None,
-        )
+        common: dict[str, Any] = {
+            "source": inputs.recipe.model,
+            "analysis": analysis,
+            "model": inputs.original,
+            "domains": inputs.domains,
+            "criterion": options.criterion,
+            "strategy": options.strategy,
+            "protect": options.protect,
+            "domain_weights": options.domain_weights or None,
+            "prediction_share": options.prediction_share,
+            "tuning": options.tuning(inputs.recipe.seed),
+            "seed": inputs.recipe.seed,
+            "score_cache": inputs.root / SCORES,
+            "pad_token_id": inputs.pad,
+        }
+        depths = sorted(options.depths, reverse=True)
+        if options.unit != "layer":
+            for depth in depths if inputs.processes.first else ():
+                make_plan(**common, unit=options.unit, num_layers=depth).save(staging / f"{depth}.json")
+            return
+        slots = slots_for(inputs.source.checkpoint.config, options.runtime) if options.runtime else None
+        plans = sweep_together(inputs.processes, **common, depths=depths, slots=slots)
         for plan in plans if inputs.processes.first else ():
             _save_plan(inputs, plan, staging / f"{len(plan.keep)}.json")
 
@@ -127,15 +131,21 @@ def _save_plan(inputs: RunInputs, plan: Plan, path: Path) -> None:
         log.info("plan %d, gap %d-%d: %s", len(plan.keep), gap["first"], gap["last"], outcome)
 
 
-def cut_plan(inputs: RunInputs, run: Directory, plan: Plan) -> str:
-    """Cut one plan's layers from the source: `pruned/N/`; the hash of that directory."""
+def cut_plan(inputs: RunInputs, run: Directory, plan: Plan, depth: int) -> str:
+    """Cut one plan's layers, or sub-layers, from the source: `pruned/N/`; the hash of that directory.
+
+    Args:
+        depth: of the candidate, in the recipe's words.
+    """
     from prune.serving.check import ConfigReader
     from prune.surgery.cut import cut
-
-    depth = len(plan.keep)
+    from prune.surgery.deci import cut_parts
 
     def work(staging: Path) -> None:
         staging.rmdir()
+        if plan.unit != "layer":
+            cut_parts(inputs.source, staging, plan.drop_attention, plan.drop_mlp, plan=plan)
+            return
         finish = ConfigReader(inputs.recipe.plan.runtime)
         cut(inputs.source, staging, plan=inputs.root / "plans" / f"{depth}.json", finish=finish)
 
@@ -143,4 +153,5 @@ def cut_plan(inputs: RunInputs, run: Directory, plan: Plan) -> str:
     depends_on = {"model": inputs.source_hash, "keep": plan.keep, "versions": inputs.versions}
     depends_on |= {"runtime": runtime} if (runtime := inputs.recipe.plan.runtime) else {}
     depends_on |= {"compensation": new} if new else {}
+    depends_on |= {"parts": plan.order} if plan.unit != "layer" else {}
     return run.stage(f"cut-{depth}", CandidateKey(depth, "pruned").path, depends_on, work)

@@ -296,7 +296,9 @@ def check_healing(inputs: RunInputs) -> None:
     settings = HealSettings(**{k: getattr(recipe.heal, k) for k in HealSettings.model_fields})
     shared_out(settings, inputs.processes.count)
     bones = skeleton(AutoModelForCausalLM, config)
-    rehearse_uncut(bones, inputs.heal_domains, settings, min(recipe.plan.depths))
+    whole = recipe.plan.unit != "layer"  # no layer goes as a whole
+    depth = config.get_text_config().num_hidden_layers if whole else min(recipe.plan.depths)
+    rehearse_uncut(bones, inputs.heal_domains, settings, depth)
 
 
 def read_self_generated(inputs: RunInputs) -> dict[str, list[Any]]:
