@@ -72,11 +72,10 @@ def check(problem: Problem, ground: Ground, order: Keep, rounds: Sequence[Mappin
     known: dict[frozenset[int], float] = {}
     while True:
         some, price = [], 0.0
-        for exchange in sorted(
-            candidates, key=lambda x: (max(x.gap, LEAST) * _layers(problem, order, x), x.back, x.out)
-        ):
+        able = [each for each in candidates if each.back in order and each.out not in order]
+        for exchange in sorted(able, key=lambda x: (max(x.gap, LEAST) * _layers(problem, order, x), x.back, x.out)):
             more = ground.size * _layers(problem, order, exchange, alone=bool(known))
-            if exchange.back in order and frozenset(exchange.of(order)) not in known and price + more <= purse:
+            if frozenset(exchange.of(order)) not in known and price + more <= purse:
                 some.append(exchange)
                 price += more
         plans = [order, *(exchange.of(order) for exchange in some)]

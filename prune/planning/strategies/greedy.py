@@ -97,7 +97,8 @@ class Search:
             notes["plans_checked"] = self.checked.tried
             notes["exchanges"] = [[each.back, each.out] for each in self.checked.done]
         trail = () if notes.get("exchanges") else tuple(outcome.cost for outcome in rounds)
-        return Step(self.order, self.outcomes[-1].cost, trail, estimated=notes)
+        cost = self.outcomes[-1].cost if self.checked is None else self.checked.cost
+        return Step(self.order, cost, trail, estimated=notes)
 
     def _read(self, look: Look) -> int:
         return sum(self.documents.ground.documents(look))
