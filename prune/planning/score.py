@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prune.planning.registry import Keep
-
 Quantity = Literal["dnll", "kl", "missed"]
+Keep = tuple[int, ...]
 
 
 @dataclass(frozen=True)
