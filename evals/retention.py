@@ -36,6 +36,8 @@ FEW = 10
 """Units up to which every task of a suite gets a whole pseudo-unit; with more, this many units' share of one."""
 RARE = 0.05
 """Share of a task's items that the largest units must hold to be thought of as the place of all losses."""
+MOST_LONGER = 50
+"""Times the longest text seen."""
 TIMES_WORSE = 10
 """A perplexity has no natural end: no kind of text is allowed for on which the candidate loses more, in nats."""
 SMALLEST_MASS = 0.02
@@ -122,18 +124,34 @@ def ignorance(pairs: Pairs, scores: np.ndarray) -> float:
     return min(seen, -math.log(256) if pairs.aggregation == "bits_per_byte" else TIMES_WORSE * mean)
 
 
-def _large(sizes: np.ndarray) -> float:
-    """The size of [units] that a random item's unit exceeds with a chance of `RARE`."""
+def _large(pairs: Pairs, sizes: np.ndarray) -> float:
+    """The size of [units] that a random item's unit exceeds with a chance of `RARE`; of texts `longer_than_seen`."""
+    if pairs.aggregation != "mean":
+        return longer_than_seen(sizes)
     ordered = np.sort(sizes)
     held = np.cumsum(ordered)
     return float(ordered[np.searchsorted(held, (1 - RARE) * held[-1])])
 
 
+def longer_than_seen(sizes: np.ndarray) -> float:
+    """Mean length of the texts that are longer than all of [units] seen, if their lengths have a Pareto tail.
+
+    The longest texts are where a loss hides best, and a sample without its few longest shows nothing of them. Above the
+    longest one seen, x, the mean is x a / (a - 1); the index a is Hill's (1975) of the sqrt(n) longest, the inverse of
+    their mean log-excess over the next one. Lengths with an end, such as those of cut documents, have a large index and
+    lose little; lengths that seem to have no mean, `MOST_LONGER` times the longest.
+    """
+    ordered = np.sort(sizes[sizes > 0])
+    count = min(len(ordered) - 1, max(5, math.ceil(math.sqrt(len(ordered)))))
+    excess = float(np.log(ordered[-count:] / ordered[-count - 1]).mean()) if count > 0 else 0.0
+    return float(ordered[-1] / max(1 - excess, 1 / MOST_LONGER))
+
+
 def _pseudo_unit(tasks: Sequence[Pairs], table: np.ndarray, end: End) -> np.ndarray:
     """[tasks, 3] sums of a unit that would hurt this end.
 
-    It is as large as the units that hold the last twentieth of the items, for these may be where the losses are; where
-    all are alike, as large as they.
+    It is as large as the units that hold the last twentieth of the items, for these may be where the losses are, or as
+    texts longer than all that were seen; where all are alike, as large as they.
 
     Args:
         table: [tasks, 3, units] sums of the real units.
@@ -151,7 +169,7 @@ def _pseudo_unit(tasks: Sequence[Pairs], table: np.ndarray, end: End) -> np.ndar
             ordinary = (first if end == "lower" else second).sum() / pairs.weight.sum()
             beyond = ignorance(pairs, second if end == "lower" else first)
             row[:] = (ordinary, beyond, 1.0) if end == "lower" else (beyond, ordinary, 1.0)
-        row *= _large(sums[2])
+        row *= _large(pairs, sums[2])
     return column
 
 
@@ -180,7 +198,7 @@ def document_mass(effective: float, units: int, alpha: float) -> float:
 def counted_units(pairs: Pairs) -> float:
     """Units that a task's items count as, were all as large as the one whose loss is allowed for."""
     sizes = pairs.sums()[2]
-    return float(sizes.sum() / _large(sizes))
+    return float(sizes.sum() / _large(pairs, sizes))
 
 
 def _sharing(tasks: Sequence[Pairs]) -> list[list[int]]:

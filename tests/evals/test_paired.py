@@ -17,7 +17,16 @@ from evals.paired import (
     paired_test,
 )
 from evals.records import Record, TaskResult
-from evals.retention import count_units, draws, retention, retention_interval, unit_mass, value_interval
+from evals.retention import (
+    MOST_LONGER,
+    count_units,
+    draws,
+    longer_than_seen,
+    retention,
+    retention_interval,
+    unit_mass,
+    value_interval,
+)
 
 
 def pairs_of(original: Any, candidate: Any, **changes: Any) -> Pairs:
@@ -282,3 +291,12 @@ def test_few_texts_may_hide_one_of_which_the_candidate_knows_nothing() -> None:
     expected = 2 / (2 + unseen * (8 - 2))
     assert expected - 0.02 < low < expected
     assert 1 / expected < high < 1 / (expected - 0.02)
+
+
+def test_texts_longer_than_all_seen_have_the_mean_of_a_pareto_tail() -> None:
+    lengths = 50 * np.random.default_rng(0).random(4000) ** (-1 / 2.0)  # index 2: the mean above x is 2 x
+    assert longer_than_seen(lengths) / lengths.max() == pytest.approx(2.0, rel=0.25)
+    assert longer_than_seen(np.full(300, 7.0)) == 7.0
+    assert longer_than_seen(np.array([3.0])) == 3.0
+    endless = 50 * np.random.default_rng(0).random(4000) ** (-1 / 0.7)  # no mean
+    assert longer_than_seen(endless) == pytest.approx(MOST_LONGER * endless.max())

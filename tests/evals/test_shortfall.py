@@ -66,5 +66,5 @@ def test_unequal_texts_count_as_fewer() -> None:
     weight = np.r_[np.full(3, 1e5), np.full(2000, 100.0)]
     few = pairs_of(-weight * 0.6, -weight * 0.6, weight=weight, aggregation="bits_per_byte", higher_is_better=False)
     (short,) = shortfalls([few], 0.95, 0.05)
-    assert short.units == 5
+    assert short.units == 3  # as many as such texts, when one longer than these may come
     assert "count as 5 independent ones" in str(short)

@@ -203,3 +203,16 @@ def test_no_cell_that_a_search_finds_breaks_three_percent(name: str, side: str) 
     for population in gate.search(gate.FAMILIES[name], rate, generations=2, seed=11):
         rates = gate.simulate(population, experiments=1500, bootstrap=1000, seed=5)
         assert within(rates.passed if side == "PASS" else rates.failed, 1500, 0.03)
+
+
+@pytest.mark.parametrize(
+    ("documents", "floor", "heavy", "times"), [(1500, 0.8, 0.002, 3.38), (800, 0.6, 0.00125, 8.43)]
+)
+def test_a_loss_in_texts_longer_than_all_that_a_sample_may_hold_does_not_pass(
+    documents: int, floor: float, heavy: float, times: float
+) -> None:
+    """One sample in twenty to three has none of them; with the longest text seen as the bound, 21 % of the second."""
+    cell = Scenario("bits per byte", documents, 0.6, 0.0, floor, 1.0, floor=floor, heavy=heavy, times=times,
+                    longest=True, tail=1.5)  # fmt: skip
+    rates = gate.simulate(cell, experiments=60, bootstrap=300, seed=3)
+    assert rates.passed <= 0.02

@@ -77,7 +77,11 @@ def _swap(path: Path, draw: Callable[..., Any]) -> None:
 
 def _value(path: Path, draw: Callable[..., Any]) -> None:
     """Another value in one place of a JSON file, or of one line of JSON."""
-    lines = [path.read_text(encoding="utf8")] if path.suffix == ".json" else path.read_text(encoding="utf8").split("\n")
+    try:
+        text = path.read_text(encoding="utf8")
+    except UnicodeDecodeError:  # damaged before
+        return _flip(path, draw)
+    lines = [text] if path.suffix == ".json" else text.split("\n")
     number = draw(st.integers(0, len(lines) - 1))
     try:
         value = json.loads(lines[number])
