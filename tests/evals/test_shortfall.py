@@ -67,4 +67,4 @@ def test_unequal_texts_count_as_fewer() -> None:
     few = pairs_of(-weight * 0.6, -weight * 0.6, weight=weight, aggregation="bits_per_byte", higher_is_better=False)
     (short,) = shortfalls([few], 0.95, 0.05)
     assert short.units == 3  # as many as such texts, when one longer than these may come
-    assert "count as 5 independent ones" in str(short)
+    assert "count as 3 independent ones" in str(short)
