@@ -140,7 +140,7 @@ def build_trainer(kind: str, shape: str, settings: HealSettings, prompted: bool,
     length, size = settings.max_length, settings.per_device_train_batch_size
     split = split_domains(domains, max_length=length, eval_fraction=0.01, eval_max_documents=1, seed=0)
     rows = size * settings.max_steps
-    data = TrainingSet(split, rows=rows, batch_size=size, max_length=length, packing=settings.packing, seed=0)
+    data = TrainingSet(split, rows=rows, step=size, max_length=length, packing=settings.packing, seed=0)
     collator = Collator(0, settings.packing)
     arguments = training_arguments(settings, folder / kind)
     arguments.eval_strategy, arguments.logging_steps = "no", settings.max_steps

@@ -116,10 +116,10 @@ def _passes(count: int, seed: str) -> Iterator[int]:
 class TrainingSet(torch.utils.data.Dataset[list[Document]]):
     """Rows in training order; each row is a list of documents (one, when not packed).
 
-    Packing is first-fit over the rows of one batch: a document that fits into none of them opens the next batch.
+    Packing is first-fit over the rows of one optimiser step: a document that fits into none of them opens the next.
     """
 
-    def __init__(self, split: Split, *, rows: int, batch_size: int, max_length: int, packing: bool, seed: int) -> None:
+    def __init__(self, split: Split, *, rows: int, step: int, max_length: int, packing: bool, seed: int) -> None:
         self.split = split
         self.rows: list[list[tuple[str, int]]] = []
         stream = weighted_stream(split, seed)
@@ -128,9 +128,9 @@ class TrainingSet(torch.utils.data.Dataset[list[Document]]):
             return
         waiting = next(stream)
         while len(self.rows) < rows:
-            batch: list[list[tuple[str, int]]] = [[] for _ in range(batch_size)]
-            room = [max_length] * batch_size
-            while (row := next((r for r in range(batch_size) if room[r] >= self._length(waiting)), None)) is not None:
+            batch: list[list[tuple[str, int]]] = [[] for _ in range(step)]
+            room = [max_length] * step
+            while (row := next((r for r in range(step) if room[r] >= self._length(waiting)), None)) is not None:
                 batch[row].append(waiting)
                 room[row] -= self._length(waiting)
                 waiting = next(stream)

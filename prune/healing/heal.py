@@ -151,7 +151,7 @@ def heal(
     training_set = TrainingSet(
         split,
         rows=rows_per_step * settings.max_steps,
-        batch_size=settings.per_device_train_batch_size,
+        step=rows_per_step,  # not a batch: several processes, or turns, must train on the same rows
         max_length=settings.max_length,
         packing=packing,
         seed=settings.seed,

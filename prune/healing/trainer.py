@@ -211,7 +211,8 @@ class HealTrainer(Trainer):
         """Add the parts of the training loss (mean since the last log) and the seconds spent so far."""
         if "loss" in logs and self._since_log:
             steps = len(self._since_log) / self.args.gradient_accumulation_steps
-            parts = (torch.stack(self._since_log).sum(0) / steps).tolist()
+            sums = self.accelerator.reduce(torch.stack(self._since_log).sum(0), "mean")  # [parts]
+            parts = (sums / steps).tolist()
             logs |= {f"{name}_loss": value for name, value in zip(PARTS, parts, strict=True)}
             self._since_log.clear()
         logs["seconds"] = round(self.seconds(), 3)

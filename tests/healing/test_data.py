@@ -70,7 +70,7 @@ def test_every_document_is_seen_before_one_is_seen_twice():
 
 def packed_rows(rows: int = 4):
     parts = split()
-    data = TrainingSet(parts, rows=rows, batch_size=rows, max_length=32, packing=True, seed=0)
+    data = TrainingSet(parts, rows=rows, step=rows, max_length=32, packing=True, seed=0)
     return [data[i] for i in range(rows)], data
 
 
@@ -136,7 +136,7 @@ def test_every_packed_text_begins_with_the_tokenizers_own_bos(tmp_path):
     (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
     domain = load_domain("d", str(tmp_path / "d.jsonl"), tokenizer)
     parts = split_domains({"d": domain}, **OPTIONS)
-    data = TrainingSet(parts, rows=1, batch_size=1, max_length=16, packing=True, seed=0)
+    data = TrainingSet(parts, rows=1, step=1, max_length=16, packing=True, seed=0)
     batch = Collator(1, packing=True)([data[0]])
     starts = batch["position_ids"][0] == 0
     assert batch["input_ids"][0, :16].tolist() == [0, 2, 3, 4] * 4

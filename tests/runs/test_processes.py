@@ -175,16 +175,23 @@ def compare(one: Path, two: Path) -> None:
         assert first["scores"]["dnll"]["total"]["value"] == pytest.approx(second["scores"]["dnll"]["total"]["value"])
         assert first["evaluations"] == second["evaluations"]
     for checkpoint in sorted((one / "healed").iterdir()):
-        for path in sorted(checkpoint.glob("*.safetensors")):
-            weights = load_file(two / "healed" / checkpoint.name / path.name)
-            for name, tensor in load_file(path).items():
-                # Sums in another order: a neighbour in bfloat16, or a gradient near zero that Adam blows up.
-                np.testing.assert_allclose(weights[name].float(), tensor.float(), rtol=2**-7, atol=5e-4, err_msg=name)
+        ours, theirs, before = (
+            load_file(run / stage / checkpoint.name / "model.safetensors")
+            for run, stage in ((one, "healed"), (two, "healed"), (one, "pruned"))
+        )
+        # Adam turns rounding of small gradients into steps: what training moved is compared, not every number.
+        apart = sum(float((ours[name].double() - theirs[name].double()).square().sum()) for name in ours)
+        moved = sum(float((ours[name].double() - before[name].double()).square().sum()) for name in ours)
+        assert 0 < moved
+        assert apart < 1e-4 * moved  # 1 % of its length
         records = [run / "healed" / checkpoint.name / HEALING for run in (one, two)]
         first, second = (json.loads(path.read_text()) for path in records)
         for key in ("held_out_before", "held_out_adapted", "held_out_after"):
             assert first[key] == pytest.approx(second[key], abs=1e-4), key
         assert first["tokens_seen"] == second["tokens_seen"]
+        for step, same in zip(first["history"], second["history"], strict=True):
+            for key in ("loss", "next_token_loss", "distill_loss"):
+                assert step.get(key) == pytest.approx(same.get(key), rel=1e-3), (step["step"], key)
     for evidence in sorted((one / "evidence" / "gate").iterdir()):
         first, second = (
             json.loads((run / "evidence" / "gate" / evidence.name / "evidence.json").read_text()) for run in (one, two)
