@@ -94,7 +94,7 @@ def work(step: str, model: str, source: Path, folder: Path) -> tuple[dict[str, i
         return memory.analysis(shape, batch), lambda: prune.analyze(load_model(str(source)), data, **options)
     if step == "plan":
         keep = shape.layers - 2
-        return memory.planning(shape, Batch(8, length), -(-2 * size // 8)), lambda: prune.plan(
+        return memory.planning(shape, Batch(min(8, 2 * size), length), 2 * size * length), lambda: prune.plan(
             load_model(str(source)), data, num_layers=keep, strategy="greedy"
         )
     cut = folder / "cut"

@@ -19,7 +19,7 @@ LOGITS = 1 << 24
 """Float32 logits made at a time: `prune.model.tracing.LOGITS_PER_CHUNK`."""
 LENS_TOKENS = 32  # of a document: `prune.analysis.lens.TOKENS_PER_DOCUMENT`
 SAMPLED = (1024, 1 << 29)  # tokens kept for the spectra, and bytes: `prune.analysis.width`
-LOSS_BYTES = 7 * (1 << 24)  # float32 copies of a chunk of logits: `prune.healing.losses`
+LOSS = (7, 1 << 22)  # float32 copies of a chunk of logits, and numbers in one: `prune.healing.losses`
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,17 @@ def analysis(
     return found
 
 
-def planning(shape: Shape, batch: Batch, batches: int, *, stream_bytes: int = 1 << 30) -> Moments:
+def planning(shape: Shape, batch: Batch, tokens: int, *, stream_bytes: int = 1 << 30) -> Moments:
     """Scoring subsets of the layers; see `prune.planning.prefix`.
 
     Args:
-        batches: of all documents: the streams of as many as `stream_bytes` allows are kept, and branching points.
+        batch: the largest that is scored at a time.
+        tokens: of all documents, whose streams are kept as far as `stream_bytes` allows.
     """
     tree = (shape.layers + 1) * stream(shape, batch)
-    kept = max(tree, min(stream_bytes, 2 * batches * tree))
+    kept = max(tree, min(stream_bytes, (shape.layers + 1) * stream(shape, Batch(1, tokens))))
     chunk = min(LOGITS, batch.tokens * shape.vocabulary) * 4
-    return {"scoring subsets": shape.weights + kept + max(call(shape, batch), 3 * chunk)}
+    return {"scoring subsets": shape.weights + kept + max(call(shape, batch), 2 * chunk)}
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ def healing(shape: Shape, batch: Batch, training: Training) -> Moments:
     inputs = training.adapted * batch.tokens * shape.width * item
     kept = inputs + each if training.checkpointing else training.adapted * each
     logits = batch.tokens * shape.vocabulary * item
-    loss = (3 if training.teacher else 2) * logits + LOSS_BYTES
+    copies, most = LOSS
+    loss = (3 if training.teacher else 2) * logits + copies * 4 * min(most, batch.tokens * shape.vocabulary)
     apart = shape.weights if training.teacher else 0
     return {
         "loading both models" if training.teacher else "loading": apart + student.weights,

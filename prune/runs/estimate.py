@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 PLACED = Cure("device_map: auto, over more devices, host memory and disk")
 STREAMED = Cure("`prune analyze --stream`, which holds one layer at a time")
-TAUGHT = Cure("`prune teach` and then `prune heal --targets`, which needs no original in memory")
-SMALLEST = Cure("a smaller or quantised original")
+SCORED = 8
+"""Documents of a batch in a search: `prune.planning.evaluator.Evaluator`."""
 
 
 @dataclass(frozen=True)
@@ -165,9 +165,7 @@ class _Run:
         from prune.planning.registry import get_criterion
 
         options = self.inputs.recipe.plan
-        rows = 8  # `prune.planning.evaluator.Evaluator`
-        batch = _batch(self.documents, rows)
-        batches = -(-len(self.documents) // rows)
+        batch = _batch(self.documents, SCORED)
         removed = self.shape.layers - min(options.depths)
         measured = get_criterion(options.criterion).measured
         once = Work(self._tokens, self._tokens * sum(options.depths), self._tokens * (len(options.depths) + 1))
@@ -186,7 +184,7 @@ class _Run:
             note = f"the work of {options.strategy} depends on what it finds"
         return StageEstimate(
             "plan",
-            memory.planning(self.shape, batch, batches),
+            memory.planning(self.shape, batch, self._tokens),
             work=found,
             files=len(options.depths) + 1,
             note=note,
@@ -198,7 +196,9 @@ class _Run:
         settings = HealSettings(**{k: getattr(recipe.heal, k) for k in HealSettings.model_fields})
         rows = settings.per_device_train_batch_size
         batch = Batch(max(1, rows // self.processes), settings.max_length)
-        training = training_of(self.shape, settings, depth, int(self.shape.item == 2))
+        training = training_of(
+            self.shape, settings, depth, half=self.shape.item == 2, targets=recipe.heal.targets is not None
+        )
         steps = settings.max_steps
         tokens = steps * rows * settings.gradient_accumulation_steps * settings.max_length
         cut = self.shape.cut(depth)
@@ -209,8 +209,7 @@ class _Run:
                 "heal.gradient_checkpointing: true with heal.per_device_train_batch_size: 1",
                 memory.healing(self.shape, Batch(1, batch.length), again),
             ),
-            Cure("heal.method: qlora, on a GPU") if settings.method == "lora" else SMALLEST,
-            TAUGHT,
+            Cure("heal.targets from `prune teach`, so that the original is not needed", self._taught(batch, again)),
         ]
         return StageEstimate(
             f"heal {depth}",
@@ -221,6 +220,9 @@ class _Run:
             disk=cut.file,
             cures=cures,
         )
+
+    def _taught(self, batch: Batch, training: Training) -> memory.Moments:
+        return memory.healing(self.shape, batch, replace(training, teacher=False))
 
     def _eval(self, depths: list[int]) -> StageEstimate:
         recipe = self.inputs.recipe
@@ -261,11 +263,12 @@ class _Run:
         )
 
 
-def training_of(shape: Shape, settings: HealSettings, depth: int, half: int) -> Training:
+def training_of(shape: Shape, settings: HealSettings, depth: int, *, half: bool, targets: bool) -> Training:
     """What is trained of a model cut to a depth; where the first gap will be is not known: layers go from the middle.
 
     Args:
-        half: whether activations are two bytes a number.
+        half: activations are two bytes a number.
+        targets: what the original said is on disk.
     """
     gap = max(0, min(depth // 2, depth - 3) - 1)
     if settings.method == "full":
@@ -280,7 +283,7 @@ def training_of(shape: Shape, settings: HealSettings, depth: int, half: int) -> 
         adapted,
         trained,
         method=settings.method,
-        teacher=settings.needs_teacher,
+        teacher=settings.needs_teacher and not targets,
         checkpointing=settings.gradient_checkpointing,
-        bf16=bool(half),
+        bf16=half,
     )

@@ -70,6 +70,9 @@ class HealRecipe(WeightSettings, HealSettings):
     self_generated: SelfGeneratedRecipe | None = Field(
         None, description="more domains: what the original answers to prompts, generated once"
     )
+    targets: str | None = Field(
+        None, description="directory that `prune teach` wrote on these domains: distil from it, not from the original"
+    )
     rounds: int = Field(
         1, ge=1, description="cut and heal in so many turns, choosing layers anew each time; max_steps is shared out"
     )
@@ -82,6 +85,14 @@ class HealRecipe(WeightSettings, HealSettings):
         for name in self.self_generated.prompts if self.self_generated else ():
             if name in self.domains:
                 raise ValueError(f"self_generated.prompts and domains both name {name}; rename one")
+        return self
+
+    @model_validator(mode="after")
+    def _taught(self) -> HealRecipe:
+        if self.targets is not None and self.self_generated is not None:
+            raise ValueError(
+                "targets and self_generated: what will be generated was not taught; generate first, then teach on that"
+            )
         return self
 
     def names(self, calibration: Mapping[str, str]) -> list[str]:
@@ -323,7 +334,13 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     generated = recipe.heal.self_generated
     if generated is not None:
         generated = generated.model_copy(update={"prompts": files(generated.prompts)})
-    heal = recipe.heal.model_copy(update={"domains": files(recipe.heal.domains), "self_generated": generated})
+    heal = recipe.heal.model_copy(
+        update={
+            "domains": files(recipe.heal.domains),
+            "self_generated": generated,
+            "targets": resolve(recipe.heal.targets) if recipe.heal.targets else None,
+        }
+    )
 
     def own(task: dict[str, Any]) -> dict[str, Any]:
         return task | {"jsonl": resolve(str(task["jsonl"]))} if "jsonl" in task else task

@@ -182,7 +182,7 @@ def compare(one: Path, two: Path) -> None:
         # Adam turns rounding of small gradients into steps: what training moved is compared, not every number.
         apart = sum(float((ours[name].double() - theirs[name].double()).square().sum()) for name in ours)
         moved = sum(float((ours[name].double() - before[name].double()).square().sum()) for name in ours)
-        assert 0 < moved
+        assert moved > 0
         assert apart < 1e-4 * moved  # 1 % of its length
         records = [run / "healed" / checkpoint.name / HEALING for run in (one, two)]
         first, second = (json.loads(path.read_text()) for path in records)

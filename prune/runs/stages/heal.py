@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from prune.runs.stages.testing import run_suites
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from prune.healing.targets import Targets
     from prune.runs.following import Directory
     from prune.runs.inputs import RunInputs
 
@@ -61,6 +63,11 @@ class HealStages:
                 length = self.settings.max_length
                 self._domains[name] = load_domain(name, path, self.inputs.tokenizer, seq_length=length)
         return self._domains
+
+    @cached_property
+    def targets(self) -> Targets | None:
+        """What the original said of these documents, where the recipe names it."""
+        return read_targets(self.inputs, self.domains)
 
     def generate(self) -> None:
         """The stage `generate`: answers of the original to the recipe's prompts, one file per domain."""
@@ -228,19 +235,24 @@ class HealStages:
             "data": {name: d.sha256 for name, d in self.domains.items()},
             "dtype": self.inputs.dtype,
             "versions": self.inputs.versions,
+            **({} if self.targets is None else {"targets": self.targets.sha256}),
         }
 
     def _train(self, pruned: str, plan: Plan, settings: HealSettings, scratch: Path, staging: Path) -> None:
         from prune.healing.heal import heal
         from prune.packaging.saving import save_healed
 
-        root = self.inputs.root
+        root, targets = self.inputs.root, self.targets
+        # Layers of a model as it was cut are told by the targets' own record, which refuses another model's.
+        kept = None if targets is not None and self.options.rounds == 1 else plan.keep
+        taught = settings.needs_teacher and targets is None
         result = heal(
             self.inputs.whole(root / pruned),
-            self.inputs.whole() if settings.needs_teacher else None,
+            self.inputs.whole() if taught else None,
             self.domains,
             shared_out(settings, self.inputs.processes.count),
-            kept_layers=plan.keep,
+            kept_layers=kept,
+            targets=targets,
             domain_weights=self.options.domain_weights or None,
             pad_token_id=self.inputs.pad,
             output_dir=scratch,
@@ -249,7 +261,7 @@ class HealStages:
         )
         if not self.inputs.processes.first:
             return
-        teacher = self.inputs.source if settings.needs_teacher else None
+        teacher = self.inputs.source if taught else targets.record["model"] if targets is not None else None
         save_healed(result.model, result.trained, result.as_dict(), teacher, root / pruned, staging)
 
     def _tracker(self) -> Callable[[PreTrainedModel], dict[str, float]]:
@@ -299,6 +311,31 @@ def check_healing(inputs: RunInputs) -> None:
     whole = recipe.plan.unit != "layer"  # no layer goes as a whole
     depth = config.get_text_config().num_hidden_layers if whole else min(recipe.plan.depths)
     rehearse_uncut(bones, inputs.heal_domains, settings, depth)
+    read_targets(inputs, inputs.heal_domains)
+
+
+def read_targets(inputs: RunInputs, domains: Mapping[str, Domain]) -> Targets | None:
+    """The directory of `heal.targets`, which fits the model, the settings and the documents.
+
+    Raises:
+        UsageError: names the field that does not.
+        PruneError: its record is damaged.
+    """
+    options = inputs.recipe.heal
+    if options.targets is None:
+        return None
+    from prune.healing.checks import check_targets
+    from prune.healing.targets import Targets
+
+    settings = HealSettings(**{k: getattr(options, k) for k in HealSettings.model_fields})
+    if not settings.needs_teacher:
+        raise UsageError(
+            "heal.targets: nothing is distilled; give heal.distill_weight a value above 0, or leave it out"
+        )
+    check_targets(settings)
+    targets = Targets(Path(options.targets))
+    targets.require(domains, settings.max_length, inputs.tokenizer)
+    return targets
 
 
 def read_self_generated(inputs: RunInputs) -> dict[str, list[Any]]:
