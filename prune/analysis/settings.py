@@ -54,8 +54,9 @@ class StreamSettings(Settings):
     stream: bool = Field(
         False,
         description="Walk a model larger than memory layer by layer: every weight is read once for all documents, and "
-        f"one layer, the embeddings and the activations are in memory. Offers {', '.join(STREAMED)}; refuses the other "
-        "measures, which would read the weights many times. Same figures as without it.",
+        "one layer, the embeddings and the activations are in memory. Same figures as without it. analyze: "
+        f"{', '.join(STREAMED)}; other measures would read the weights many times and are refused. plan: weights are "
+        "read once for all subsets that a search asks for at a time.",
         json_schema_extra=ADVANCED,
     )
     stream_memory: float = Field(

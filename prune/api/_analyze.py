@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -12,17 +11,15 @@ from prune.analysis.settings import AnalyzeSettings, StreamSettings
 from prune.api._analysis import Analysis, Origin
 from prune.api._given import Given, Model, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files, load_domains
+from prune.api._streaming import check_streamable, streaming_of
 from prune.data.settings import DocumentSettings
-from prune.errors import UsageError
 from prune.files import refuse_non_empty
 from prune.model.settings import PlacedSettings
 from prune.settings import Seeded, fields_of, takes, validated
 from prune.wording.settings import PageSettings
 
 if TYPE_CHECKING:
-    from prune.analysis.processes import Processes
-    from prune.analysis.streamed import Streaming
-    from prune.checkpoint.source import Source
+    pass
 
 
 class AnalyzeArguments(PageSettings, StreamSettings, PlacedSettings, Seeded, DocumentSettings, AnalyzeSettings):
@@ -105,7 +102,7 @@ def analyze(
     processes = join()
     streaming = None
     if asked.stream and subject.source is not None:
-        streaming = _streaming(subject.source, target, asked.stream_memory, processes)
+        streaming = streaming_of(subject.source, target, asked.stream_memory, processes)
         loaded = streaming.model.model
     else:
         loaded = processes.together(lambda: subject.model(processes.device))
@@ -136,25 +133,8 @@ def _check_streaming(measures: Sequence[str] | None, subject: Given) -> None:
     from prune.analysis.registry import DEFAULT_MEASURES, select
     from prune.analysis.streamed import check_offered
 
-    if subject.source is None:
-        raise UsageError("--stream: the model is in memory already; give its directory or hub id")
-    if subject.source.placement is not None:
-        raise UsageError(
-            "--stream and --device_map exclude each other: both say where the layers are; give one of them"
-        )
+    check_streamable(subject)
     check_offered(select(DEFAULT_MEASURES if measures is None else measures))
-
-
-def _streaming(source: Source, target: Path | None, memory: float, processes: Processes) -> Streaming:
-    """The model with its layers on disk."""
-    from prune.analysis.streamed import GIB, Streaming
-    from prune.model.streaming import StreamedModel
-
-    if processes.count > 1:
-        raise UsageError("--stream runs in one process: start it without torchrun or accelerate launch")
-    inside = Path(tempfile.gettempdir()) / "spill" if target is None else target.absolute()
-    spill = next(parent for parent in inside.parents if parent.is_dir())
-    return Streaming(StreamedModel(source), int(memory * GIB), spill)
 
 
 def _save(analysis: Measurements, target: Path, lang: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from pydantic import Field
 
 from prune.analysis.result import Analysis as Measurements
+from prune.analysis.settings import StreamSettings
 from prune.api._analysis import Analysis, Origin
 from prune.api._given import Given, Model, at_rest, given
 from prune.api._inputs import Data, check_files, load_domains
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from prune.analysis.processes import Processes
     from prune.data.domains import Domain
+    from prune.planning.evaluator import Evaluator
     from prune.planning.frontier import Frontier
     from prune.planning.plan import Plan
     from prune.planning.planner import Inputs
@@ -45,6 +47,7 @@ class PlanArguments(
     DecodeSettings,
     UnitSettings,
     PlanSettings,
+    StreamSettings,
 ):
     """Everything that `prune plan` can be told beside the analysis or model, its data and the output."""
 
@@ -136,6 +139,8 @@ def plan(
     cache = asked.score_cache or (subject.directory.resolve().parent / SCORES if target and subject.directory else None)
     processes = join()
     subject.device = processes.device
+    if asked.stream:
+        subject.stream(asked, target, cache, processes)
     with at_rest(subject.model):
         found = _shared(subject, asked, cache, processes)
     processes.leave()
@@ -221,6 +226,7 @@ class Subject:
         documents, seed: how those are cut and drawn.
         loading: permissions, for a model that is read again.
         device: where it is read to; None: wherever the loading says.
+        evaluator: scores subsets of a model whose layers stay on disk.
     """
 
     analysis: Measurements | None
@@ -233,6 +239,7 @@ class Subject:
     seed: int
     loading: dict[str, Any]
     device: str | None = None
+    evaluator: Evaluator | None = None
 
     @property
     def label(self) -> str:
@@ -249,6 +256,8 @@ class Subject:
 
     def inputs(self) -> Inputs:
         """For the planner."""
+        if self.evaluator is not None:
+            return {"analysis": self.analysis, "locate": self._locate, "evaluator": self.evaluator}
         found: Inputs = {
             "analysis": self.analysis,
             "load_model": lambda: self._loaded,
@@ -262,8 +271,32 @@ class Subject:
             found["model"] = self._loaded
         return found
 
+    def stream(self, asked: PlanArguments, target: Path | None, cache: Path | None, processes: Processes) -> None:
+        """Score layer by layer from now on.
+
+        Raises:
+            UsageError: this model, criterion or search cannot be streamed.
+        """
+        from prune.api._streaming import check_streamable, streaming_of
+        from prune.planning.streamed import StreamedEvaluator, check_sweepable
+
+        check_sweepable(asked.criterion, asked.strategy)
+        source = check_streamable(given(self.model) if self.model is not None else self._named)
+        self.evaluator = StreamedEvaluator(
+            streaming_of(source, target, asked.stream_memory, processes),
+            self._load_domains(),
+            asked.domain_weights or None,
+            cache=cache,
+            pad_token_id=self._named.pad_token_id,
+            seed=asked.seed,
+            unit=asked.unit,
+            prediction_share=asked.prediction_share,
+        )
+
     def depth(self) -> int:
         """Layers of the model."""
+        if self.evaluator is not None:
+            return self.evaluator.num_layers
         if self.analysis is not None:
             return self.analysis.num_layers
         from prune.model.layer_list import find_layer_list

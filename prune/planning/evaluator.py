@@ -46,10 +46,12 @@ class Evaluator:
         shares: domain -> documents in its nested shares, smallest first, the last all of them.
         crew: processes that score together; None where this one is alone.
         answers: whether its documents are those of another that have a prompt.
+        sweeps: whether every call of `score_many` reads all weights, so that few large calls are wanted.
     """
 
     crew: Crew | None = None
     answers = False
+    sweeps = False
 
     def __init__(
         self,
@@ -160,8 +162,8 @@ class Evaluator:
         weights = {name: weight for name, weight in self.weights.items() if name in chosen}
         if not any(weights.values()):
             raise UsageError(f"--domain_weights: no weight on a domain with prompts: {', '.join(chosen)}")
-        other = Evaluator(
-            self.model, chosen, weights, batch_size=self.batch_size, pad_token_id=self._pad, cache=self._cache,
+        other = self._again(
+            chosen, weights, batch_size=self.batch_size, pad_token_id=self._pad, cache=self._cache,
             stream_bytes=self._stream_bytes, seed=self._seed, unit=self.units.unit,
         )  # fmt: skip
         other.work, other.crew, other.answers = self.work, self.crew, True
@@ -171,6 +173,10 @@ class Evaluator:
         """NLL of the full model over each document's counted tokens, in nats, by domain [documents]."""
         self.score(self.full)
         return {name: self._values(name, self._whole, "dnll") for name in self.domains}
+
+    def _again(self, domains: Mapping[str, Domain], weights: Mapping[str, float], **options: Any) -> Evaluator:
+        """Another of the same kind and model."""
+        return Evaluator(self.model, domains, weights, **options)
 
     def clean_nll(self) -> dict[str, float]:
         """NLL per counted token of the full model, in nats, of each domain."""

@@ -90,11 +90,13 @@ class Work:
             cache takes none.
         asked: the distinct scores asked for.
         evaluated: those made on the model, in whole or in part; the others came from the cache.
+        bytes_read: of weights, where they are read again for every call.
     """
 
     layers: float = 0
     asked: set[tuple[Quantity, Keep]] = field(default_factory=set)
     evaluated: set[tuple[Quantity, Keep]] = field(default_factory=set)
+    bytes_read: int = 0
 
     def describe(self) -> dict[str, Any]:
         """For a plan: counts."""
@@ -102,6 +104,7 @@ class Work:
             "layer_evaluations": round(self.layers),
             "subsets": len(self.asked),
             "subsets_from_cache": len(self.asked - self.evaluated),
+            **({"bytes_read": self.bytes_read} if self.bytes_read else {}),
         }
 
 

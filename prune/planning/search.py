@@ -83,7 +83,8 @@ def _problem(
         return values
 
     read = criterion.documents
-    documents = None if read is None else lambda: read(context)
+    sweeps = context.evaluator is not None and context.evaluator.sweeps  # a race asks for few documents at a time
+    documents = None if read is None or sweeps else lambda: read(context)
     return Problem(depth, context.protected, budget.removals, layer_scores, costs, tuning, context.slots, documents)
 
 
