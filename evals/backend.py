@@ -15,7 +15,7 @@ from typing import Any
 from evals.answers import RecordedModel
 from evals.errors import EvalUsageError
 
-BACKENDS = ("hf", "vllm", "llama.cpp")
+BACKENDS = ("hf", "vllm", "llama.cpp", "openai")
 SERVED_BATCH = 32
 """Requests sent to another runtime at a time where the batch size is "auto"; it makes its own batches of them."""
 
@@ -28,7 +28,7 @@ def check_backend(name: str) -> None:
     """
     if name not in BACKENDS:
         raise EvalUsageError(f"backend {name!r}: use one of {', '.join(BACKENDS)}")
-    if name != "hf":
+    if name not in ("hf", "openai"):
         from evals.worker import check_runtime
 
         check_runtime(name)
@@ -74,12 +74,15 @@ def served(
 
     Args:
         model: a directory; for llama.cpp a GGUF file.
-        options: of the worker, such as `dtype`, `max_model_len`, `tensor_parallel_size`; see `evals/workers`.
+        options: of the worker, such as `dtype`, `max_model_len`, `tensor_parallel_size`; see `evals/workers`. Of a
+            server with OpenAI's interface `base_url`, `model` (its name there) and `max_model_len`.
 
     Raises:
         EvalUsageError: the runtime is not installed.
         EvalError: it cannot load the model.
     """
+    if backend == "openai":
+        return RecordedModel(_asked(model, tokenizer, batch_size, max_length, options or {}))
     from evals.served import ServedModel
     from evals.worker import Worker
 
@@ -89,3 +92,20 @@ def served(
     size = batch_size if isinstance(batch_size, int) else SERVED_BATCH
     worker = Worker(backend, model, {"batch_size": size, **settings})
     return RecordedModel(ServedModel(worker, tokenizer, size, max_length))
+
+
+def _asked(
+    model: Path, tokenizer: Any, batch_size: int | str, max_length: int | None, options: Mapping[str, Any]
+) -> Any:
+    """A server with OpenAI's completions interface.
+
+    Raises:
+        EvalUsageError: no address.
+    """
+    from evals.completions import CompletionsModel, CompletionsServer
+
+    if not options.get("base_url"):
+        raise EvalUsageError("base_url is missing: --backend openai asks a server; give its address, with /v1")
+    server = CompletionsServer(str(options["base_url"]), str(options.get("name") or model), options)
+    size = batch_size if isinstance(batch_size, int) else SERVED_BATCH
+    return CompletionsModel(server, tokenizer, size, max_length)  # type: ignore[arg-type]  # answers as a worker does

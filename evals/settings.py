@@ -147,7 +147,14 @@ class BackendSettings(BaseModel):
 
     backend: str = Field(
         "hf",
-        description="`hf` in this process; `vllm`, or `llama.cpp` for a GGUF file, where scripts/runtime installed it.",
+        description="`hf` in this process; `vllm`, or `llama.cpp` for a GGUF file, where scripts/runtime installed it; "
+        "`openai` for a server with that interface, at base_url.",
+        json_schema_extra=ADVANCED,
+    )
+    base_url: str | None = Field(
+        None,
+        description="Address of the server, with /v1; two with a comma where the baseline is served elsewhere. A key is read "
+        "from OPENAI_API_KEY; models are those of these names there, or model_args model=NAME.",
         json_schema_extra=ADVANCED,
     )
     model_args: Pairs = Field(

@@ -104,6 +104,7 @@ def eval(
         raise UsageError("--suite or --tasks is missing: name what to test on")
     named = load_suites(asked.suite, asked.size)
     check_backend(asked.backend)
+    addresses = _addresses(asked.backend, asked.base_url)
     models = {"baseline": baseline, "model": model}
     if asked.backend != "hf" and asked.device_map is not None:
         raise UsageError(
@@ -115,7 +116,7 @@ def eval(
     for subject in subjects.values():
         if subject.source is None:
             subject.require_tokenizer()
-            if asked.backend == "vllm":
+            if asked.backend in ("vllm", "openai"):
                 raise UsageError(f"--backend {asked.backend!r}: reads checkpoints; give directories or hub ids")
     _check_prompting(asked, subjects.values())
     suites = choose_suites(named, asked.tasks, asked.folders, asked.num_fewshot)
@@ -129,7 +130,7 @@ def eval(
     unfinished = None if target is None else target.with_name(f".{target.name}.unfinished")
     options = {
         **asked.options(),
-        **fields_of(BackendSettings, asked),
+        "backend": asked.backend,
         "seed": asked.seed,
         "cache_dir": unfinished,
     }
@@ -144,6 +145,10 @@ def eval(
             if name in files:
                 results[name] = _score_file(files[name], tokenizer, suites, options)
             else:
+                if addresses:
+                    options["model_args"] = {
+                        "base_url": addresses[name], "name": str(models[name]), **asked.model_args
+                    }  # fmt: skip
                 results[name] = _score(subjects[name], suites, options)
                 subjects[name].require_unchanged()
     _warn(results, notes)
@@ -156,6 +161,22 @@ def eval(
         _save(evidence, results, target)
         shutil.rmtree(unfinished, ignore_errors=True)
     return evidence
+
+
+def _addresses(backend: str, given: str | None) -> dict[str, str]:
+    """Where each model is served.
+
+    Raises:
+        UsageError: an address without such a backend, the backend without an address, or more than two.
+    """
+    if backend != "openai":
+        if given is not None:
+            raise UsageError(f"--base_url: is for --backend openai, not {backend}; leave it out, or change that")
+        return {}
+    addresses = [address.strip() for address in (given or "").split(",") if address.strip()]
+    if len(addresses) not in (1, 2):
+        raise UsageError("--base_url: give the address of the server, or with a comma those of model and baseline")
+    return {"model": addresses[0], "baseline": addresses[-1]}
 
 
 def _warn(results: Mapping[str, Results], told: Sequence[str]) -> None:
@@ -197,8 +218,8 @@ def _score(subject: Given, suites: Sequence[Suite], options: Mapping[str, Any]) 
     """One model on every task of the suites; one loaded here is freed on return, before the other one is loaded."""
     from evals.harness import run_tasks
 
-    served = subject.source if options["backend"] == "vllm" else None
-    options = {**options, "backend": "vllm" if served else "hf"}
+    served = subject.source if options["backend"] in ("vllm", "openai") else None
+    options = {**options, "backend": options["backend"] if served else "hf"}
     model: Any = str(served.directory) if served else subject.model()
     with at_rest(subject.in_memory):
         return run_tasks(model, subject.tokenizer, [task for s in suites for task in s.tasks], **options)

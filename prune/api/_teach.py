@@ -114,15 +114,20 @@ def _taught(
     from prune.files import sync_directory
     from prune.healing.targets import vocabulary_hash
     from prune.healing.teaching import DONE, marks_of, taught_by, write_targets
+    from prune.planning.score_cache import model_fingerprint
     from prune.versions import library_versions
 
     began = time.monotonic()
     loaded = processes.together(lambda: subject.model(processes.device))
     plain = isinstance(subject.tokenizer, NoTokenizer)
+    if subject.source is not None:
+        known = subject.source.sha256
+    else:
+        known = model_fingerprint(loaded) if plain else fingerprint(loaded, subject.tokenizer)
     facts = {
         "model": subject.source.label if subject.source else Path(subject.label).name,
         "revision": subject.source.revision if subject.source else None,
-        "model_sha256": subject.source.sha256 if subject.source else fingerprint(loaded, subject.tokenizer),
+        "model_sha256": known,
         "tokenizer_sha256": None if plain else vocabulary_hash(subject.tokenizer),
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "versions": library_versions(),

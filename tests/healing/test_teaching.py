@@ -225,6 +225,9 @@ def test_a_loaded_model_teaches_as_its_checkpoint_does(targets, data, demo_model
     prune.teach(model, tmp_path / "t", data=data, tokenizer=tokenizer, top_k=5, max_length=32)
     (ours,), (theirs,) = ([load_file(p) for p in place.glob("*.safetensors")] for place in (tmp_path / "t", targets))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    ids = {"ids": [{"input_ids": [5, 6, 7, 8]}]}
+    record = prune.teach(model, tmp_path / "v", data=ids, top_k=5, max_length=32)  # no tokenizer is needed
+    assert (record["tokens"], record["tokenizer_sha256"]) == (3, None)
     with pytest.raises(UsageError, match="top_k 100000: the model predicts"):
         prune.teach(model, tmp_path / "u", data=data, tokenizer=tokenizer, top_k=100_000)
     found = prune.teach(demo_model, tmp_path / "u", data=data, top_k=5, max_length=32, dry_run=True)
