@@ -153,7 +153,7 @@ class BackendSettings(BaseModel):
     )
     base_url: str | None = Field(
         None,
-        description="Address of the server, with /v1; two with a comma where the baseline is served elsewhere. A key is "
+        description="Address of the server, with /v1; two with a comma where the baseline is elsewhere. A key is "
         "read from OPENAI_API_KEY; models are those of these names there, or model_args model=NAME.",
         json_schema_extra=ADVANCED,
     )

@@ -108,10 +108,10 @@ def test_what_a_recipe_lacks_of_a_command_is_known() -> None:
         "analyze": {"stream", "stream_memory", "lang"},
         "plan": {
             "num_layers", "drop_fraction", "target_params", "target_bytes", "target_speedup", "target_kv_bytes",
-            "decode_context", "drop_layers", "keep_layers", "sweep", "score_cache", "lang",
+            "decode_context", "drop_layers", "keep_layers", "sweep", "score_cache", "lang", "stream", "stream_memory",
         },  # the recipe's `depths`
-        "heal": {"seq_length", "targets", "kept_layers", "track_suites", "track_limit", "include_path", "local_data"},
-        "eval": {"suite", "tasks", "backend", "model_args"},  # the recipe's `suites`
+        "heal": {"seq_length", "kept_layers", "track_suites", "track_limit", "include_path", "local_data"},
+        "eval": {"suite", "tasks", "backend", "base_url", "model_args"},  # the recipe's `suites`
     }  # fmt: skip
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 import prune
 from prune.analysis.streamed import Streaming
+from prune.embedded import MODEL
 from prune.errors import UsageError
 from prune.model.streaming import StreamedModel
 from prune.planning.streamed import StreamedEvaluator
@@ -18,6 +20,8 @@ from tests.planning.small import build, domains, naive_nll, shortened
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("streamed") / "model"
     build("qwen3").save_pretrained(directory, max_shard_size="30KB")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(MODEL / name, directory)
     return directory
 
 

@@ -16,6 +16,16 @@ from prune.packaging.saving import HEALING
 
 from .small import small_recipe
 
+DATA = {name: HERE / f"data/heal/{name}.jsonl" for name in ("stories", "arithmetic")}
+
+
+def few(folder: Path) -> dict[str, str]:
+    """The first documents of the demo's training data."""
+    for name, path in DATA.items():
+        rows = path.read_text(encoding="utf8").splitlines(keepends=True)[:16]
+        (folder / f"{name}.jsonl").write_text("".join(rows), encoding="utf8")
+    return {name: str(folder / f"{name}.jsonl") for name in DATA}
+
 
 def recipe_of(tmp_path: Path, **heal: object) -> Path:
     suites = [{"name": "math", "tasks": [{"task": "demo_arithmetic_2da", "metric": "acc"}]}]
@@ -26,8 +36,7 @@ def recipe_of(tmp_path: Path, **heal: object) -> Path:
 @pytest.fixture(scope="module")
 def targets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("taught")
-    data = {name: str(HERE / f"data/heal/{name}.jsonl") for name in ("stories", "arithmetic")}
-    prune.teach("embedded", folder / "targets", data=data, top_k=16, max_length=160)
+    prune.teach("embedded", folder / "targets", data=few(folder), top_k=16, max_length=160)
     return folder / "targets"
 
 
@@ -45,9 +54,14 @@ def test_targets_of_other_data_length_or_objective_are_refused_before_anything_r
         },
     }  # fmt: skip
     for message, heal in cases.items():
+        asked = {"domains": few(tmp_path), **heal}
         with pytest.raises(UsageError, match=message.replace("data words: ", "data: ")):
-            prune.run(recipe_of(tmp_path, **heal), tmp_path / "run", dry_run=True)
-    generated = {"targets": str(targets), "self_generated": {"prompts": {"own": str(HERE / "data/heal/stories.jsonl")}}}
+            prune.run(recipe_of(tmp_path, **asked), tmp_path / "run", dry_run=True)
+    generated = {
+        "domains": few(tmp_path),
+        "targets": str(targets),
+        "self_generated": {"prompts": {"own": str(HERE / "data/heal/stories.jsonl")}},
+    }
     with pytest.raises(UsageError, match="targets and self_generated: what will be generated was not taught"):
         prune.run(recipe_of(tmp_path, **generated), tmp_path / "run", dry_run=True)
     assert not (tmp_path / "run").exists()
@@ -55,7 +69,7 @@ def test_targets_of_other_data_length_or_objective_are_refused_before_anything_r
 
 @pytest.mark.slow
 def test_a_run_heals_from_targets(tmp_path: Path, targets: Path) -> None:
-    recipe = recipe_of(tmp_path, targets=str(targets))
+    recipe = recipe_of(tmp_path, targets=str(targets), domains=few(tmp_path))
     with contextlib.suppress(GateFailed):
         prune.run(recipe, tmp_path / "run")
     record = json.loads((tmp_path / "run/healed/14" / HEALING).read_text())
