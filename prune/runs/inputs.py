@@ -96,14 +96,20 @@ class RunInputs:
 
     @cached_property
     def heal_domains(self) -> dict[str, Domain]:
-        """Training documents, less the original's own answers."""
-        if self.recipe.heal.domains:
-            return self._load(self.recipe.heal.domains, self.recipe.heal.max_length, None)
-        return {} if self.recipe.heal.self_generated else self.domains
+        """Training documents, less the original's own answers; all of them where targets must be of these very ones."""
+        heal, data = self.recipe.heal, self.recipe.data
+        taught = heal.targets is not None
+        if heal.domains:
+            return self._load(heal.domains, heal.max_length, None, whole=taught)
+        if heal.self_generated:
+            return {}
+        return self._load(data.domains, data.seq_length, data.calib_num_samples, whole=True) if taught else self.domains
 
-    def _load(self, files: Mapping[str, str], seq_length: int, count: int | None) -> dict[str, Domain]:
+    def _load(
+        self, files: Mapping[str, str], seq_length: int, count: int | None, *, whole: bool = False
+    ) -> dict[str, Domain]:
         options: dict[str, Any] = {"seq_length": seq_length, "calib_num_samples": count, "seed": self.recipe.seed}
-        return load_domains(files, self.tokenizer, sample=self.sample, **options)
+        return load_domains(files, self.tokenizer, sample=self.sample and not whole, **options)
 
     @property
     def pad(self) -> int:
