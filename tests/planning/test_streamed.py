@@ -77,7 +77,7 @@ def test_what_cannot_be_streamed_is_refused(checkpoint: Path, monkeypatch: pytes
         "criterion taylor: reads the weights": {"criterion": "taylor"},
         "strategy evolutionary: not with": {"strategy": "evolutionary"},
         "unit sublayer: not with": {"unit": "sublayer"},
-        "stream and --device_map exclude each other": {"device_map": "auto"},
+        "stream and device_map exclude each other": {"device_map": "auto"},
     }
     for message, asked in cases.items():
         with pytest.raises(UsageError, match=message):
