@@ -108,7 +108,7 @@ class _Run:
         yield self._analysis()
         yield self._plan()
         for depth in depths:
-            cut = self.shape.cut(depth)
+            cut = self._cut(depth)
             yield StageEstimate(f"cut to {depth}", {"copying": 0}, loads=cut.file, files=self._files, disk=cut.file)
         if recipe.heal.enabled:
             # What screening leaves is not known: as many as may go on, the deepest first.
@@ -116,8 +116,15 @@ class _Run:
                 yield self._heal(depth)
         yield self._eval(depths)
         yield self._cost(depths)
-        least = self.shape.cut(depths[0])
+        least = self._cut(depths[0])
         yield StageEstimate("export", {"copying": 0}, files=self._files, disk=least.file, note="the deepest")
+
+    def _cut(self, depth: int) -> Shape:
+        """A candidate; where attention or MLPs go and the layers stay, no less than it."""
+        return self.shape.cut(self._layers(depth))
+
+    def _layers(self, depth: int) -> int:
+        return depth if self.inputs.recipe.plan.unit == "layer" else self.shape.layers
 
     @property
     def _files(self) -> int:
@@ -166,9 +173,13 @@ class _Run:
 
         options = self.inputs.recipe.plan
         batch = _batch(self.documents, SCORED)
-        removed = self.shape.layers - min(options.depths)
+        removed = max(1, self.shape.layers - min(options.depths))
         measured = get_criterion(options.criterion).measured
-        once = Work(self._tokens, self._tokens * sum(options.depths), self._tokens * (len(options.depths) + 1))
+        once = Work(
+            self._tokens,
+            self._tokens * sum(map(self._layers, options.depths)),
+            self._tokens * (len(options.depths) + 1),
+        )
         found: Work | None = None
         note = ""
         if measured or options.strategy == "one_shot":
@@ -197,11 +208,15 @@ class _Run:
         rows = settings.per_device_train_batch_size
         batch = Batch(max(1, rows // self.processes), settings.max_length)
         training = training_of(
-            self.shape, settings, depth, half=self.shape.item == 2, targets=recipe.heal.targets is not None
+            self.shape,
+            settings,
+            self._layers(depth),
+            half=self.shape.item == 2,
+            targets=recipe.heal.targets is not None,
         )
         steps = settings.max_steps
         tokens = steps * rows * settings.gradient_accumulation_steps * settings.max_length
-        cut = self.shape.cut(depth)
+        cut = self._cut(depth)
         again = replace(training, checkpointing=True)
         cures = [
             Cure("heal.gradient_checkpointing: true", memory.healing(self.shape, batch, again)),
@@ -231,12 +246,12 @@ class _Run:
         asked = recipe.eval.batch_size
         rows = asked if isinstance(asked, int) else 32
         batch = Batch(rows, max(len(d.input_ids) for d in self.documents))
-        beside = self.shape.cut(depths[0]).weights
+        beside = self._cut(depths[0]).weights
         held = self.shape.weights + beside
         done = None
         if all(items):
             tokens = sum(filter(None, items)) * self._tokens // len(self.documents)
-            layers = self.shape.layers + stages * sum(depths)
+            layers = self.shape.layers + stages * sum(map(self._layers, depths))
             done = Work(tokens, tokens * layers, tokens * (1 + stages * len(depths)))
         return StageEstimate(
             "eval",
@@ -254,7 +269,7 @@ class _Run:
     def _cost(self, depths: list[int]) -> StageEstimate:
         options = self.inputs.recipe.cost
         batch = Batch(options.batch_size, options.prompt_tokens + options.new_tokens)
-        held = self.shape.weights + sum(self.shape.cut(depth).weights for depth in depths)
+        held = self.shape.weights + sum(self._cut(depth).weights for depth in depths)
         return StageEstimate(
             "cost",
             {"all depths side by side": held + memory.forward(self.shape, batch, all_logits=False)},
