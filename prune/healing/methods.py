@@ -123,7 +123,11 @@ def _with_adapters(model: PreTrainedModel, settings: HealSettings, kept_layers: 
 def _zeroed(model: nn.Module) -> list[str]:
     """Linear modules whose weights are all zero: sub-layers that were silenced so, which training must not wake."""
     named = ((name, getattr(module, "weight", None)) for name, module in model.named_modules())
-    return [name for name, weight in named if weight is not None and weight.dim() == 2 and not weight.any()]
+    return [
+        name
+        for name, weight in named
+        if weight is not None and not weight.is_meta and weight.dim() == 2 and not weight.any()
+    ]
 
 
 def _select_layers(student: PreTrainedModel, wanted: list[int] | None) -> None:
