@@ -169,10 +169,13 @@ def healing(shape: Shape, batch: Batch, training: Training) -> Moments:
 
 
 def forward(shape: Shape, batch: Batch, *, all_logits: bool = True) -> int:
-    """A plain pass with a cache, as an evaluation makes it, beside the weights: `evals.fitted.sequence_bytes`."""
-    per_token = 4 * shape.width + 3 * shape.wide + shape.layers * shape.cached + 2 * shape.attention
-    logits = 2 * shape.vocabulary * (batch.length if all_logits else 1)
-    return round(batch.rows * (shape.item * (batch.length * per_token + logits) + 4 * batch.length**2))
+    """A plain pass with a cache, as an evaluation makes it, beside the weights.
+
+    The cache is there while the last layer and then the head work, and gone when the logits are normalised.
+    """
+    cache = round(batch.tokens * shape.layers * shape.cached) * shape.item
+    logits = batch.rows * (batch.length if all_logits else 1) * shape.vocabulary * shape.item
+    return max(cache + call(shape, batch), cache + logits, 2 * logits) + 4 * batch.rows * batch.length**2
 
 
 def streamed(shape: Shape, batch: Batch, *, memory: int) -> Moments:
