@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from prune.drafting.served import Served
 
 COST_PROMPTS = 6
+ON_POLICY_RATE = 0.1
+"""Of the learning rate: what was learned is undone by the whole of it (README.md)."""
 RATE_TIMES_WIDTH = 0.4
 """The best rate of Adam falls with the width (Yang et al. 2022, arXiv 2203.03466); this suits the demo's 128."""
 SAMPLED_PROMPTS = 50
@@ -207,11 +209,11 @@ class Search:
         batches = len(states.batches(self.settings.batch_tokens))
         return max(1, round((self.settings.num_train_epochs if epochs is None else epochs) * batches))
 
-    def _schedule(self, steps: int) -> Schedule:
+    def _schedule(self, steps: int, share: float = 1.0) -> Schedule:
         s = self.settings
         width = int(self.original.get_input_embeddings().weight.shape[1])  # type: ignore[operator,union-attr]
         rate = s.learning_rate or RATE_TIMES_WIDTH / width
-        return Schedule(steps, rate, s.batch_tokens, s.seed, s.save_steps)
+        return Schedule(steps, share * rate, s.batch_tokens, s.seed, s.save_steps)
 
     def _train(self, network: Network, draft: Draft, taught: States) -> list[float]:
         """On the original's answers, then on the draft's own; the losses of all steps."""
@@ -227,7 +229,7 @@ class Search:
         own = self._answers(chosen, f"own-{len(draft.keep)}", draft.model)
         rows = [*own, *random.Random(self.settings.seed).sample(taught.rows, min(len(own), len(taught.rows)))]
         states = self._states(network, "own", rows, [draft.trunk])
-        schedule = self._schedule(self._steps(states, 1.0))
+        schedule = self._schedule(self._steps(states, 1.0), ON_POLICY_RATE)
         return losses + train(network, draft, states, schedule, self.directory / "on-policy", identity)
 
     def _accept(self, found: Found, network: Network, held_out: States, untrained: Mapping[str, float]) -> None:

@@ -62,7 +62,7 @@ class DraftSettings(Settings):
         json_schema_extra=TRAINING,
     )
     on_policy_share: float = Field(
-        0.25,
+        0.0,
         ge=0,
         le=1,
         description="Share of the training prompts that the draft then answers itself, to be corrected on; 0: none.",
