@@ -11,7 +11,7 @@ import pytest
 
 import prune
 from prune.embedded import MODEL
-from prune.errors import UsageError
+from prune.errors import PruneError, UsageError
 from prune.model.loading import load_model
 from prune.planning.plan import Plan
 from prune.runs.recipe import load_recipe
@@ -38,7 +38,7 @@ def test_a_recipe_that_asks_for_what_no_export_carries_is_refused(
 
 def test_a_family_without_a_layout_for_it_is_refused_before_any_work(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, plan={"unit": "attention", "runtime": ["mlx"]})
-    with pytest.raises(prune.PruneError, match="qwen3 has norms on queries and keys"):
+    with pytest.raises(PruneError, match="qwen3 has norms on queries and keys"):
         prune.run(recipe, tmp_path / "run")
     assert not list((tmp_path / "run").glob("analysis*"))
 
