@@ -95,6 +95,7 @@ class Pipeline:
         inputs, tests = self.inputs, self.recipe.eval
         inputs.sample = True
         depth = int(load_config(inputs.source).get_text_config().num_hidden_layers)
+        self._check_unit()
         self._check_depths(depth)
         check_healing(inputs)
         self._check_prompting()
@@ -124,11 +125,14 @@ class Pipeline:
             multiturn = bool(tests.fewshot_as_multiturn)
             check_prompting(self.inputs.tokenizer, tests.apply_chat_template, multiturn, tests.system_instruction)
 
-    def _check_depths(self, depth: int) -> None:
+    def _check_unit(self) -> None:
+        """That an export can carry what the plans leave out; reads the config alone."""
         if self.recipe.plan.unit != "layer":
             from prune.surgery.deci import check_unit
 
             check_unit(self.inputs.source.checkpoint.config, self.recipe.plan.unit, self.recipe.plan.runtime)
+
+    def _check_depths(self, depth: int) -> None:
         for wanted in self.recipe.plan.depths:
             if wanted >= depth:
                 raise UsageError(f"plan.depths: {wanted} is not below the {depth} layers of {self.recipe.model}")
@@ -155,6 +159,7 @@ class Pipeline:
         from prune.analysis.result import Analysis
 
         inputs = self.inputs
+        self._check_unit()
         check_healing(inputs)
         self._check_prompting()
         with self._directory() as run, _log_file(self.root / "log.txt") if self._first else nullcontext():

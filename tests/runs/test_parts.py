@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import prune
 from prune.embedded import MODEL
-from prune.errors import PruneError, UsageError
+from prune.errors import GateFailed, PruneError, UsageError
 from prune.model.loading import load_model
 from prune.planning.plan import Plan
 from prune.runs.recipe import load_recipe
@@ -53,7 +54,8 @@ def test_a_run_cuts_heals_judges_and_exports_without_some_attentions(tmp_path: P
         shutil.copy(MODEL / name, model)
     recipe = small_recipe(tmp_path, plan={"unit": "attention", "runtime": ["mlx"], "depths": [4], "protect": []})
     recipe.write_text(recipe.read_text().replace("model: embedded", f"model: {model}"))
-    prune.run(recipe, tmp_path / "run")
+    with pytest.raises(GateFailed):  # random weights answer nothing, and a cut of them nothing better
+        prune.run(recipe, tmp_path / "run")
     plan = Plan.load(tmp_path / "run" / "plan.json")
     assert (len(plan.drop_attention), plan.drop_mlp, plan.drop) == (2, [], [])
     for stage in ("pruned", "healed"):
@@ -64,5 +66,11 @@ def test_a_run_cuts_heals_judges_and_exports_without_some_attentions(tmp_path: P
         assert (
             load_model(str(tmp_path / "run" / stage / "4")).num_parameters() < load_model(str(model)).num_parameters()
         )
+    exported = tmp_path / "export"
+    healed = tmp_path / "run" / "healed" / "4"
+    prune.export(str(healed), exported, plan=str(tmp_path / "run" / "plan.json"), override="a test")
+    assert not (exported / "mergekit_config.yml").exists()  # it would be a recipe for the original
+    ids = torch.arange(2, 12).unsqueeze(0)
+    assert torch.equal(load_model(str(exported))(ids).logits, load_model(str(healed))(ids).logits)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf8")
     assert "4 attentions, 6 MLPs" in page
