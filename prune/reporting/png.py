@@ -166,7 +166,7 @@ def _axes(figure: Figure, axes: Axes) -> None:
     ):
         label(axis.title.text or "")
         if axis.tickvals is not None:
-            ticks(list(axis.tickvals), [_label(name) for name in axis.ticktext])
+            ticks(list(axis.tickvals), [_label(str(name)) for name in axis.ticktext or axis.tickvals])
         if axis.type == "log":
             scale("log")
         if axis.autorange == "reversed":

@@ -63,3 +63,4 @@ class Depth4:
 
     num_layers = 4
     model = None
+    sweeps = False
