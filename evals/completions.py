@@ -25,6 +25,8 @@ from evals.served import ServedModel
 KEY = "OPENAI_API_KEY"
 TRIES, WAIT = 4, 1.0
 """Of a request that the server was too busy for, and seconds before the second; doubled each time."""
+LONGEST_WAIT = 60.0
+"""Seconds between two tries, whatever the server asks for."""
 BUSY = (408, 409, 429, 500, 502, 503, 504)
 SECONDS = 600.0
 """Longest wait for an answer."""
@@ -151,7 +153,7 @@ class CompletionsServer:
                 if error.code not in BUSY or trial == TRIES - 1:
                     raise self._refused(path, error) from None
                 stated = error.headers.get("Retry-After") or ""
-                time.sleep(float(stated) if stated.isdecimal() else WAIT * 2**trial)
+                time.sleep(min(float(stated), LONGEST_WAIT) if stated.isdecimal() else WAIT * 2**trial)
             except (OSError, ValueError) as error:
                 reason = without_secrets(" ".join(str(error).split())[:200])
                 raise EvalError(f"base_url {self._shown}: no such server answers there ({reason})") from None
