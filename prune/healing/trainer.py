@@ -231,6 +231,9 @@ class HealTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         directory = self.checkpoint_directory()
+        if self.args.should_save:  # a damaged one that was passed over: peft would read its card
+            shutil.rmtree(directory, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # the record has the files of all processes

@@ -102,6 +102,18 @@ def test_f50_the_newest_whole_training_checkpoint_is_used(prepared: Prepared, da
         checkpoint_of(newest.parent, {**fingerprint, "max_steps": 9})
 
 
+def test_f50_a_checkpoint_that_was_passed_over_is_written_anew_not_over(prepared: Prepared, tmp_path: Path) -> None:
+    from tests.faults import tiny_run
+
+    root = prepared.copy("heal-3-0.9", tmp_path / "run")
+    (newest,) = root.glob("work/heal-3/*/checkpoints/checkpoint-2")
+    (newest / "README.md").write_bytes(b"!\xd7\x16")  # peft reads the card that it finds
+    assert in_server(tiny_run.run, prepared.recipe, root) == 0
+    expected = json.loads((prepared.place / "expected.json").read_text(encoding="utf8"))
+    found, weights = tiny_run.outcome(root), "healed/3/model.safetensors"
+    assert found[weights] == expected[weights]
+
+
 @pytest.mark.parametrize("raw", [b"[]", b'{"stages": null}', b"{", b"\xff", b"", b'{"stages": {}, "sha256": "0"}'])
 def test_f50_a_damaged_state_is_named_with_the_cure_and_the_cure_works(raw: bytes, tmp_path: Path) -> None:
     from prune.runs.directory import RunDirectory
