@@ -56,7 +56,7 @@ class StreamSettings(Settings):
         description="Walk a model larger than memory layer by layer: every weight is read once for all documents, and "
         "one layer, the embeddings and the activations are in memory. Same figures as without it. analyze: "
         f"{', '.join(STREAMED)}; other measures would read the weights many times and are refused. plan: weights are "
-        "read once for all subsets that a search asks for at a time.",
+        "read once for all subsets that a search asks for at a time. teach: once for every file of targets.",
         json_schema_extra=ADVANCED,
     )
     stream_memory: float = Field(

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from prune.analysis.settings import StreamSettings
 from prune.api._given import Given, Model, NoTokenizer, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files, load_domains
+from prune.api._streaming import check_streamable, streaming_of
+from prune.errors import UsageError
 from prune.files import refuse_non_empty
 from prune.healing.settings import TeachSettings
-from prune.model.settings import ModelSettings
+from prune.model.settings import PlacedSettings
 from prune.settings import DATA, Seeded, fields_of, takes, validated
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from prune.analysis.processes import Processes
-    from prune.healing.teaching import Lesson
+    from prune.healing.teaching import Lesson, Teacher
+    from prune.model.streaming import StreamedModel
 
 
-class TeachArguments(ModelSettings, Seeded, TeachSettings):
+class TeachArguments(PlacedSettings, StreamSettings, Seeded, TeachSettings):
     """Everything that `prune teach` can be told beside the model, the data and the output."""
 
     seq_length: int | None = Field(
@@ -60,7 +68,7 @@ def teach(
 
     Returns:
         The record: model, data and their hashes, `tokens`, `bytes_per_token`, `mass` (of the kept tokens, 0 to 1, mean
-        over positions), `entropy` (nats) ...
+        over positions), `entropy` (nats), `bytes_read` of the weights where they were streamed ...
 
     Raises:
         UsageError, PruneError: bad input; the output does not exist then.
@@ -69,7 +77,9 @@ def teach(
     refuse_non_empty(target)
     asked = validated(TeachArguments, settings)
     chosen = TeachSettings(**fields_of(TeachSettings, asked))
-    subject = given(model, tokenizer, **fields_of(ModelSettings, asked))
+    subject = given(model, tokenizer, **fields_of(PlacedSettings, asked))
+    if asked.stream:
+        check_streamable(subject)
     files = check_files(data)
     domains = load_domains(files, subject.tokenizer, asked.seq_length or chosen.max_length, None, asked.seed)
     from prune.analysis.processes import join
@@ -113,36 +123,29 @@ def _taught(
     from evals.fingerprint import fingerprint
     from prune.files import sync_directory
     from prune.healing.targets import vocabulary_hash
-    from prune.healing.teaching import DONE, marks_of, taught_by, write_targets
+    from prune.healing.teaching import DONE, write_targets
     from prune.planning.score_cache import model_fingerprint
     from prune.versions import library_versions
 
     began = time.monotonic()
-    loaded = processes.together(lambda: subject.model(processes.device))
+    desk = _desk(subject, settings, asked, target, processes)
     plain = isinstance(subject.tokenizer, NoTokenizer)
     if subject.source is not None:
         known = subject.source.sha256
     else:
-        known = model_fingerprint(loaded) if plain else fingerprint(loaded, subject.tokenizer)
+        known = model_fingerprint(desk.model) if plain else fingerprint(desk.model, subject.tokenizer)
     facts = {
         "model": subject.source.label if subject.source else Path(subject.label).name,
         "revision": subject.source.revision if subject.source else None,
         "model_sha256": known,
         "tokenizer_sha256": None if plain else vocabulary_hash(subject.tokenizer),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "dtype": str(desk.model.dtype).removeprefix("torch."),
         "versions": library_versions(),
     }
     work = target.with_name(f".{target.name}.teaching")
     with at_rest(subject.in_memory):
         record = write_targets(
-            taught_by(loaded, settings, subject.pad_token_id),
-            taught,
-            settings,
-            facts,
-            work,
-            marks=lambda: marks_of(loaded),
-            resume=resume,
-            processes=processes,
+            desk.teach, taught, settings, facts, work, marks=desk.marks, resume=resume, processes=processes
         )
     subject.require_unchanged()
     if processes.first:
@@ -152,4 +155,50 @@ def _taught(
         sync_directory(target.parent)
         shutil.rmtree(work)
         record["seconds"] = round(time.monotonic() - began, 2)
+        if desk.streamed is not None:
+            record["bytes_read"] = desk.streamed.bytes_read
     return record
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The original where it teaches: whole in memory, over several devices, or layer by layer from disk.
+
+    Attributes:
+        model: the transformers model.
+        teach: gives its distributions.
+        marks: by which its layers are known again.
+        streamed: its files, where its layers are not in memory.
+    """
+
+    model: PreTrainedModel
+    teach: Teacher
+    marks: Callable[[], list[dict[str, str]]]
+    streamed: StreamedModel | None = None
+
+
+def _desk(subject: Given, settings: TeachSettings, asked: TeachArguments, target: Path, processes: Processes) -> Desk:
+    """The original, ready to be asked.
+
+    Raises:
+        UsageError: it cannot be streamed or placed in this way.
+    """
+    from prune.healing.streamed import streamed_marks, taught_by_stream
+    from prune.healing.teaching import marks_of, taught_by
+    from prune.model.streaming import StreamedModel
+
+    pad, source = subject.pad_token_id, subject.source
+    if asked.stream and source is not None:
+        streaming = streaming_of(source, target, asked.stream_memory, processes)
+        files = streaming.model
+        return Desk(files.model, taught_by_stream(streaming, settings, pad), lambda: streamed_marks(files), files)
+    if source is None or source.placement is None:
+        loaded = processes.together(lambda: subject.model(processes.device))
+        return Desk(loaded, taught_by(loaded, settings, pad), lambda: marks_of(loaded))
+    if processes.count > 1:
+        raise UsageError(
+            "--device_map spreads the original over the devices of one process: start it without torchrun, or without "
+            "--device_map"
+        )
+    spread = subject.model()  # layers on disk have no numbers in memory to be known by
+    return Desk(spread, taught_by(spread, settings, pad), lambda: streamed_marks(StreamedModel(source)))

@@ -13,14 +13,20 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import prune
+from prune.embedded import MODEL
 from prune.errors import PruneError, UsageError
 from prune.healing import teaching
 from prune.healing.heal import heal
 from prune.healing.settings import TeachSettings
 from prune.healing.targets import Targets, shard_bounds
+from prune.model.streaming import StreamedModel
+from tests.analysis.test_processes import launched
+from tests.planning.small import build, domains
 
 from . import tiny
 
+ONE_LAYER = {"cpu": "120KB"}
+"""Of the model below, of 300 KB."""
 WORDS = "a dog ran to the big red ball and a cat sat on the mat".split()
 SMALL = {"max_steps": 2, "max_length": 32, "per_device_train_batch_size": 2, "eval_max_documents": 2, "seed": 0}
 
@@ -239,3 +245,72 @@ def test_shards_are_whole_documents():
     assert shard_bounds([3, 3, 3, 10, 1], 6) == [(0, 2), (2, 4), (4, 5)]
     assert shard_bounds([3, 3], 6) == [(0, 2)]
     assert shard_bounds([], 6) == []
+
+
+@pytest.fixture(scope="module")
+def in_shards(tmp_path_factory):
+    """Targets of a model with QK-norm, in several files, and what they were made of."""
+    folder = tmp_path_factory.mktemp("shards")
+    build("qwen3").save_pretrained(folder / "model", max_shard_size="30KB")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(MODEL / name, folder / "model")
+    rows = {
+        name: [{"input_ids": list(d.input_ids), "answer_start": d.answer_start} for d in domain.documents]
+        for name, domain in domains().items()
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teaching, "SHARD_ROWS", 40)
+        record = prune.teach(str(folder / "model"), folder / "targets", data=rows, top_k=5, max_length=32)
+    assert len(record["shards"]) > 1
+    return folder / "model", rows, folder / "targets"
+
+
+@pytest.mark.parametrize("way", [{"stream": True, "stream_memory": 0}, {"device_map": "auto", "max_memory": ONE_LAYER}])
+def test_a_model_larger_than_memory_teaches_the_same(in_shards, tmp_path, monkeypatch, way):
+    model, rows, plain = in_shards
+    monkeypatch.setattr(teaching, "SHARD_ROWS", 40)
+    record = prune.teach(str(model), tmp_path / "targets", data=rows, top_k=5, max_length=32, **way)
+    expected = Targets(plain).record
+    assert record["layers"] == expected["layers"]
+    assert record["model_sha256"] == expected["model_sha256"]
+    assert [s["file"] for s in record["shards"]] == [s["file"] for s in expected["shards"]]
+    for shard in expected["shards"]:
+        ours, theirs = (load_file(folder / shard["file"]) for folder in (tmp_path / "targets", plain))
+        assert torch.equal(ours["tokens"], theirs["tokens"])
+        for name in ("log_probs", "log_rest", "entropy"):
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
+    if "stream" in way:
+        files = StreamedModel(str(model))
+        layers = files.checkpoint_bytes - files.bytes_read
+        marking = 1  # the layers' marks are read at the end
+        assert record["bytes_read"] == files.bytes_read + layers * (len(record["shards"]) + marking)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["targets"]
+
+
+def taught_in(rank, directory):
+    rows = json.loads((directory / "rows.json").read_text())
+    teaching.SHARD_ROWS = 40
+    prune.teach(str(directory / "model"), directory / "targets", data=rows, top_k=5, max_length=32)
+
+
+def test_two_processes_share_the_files_and_write_the_same(in_shards, tmp_path):
+    model, rows, plain = in_shards
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    assert launched(taught_in, tmp_path) == [0, 0]
+    for shard in Targets(plain).record["shards"]:
+        assert (tmp_path / "targets" / shard["file"]).read_bytes() == (plain / shard["file"]).read_bytes()
+    assert Targets(tmp_path / "targets").record["layers"] == Targets(plain).record["layers"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"stream": True, "device_map": "auto"}, "stream and device_map exclude each other"),
+        ({"max_memory": {"cpu": "1GiB"}}, "max_memory goes with device_map"),
+    ],
+)
+def test_ways_that_exclude_each_other_are_refused_before_anything_is_read(data, tmp_path, flags, message):
+    with pytest.raises(UsageError, match=message):
+        prune.teach("embedded", tmp_path / "targets", data=data, max_length=32, **flags)
+    assert not list(tmp_path.iterdir())
