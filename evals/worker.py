@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from evals.errors import EvalError, EvalUsageError
-from evals.runtimes import installed, python_of
+from evals.runtimes import installed, python_of, untried
 
 WORKERS = Path(__file__).parent / "workers"
 RUNTIMES = {
@@ -29,18 +29,6 @@ RUNTIMES = {
     "onnxruntime": "onnxruntime",
 }
 """Environment -> its worker, `workers/worker_NAME.py`."""
-
-TRIED = {
-    "vllm": "0.32.0",
-    "llama.cpp": "2026.10.11549",
-    "mlx": "0.32.2",
-    "ctranslate2": "4.8.5",
-    "transformers-4.57": "4.57.6",
-    "transformers-4.51": "4.51.3",
-    "openvino": "2026.4.1",
-    "onnxruntime": "0.18.0",
-}
-"""Environment -> the version, as it says itself, that was compared with transformers token by token."""
 log = logging.getLogger(__name__)
 
 
@@ -92,13 +80,8 @@ class Worker:
             raise
         self.version: str = hello["version"]
         self.max_length: int = int(hello["max_length"])
-        if self.version != TRIED[runtime]:
-            log.warning(
-                "%s is %s here; what is known of it was seen with %s, so compare its answers yourself",
-                runtime,
-                self.version,
-                TRIED[runtime],
-            )
+        if said := untried(runtime, self.version):
+            log.warning(said)
 
     def __enter__(self) -> Worker:
         return self

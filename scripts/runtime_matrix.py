@@ -145,13 +145,12 @@ def seen_right(row: dict[str, Any]) -> bool:
 
 
 def disagreements(rows: list[dict[str, Any]]) -> list[str]:
-    """Where what was said of a config beforehand is not what was seen; what is refused aloud is no silent error."""
+    """Where what was said of a config beforehand is not what was seen: right, wrong or refused, each by name."""
     wrong = []
     for row in rows:
         noted = row["said"] == "right" and row["reason"]  # differs beyond what is said there, with the original, too
-        if "error" in row or row["said"] == "unknown" or noted:
-            continue
-        if (row["said"] == "right") != seen_right(row):
+        seen = "refused" if "error" in row else "right" if seen_right(row) else "wrong"
+        if row["said"] != seen and not noted and not (row["said"] == "unknown" and seen == "right"):
             gone = ",".join(map(str, row["drop"])) or "none"
             what = f"{row['runtime']}, {row['model']} without {gone} ({row['dialect']})"
             wrong.append(f"{what}: said {row['said']}, seen {verdict(row)}")
@@ -175,6 +174,24 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def reasons(rows: list[dict[str, Any]]) -> str:
+    """Markdown: in each runtime's own line, why models are refused there, or read otherwise like their originals."""
+    lines = []
+    for runtime in RUNTIMES:
+        models: dict[str, list[str]] = {}
+        for row in rows:
+            if (
+                row["runtime"] == runtime
+                and row["reason"]
+                and row["said"] in ("refused", "right")
+                and not seen_right(row)
+            ):
+                models.setdefault(row["reason"], []).append(row["model"])
+        said = [f"it {why} ({', '.join(dict.fromkeys(names))})" for why, names in models.items()]
+        lines += [f"- {runtime}: {'; '.join(said)}"] if said else []
+    return "\n".join(lines)
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -194,11 +211,11 @@ def main() -> int:
     if not given.table:
         run(given.output, given.runtimes.split(","))
     rows = results(given.output)
-    print(table(rows))
+    text = f"{table(rows)}\n\nRefused, or other than transformers for cut and original alike:\n\n{reasons(rows)}"
+    print(text)
     if given.table:
-        text = README.read_text(encoding="utf8")
-        before, rest = text.split(BEGIN, 1)
-        README.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.split(END, 1)[1]}", encoding="utf8")
+        before, rest = README.read_text(encoding="utf8").split(BEGIN, 1)
+        README.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}", encoding="utf8")
     wrong = disagreements(rows)
     for line in wrong:
         print(f"DISAGREES: {line}", file=sys.stderr)

@@ -103,16 +103,23 @@ def tiny(family: str, **more: Any) -> Callable[[Path], None]:
 
 GEMMA = {"sliding_window": 8, "query_pre_attn_scalar": 64}
 EXPERTS = {"norm_topk_prob": True, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256}
+GPT_OSS = {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8}
+WHOLE_YARN = {
+    "rope_type": "yarn", "rope_theta": 150_000.0, "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
+    "truncate": True, "original_max_position_embeddings": 4096,
+}  # fmt: skip
+"""What gpt-oss has, but for `truncate`, of which llama.cpp knows nothing."""
 MODELS: dict[str, tuple[Path | Callable[[Path], None], tuple[tuple[int, ...], ...]]] = {
     "demo": (DEMO, ((), (3, 9, 10))),
     "llama": (tiny("llama", rope_parameters={"rope_type": "default", "rope_theta": 5e5}), ((4, 5),)),
     "mistral": (tiny("mistral", sliding_window=None), ((4, 5),)),
-    "phi3": (tiny("phi3", sliding_window=None), ((4, 5),)),
+    "phi3": (tiny("phi3", sliding_window=None, original_max_position_embeddings=512), ((4, 5),)),  # else a LongRoPE
     "qwen3": (tiny("qwen3"), ((4, 5),)),
     "qwen3_moe": (tiny("qwen3_moe", **EXPERTS), ((4, 5),)),
     "gemma2": (tiny("gemma2", **GEMMA), ((4, 5), (4,))),
     "gemma3": (tiny("gemma3_text", **GEMMA), ((3, 4, 5, 6, 7, 8), (3, 4, 5))),
-    "gpt_oss": (tiny("gpt_oss", num_local_experts=4, num_experts_per_tok=2, sliding_window=8), ((4, 5), (4,))),
+    "gpt_oss": (tiny("gpt_oss", **GPT_OSS), ((4, 5), (4,))),
+    "gpt_oss_whole_yarn": (tiny("gpt_oss", **GPT_OSS, rope_parameters=WHOLE_YARN), ((4, 5), (4,))),
     "smollm3": (tiny("smollm3"), ((4, 5, 6, 7), (4, 5))),
 }
 

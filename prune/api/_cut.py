@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from prune.errors import UsageError
 from prune.model.settings import OriginSettings
+from prune.serving.installed import warn_of_other_versions
+from prune.serving.names import NAMES
 from prune.serving.settings import RuntimeSettings
 from prune.settings import fields_of, takes, validated
 from prune.surgery.settings import CutSettings
@@ -90,6 +92,7 @@ def cut(
                 return _file_without(model, output, parts, asked, dry_run=dry_run)
             _refuse_for_gguf(**asked.model_dump(include={"revision", "drop_attn", "drop_mlp", "link", "adapters"}))
             _refuse_for_gguf(runtime=[name for name in asked.runtime if name != "llama.cpp"])
+            warn_of_other_versions(asked.runtime or ["llama.cpp"])
             layers = {"drop_layers": drop_layers, "keep_layers": asked.keep_layers}
             return cut_file(model, output, **layers, plan=plan, verify=asked.verify, dry_run=dry_run)  # type: ignore[arg-type]
     from prune.api._given import given
@@ -108,6 +111,7 @@ def cut(
     from prune.surgery import cut as surgery
 
     source = subject.source
+    warn_of_other_versions(asked.runtime or NAMES)
     if parts := parts_of(plan, asked):
         from prune.model.deci import KIND
         from prune.serving.readers import readings

@@ -32,6 +32,8 @@ def verify(directory: str | Path, **settings: Any) -> dict[str, Any]:
     from prune.packaging.manifest import MANIFEST
     from prune.packaging.verify import verify_export
     from prune.serving.check import require_readable
+    from prune.serving.installed import warn_of_other_versions
+    from prune.serving.names import NAMES
     from prune.serving.readers import readings
     from prune.surgery.record import read_record, verify_cut
 
@@ -42,5 +44,6 @@ def verify(directory: str | Path, **settings: Any) -> dict[str, Any]:
     else:
         found = verify_export(source)
     config = read_config(source.directory, source.allow_links)
+    warn_of_other_versions(asked.runtime or NAMES)
     require_readable(config, asked.runtime)
     return found | {"runtimes": [reading.as_dict() for reading in readings(config)]}

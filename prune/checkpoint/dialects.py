@@ -1,7 +1,8 @@
 """One config.json that transformers 4 and 5 read alike: both spellings of what was renamed.
 
 transformers 5 writes `rope_parameters` and `dtype`; 4.x and mlx-lm know `rope_theta`, `rope_local_base_freq`,
-`rope_scaling` and `torch_dtype`, and take a default in silence where these are absent. Keys that are there are never
+`rope_scaling` and `torch_dtype`, and take a default in silence where these are absent. Of Qwen 3's mixtures of experts
+they ask for `num_experts`, which is `num_local_experts` now. Keys that are there are never
 changed; what only one dialect can say is not written in the other.
 """
 
@@ -31,6 +32,8 @@ def in_both_dialects(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]
 
 def _older(part: dict[str, Any], kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {"torch_dtype": part["dtype"]} if isinstance(part.get("dtype"), str) else {}
+    if kind == "qwen3_moe" and "num_local_experts" in part:
+        found["num_experts"] = part["num_local_experts"]
     rope = part.get("rope_parameters")
     if not isinstance(rope, dict):
         return found

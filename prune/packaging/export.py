@@ -23,6 +23,8 @@ from prune.packaging.mergekit import write_mergekit
 from prune.packaging.saving import HEALING
 from prune.packaging.serve import serve_section
 from prune.serving.check import require_readable
+from prune.serving.installed import warn_of_other_versions
+from prune.serving.names import NAMES
 from prune.serving.readers import readings
 from prune.surgery.cut import copy_checkpoint
 from prune.surgery.record import read_record
@@ -114,6 +116,7 @@ def export_checkpoint(
         (staging / HEALING).unlink(missing_ok=True)  # its content stands in the manifest
         facts["compatibility"] = make_compatible(staging)
         config = read_config(staging)
+        warn_of_other_versions(runtimes or NAMES)
         require_readable(config, runtimes)
         found = readings(config)
         facts["runtimes"] = [reading.as_dict() for reading in found]

@@ -30,6 +30,8 @@ def serve_section(found: Sequence[Reading]) -> str:
     for reading in found:
         if reading.status == "wrong":
             lines.append(f"\n**Do not use {reading.name}**: without an error, it {reading.reason}.")
+        elif reading.status == "refused":
+            lines.append(f"\nNot with {reading.name}, which refuses it: it {reading.reason}.")
         elif reading.status == "right" and reading.reason:
             lines.append(f"\n{reading.name}: {reading.reason}.")
     return "\n".join(lines) + "\n"

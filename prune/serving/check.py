@@ -9,10 +9,17 @@ from prune.checkpoint.depth_fields import model_kind, text_part
 from prune.checkpoint.dialects import in_both_dialects
 from prune.errors import PruneError
 from prune.serving.layers import true_layers
-from prune.serving.readers import RUNTIMES, Reading, derived, readings, same
+from prune.serving.readers import Reading, derived, readings, same
+from prune.serving.runtimes import RUNTIMES
 from prune.surgery.config_fields import edit_config
 
 Config = dict[str, Any]
+VERBS = {
+    "wrong": "would read this wrongly: it",
+    "refused": "refuses this with an error: it",
+    "unknown": "is not known to read this:",
+}
+"""What follows a runtime's name, before the reason."""
 
 
 class ConfigReader:
@@ -39,17 +46,16 @@ class ConfigReader:
 
 
 def require_readable(config: Config, runtimes: Sequence[str]) -> None:
-    """Refuse a config that one of the runtimes would read wrongly, or of which nothing is known.
+    """Refuse a config that one of the runtimes would read wrongly or refuse, or of which nothing is known.
 
     Raises:
         PruneError: names the runtime, the version and what it gets wrong.
     """
-    for reading in readings(config, list(runtimes)):
+    for reading in readings(config, runtimes):
         if reading.status != "right":
-            verb = "would read this wrongly: it" if reading.status == "wrong" else "is not known to read this:"
             raise PruneError(
-                f"--runtime {reading.runtime}: {reading.name} {verb} {reading.reason}; choose layers with "
-                f"`prune plan --runtime {reading.runtime}`, or leave the flag out"
+                f"--runtime {reading.runtime}: {reading.name} {VERBS[reading.status]} {reading.reason}; "
+                f"choose layers with `prune plan --runtime {reading.runtime}`, or leave the flag out"
             )
 
 
@@ -69,7 +75,7 @@ def can_read(config: Config, runtimes: Sequence[str]) -> Callable[[Sequence[int]
             left = in_both_dialects(edit_config(config, keep))[0]
         except PruneError:
             return False
-        return all(reading.status == "right" for reading in readings(left, list(runtimes)))
+        return all(reading.status == "right" for reading in readings(left, runtimes))
 
     return readable
 
@@ -90,7 +96,7 @@ def slots_for(config: Config, runtimes: Sequence[str]) -> Callable[[int], list[f
     def slots(count: int) -> list[frozenset[int]] | None:
         found = [frozenset(range(len(true)))] * count
         for runtime in (runtime for name in runtimes for runtime in RUNTIMES[name]):
-            blind = kind in (runtime.notes or {})  # it sees no window at all, in the original either
+            blind = kind in runtime.windowless
             for position, facts in enumerate(derived(runtime, text, kind, count)):
                 alike = {layer for layer, own in enumerate(true) if same(own, facts, blind)}
                 found[position] = found[position] & alike
@@ -124,7 +130,9 @@ def in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             lines.append(f"{text}: {', '.join(names)}")
     for reading in found:
         if reading.status == "wrong":
-            lines.append(f"READ WRONGLY, without an error, by {reading.name}: {reading.reason}")
+            lines.append(f"READ WRONGLY, without an error, by {reading.name}: it {reading.reason}")
+        elif reading.status == "refused":
+            lines.append(f"refused by {reading.name}: it {reading.reason}")
         elif reading.status == "right" and reading.reason:
             lines.append(f"{reading.name}: {reading.reason}")
     return lines

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import evals.runtimes
 import evals.worker
 from evals.errors import EvalError, EvalUsageError
 from evals.harness import run_tasks
@@ -78,9 +79,9 @@ def test_another_version_than_the_one_that_was_compared_is_said(
 ) -> None:
     with Worker("vllm", directory, {"max_model_len": 64}) as worker:
         assert worker.version in caplog.text
-        assert evals.worker.TRIED["vllm"] in caplog.text
+        assert evals.runtimes.TRIED["vllm"] in caplog.text
         caplog.clear()
-        monkeypatch.setitem(evals.worker.TRIED, "vllm", worker.version)
+        monkeypatch.setitem(evals.runtimes.TRIED, "vllm", worker.version)
     Worker("vllm", directory, {"max_model_len": 64}).close()
     assert caplog.text == ""
 

@@ -43,12 +43,18 @@ def test_a_cut_says_by_name_who_reads_it(gemma: Path, tmp_path: Path) -> None:
 
 def test_a_cut_in_step_is_written_for_the_runtime_in_both_dialects(gemma: Path, tmp_path: Path) -> None:
     result = prune.cut(str(gemma), tmp_path / "out", drop_layers="1-6", runtime=["mlx", "transformers4"])
-    unknown = {row["runtime"] for row in result.runtimes if row["status"] == "unknown"}
-    assert unknown == {"openvino", "onnxruntime"}  # they refuse the family, aloud
-    assert {row["status"] for row in result.runtimes} == {"right", "unknown"}
+    refused = {row["runtime"] for row in result.runtimes if row["status"] == "refused"}
+    assert refused == {"openvino", "onnxruntime"}
+    assert {row["status"] for row in result.runtimes} == {"right", "refused"}
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert written["rope_theta"] == written["rope_parameters"]["full_attention"]["rope_theta"]
     assert prune.verify(tmp_path / "out", runtime=["llama.cpp"])["runtimes"] == result.runtimes
+
+
+def test_a_runtime_that_refuses_the_family_is_refused_with_its_reason(gemma: Path, tmp_path: Path) -> None:
+    with pytest.raises(PruneError, match=r"runtime openvino: .* refuses this with an error: it exports this family"):
+        prune.cut(str(gemma), tmp_path / "out", drop_layers="1-6", runtime=["openvino"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_verify_refuses_what_a_named_runtime_reads_wrongly(gemma: Path, tmp_path: Path) -> None:

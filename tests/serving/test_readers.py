@@ -9,7 +9,8 @@ from transformers import CONFIG_MAPPING
 
 from prune.checkpoint.dialects import in_both_dialects
 from prune.serving.layers import true_layers, true_rope
-from prune.serving.readers import RUNTIMES, readings
+from prune.serving.readers import readings
+from prune.serving.runtimes import RUNTIMES
 from prune.surgery.config_fields import edit_config
 
 DEPTH = 12
@@ -103,9 +104,9 @@ def test_gemma_3_states_both_of_its_bases() -> None:
     assert status(config)["mlx", "mlx-lm 0.32.2"] == "wrong"
     both, _ = in_both_dialects(config)
     assert (both["rope_theta"], both["rope_local_base_freq"]) == (2e6, 5e3)
-    unknown = {"openvino", "onnxruntime"}  # they refuse the family, aloud
-    assert {r.status for r in readings(both) if r.runtime not in unknown} == {"right"}
-    assert {r.status for r in readings(both) if r.runtime in unknown} == {"unknown"}
+    refusing = {"openvino", "onnxruntime"}
+    assert {r.status for r in readings(both) if r.runtime not in refusing} == {"right"}
+    assert {r.status for r in readings(both) if r.runtime in refusing} == {"refused"}
 
 
 def test_a_scaling_that_the_older_class_brings_itself_is_read_right() -> None:
@@ -138,9 +139,48 @@ def test_a_base_that_transformers_4_takes_by_default_is_no_error(family: str, ba
 
 def test_quantised_weights_are_right_only_for_those_who_read_them() -> None:
     config = in_both_dialects(config_of("llama"))[0]
-    four_bits = {
-        r.runtime: r.status for r in readings(config | {"quantization_config": {"quant_method": "bitsandbytes"}})
-    }
-    assert {name for name, found in four_bits.items() if found == "right"} == {"transformers4"}
+    four_bits = status(config | {"quantization_config": {"quant_method": "bitsandbytes"}})
+    assert {name for name, found in four_bits.items() if found == "right"} == {("transformers4", "4.57.6")}
+    assert set(four_bits.values()) == {"right", "refused"}
     eight_bits = {r.runtime: r.status for r in readings(config | {"quantization_config": {"quant_method": "fp8"}})}
     assert {name for name, found in eight_bits.items() if found == "right"} == {"transformers4", "vllm"}
+
+
+def test_llama_cpp_recomputes_the_windows_of_gpt_oss_and_rounds_its_yarn_as_the_originals() -> None:
+    """Seen by running it: with `truncate: true` in both, the tokens without layers 4 and 5 are transformers'."""
+    found = {drop: readings(cut(config_of("gpt_oss"), *drop), ["llama.cpp"])[0] for drop in ((4,), (4, 5))}
+    assert found[4,].status == "wrong"
+    assert "takes layer 4 for one with sliding window" in found[4,].reason
+    assert (found[4, 5].status, "truncate" in found[4, 5].reason) == ("right", True)
+    rope = config_of("gpt_oss")["rope_parameters"] | {"truncate": True}
+    assert readings(cut(config_of("gpt_oss", rope_parameters=rope), 4, 5), ["llama.cpp"])[0].reason == ""
+
+
+@pytest.mark.parametrize(("number", "found"), [(4, "refused"), (128, "right")])
+def test_experts_that_only_the_new_dialect_counts_are_refused_and_mended(number: int, found: str) -> None:
+    config = config_of("qwen3_moe", num_local_experts=number)
+    config.pop("num_experts", None)
+    assert status(config)["transformers4", "4.57.6"] == found  # 128 is what it takes by default
+    assert status(config)["mlx", "mlx-lm 0.32.2"] == "refused"
+    both, added = in_both_dialects(config)
+    assert both["num_experts"] == number
+    assert "num_experts" in added
+    assert {both_status for name, both_status in status(both).items() if name[0] in ("mlx", "transformers4")} == {
+        "right"
+    }
+
+
+@pytest.mark.parametrize(
+    ("runtime", "family"), [("ctranslate2", "smollm3"), ("openvino", "gemma2"), ("onnxruntime", "gemma3_text")]
+)
+def test_what_a_runtime_refuses_is_said_with_the_reason(runtime: str, family: str) -> None:
+    (reading,) = readings(config_of(family), [runtime])
+    assert reading.status == "refused"
+    assert reading.reason
+
+
+def test_the_released_form_of_gpt_oss_is_not_what_mlx_refuses() -> None:
+    config = config_of("gpt_oss")
+    assert readings(config, ["mlx"])[0].status == "refused"
+    packed = config | {"quantization_config": {"quant_method": "mxfp4"}}
+    assert readings(packed, ["mlx"])[0].status == "unknown"
