@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from prune.api._given import Model
+    from prune.checkpoint.source import Source
     from prune.planning.plan import Plan
     from prune.surgery.cut import CutResult
 
@@ -66,7 +67,8 @@ def cut(
 
     Args:
         model: directory or hub id; a .gguf file, which is cut into another (see `prune.gguf.cut.cut_file`); or a loaded
-            model, which is changed and returned unless `copy` is set.
+            model, which is changed and returned unless `copy` is set. Without some attentions or MLPs a directory
+            becomes a .gguf file where `output` is one (see `prune.gguf.converted`).
         output: directory to create, or .gguf file. If None, the result is a model in memory and nothing is written: a
             directory or a hub id is loaded for it, in `dtype`.
         plan: a Plan, or the path of a plan.json; its compensation, which lies beside that file, is applied too.
@@ -84,17 +86,16 @@ def cut(
     asked = validated(CutArguments, settings)
     drop_layers, attn, mlp = asked.drop_layers, sorted(asked.drop_attn), sorted(asked.drop_mlp)
     plan = Path(plan) if isinstance(plan, str) else plan
-    if isinstance(model, str | Path) and output is not None:
-        from prune.gguf.cut import cut_file, is_gguf
+    from prune.gguf.cut import cut_file, is_gguf
 
-        if is_gguf(model):
-            if parts := parts_of(plan, asked):
-                return _file_without(model, output, parts, asked, dry_run=dry_run)
-            _refuse_for_gguf(**asked.model_dump(include={"revision", "drop_attn", "drop_mlp", "link", "adapters"}))
-            _refuse_for_gguf(runtime=[name for name in asked.runtime if name != "llama.cpp"])
-            warn_of_other_versions(asked.runtime or ["llama.cpp"])
-            layers = {"drop_layers": drop_layers, "keep_layers": asked.keep_layers}
-            return cut_file(model, output, **layers, plan=plan, verify=asked.verify, dry_run=dry_run)  # type: ignore[arg-type]
+    if isinstance(model, str | Path) and output is not None and is_gguf(model):
+        if parts := parts_of(plan, asked):
+            return _file_without(model, output, parts, asked, dry_run=dry_run)
+        _refuse_for_gguf(**asked.model_dump(include={"revision", "drop_attn", "drop_mlp", "link", "adapters"}))
+        _refuse_for_gguf(runtime=[name for name in asked.runtime if name != "llama.cpp"])
+        warn_of_other_versions(asked.runtime or ["llama.cpp"])
+        layers = {"drop_layers": drop_layers, "keep_layers": asked.keep_layers}
+        return cut_file(model, output, **layers, plan=plan, verify=asked.verify, dry_run=dry_run)  # type: ignore[arg-type]
     from prune.api._given import given
 
     subject = given(model, dtype=dtype, **fields_of(OriginSettings, asked))
@@ -111,6 +112,8 @@ def cut(
     from prune.surgery import cut as surgery
 
     source = subject.source
+    if is_gguf(output):
+        return _file_of(source, output, plan, asked, dry_run=dry_run)
     warn_of_other_versions(asked.runtime or NAMES)
     if parts := parts_of(plan, asked):
         from prune.model.deci import KIND
@@ -214,7 +217,7 @@ def _check_reader(parts: Parts, runtimes: list[str]) -> None:
         )
     check_runtimes(runtimes)
     if "llama.cpp" in runtimes:
-        raise UsageError("--runtime llama.cpp: reads a GGUF file: give the original's .gguf, and -o a name in .gguf")
+        raise UsageError("--runtime llama.cpp: reads a GGUF file: give -o a name that ends in .gguf")
 
 
 def _file_without(
@@ -228,8 +231,43 @@ def _file_without(
     check_runtimes(asked.runtime)
     if "mlx" in asked.runtime:
         raise UsageError("--runtime mlx: reads a directory; `prune import` makes a checkpoint of the file, cut that")
-    attn, mlp = parts.attention, parts.mlp
-    return cut_parts_of_file(model, output, attn, mlp, verify=asked.verify, dry_run=dry_run)
+    return cut_parts_of_file(
+        model, output, parts.attention, parts.mlp, plan=parts.plan, verify=asked.verify, dry_run=dry_run
+    )
+
+
+def _file_of(
+    source: Source, output: str | Path, plan: Path | Plan | None, asked: CutArguments, *, dry_run: bool
+) -> CutResult:
+    """A GGUF file of a directory without some sub-layers.
+
+    Raises:
+        UsageError: whole layers, which a directory loses as a directory, or an option of directories.
+    """
+    from prune.checkpoint.depth_fields import model_kind
+    from prune.gguf.converted import cut_parts_to_file
+    from prune.model.deci import KIND
+    from prune.surgery.deci import check_runtimes
+
+    given = asked.model_dump(include={"link", "adapters"})
+    if named := [name for name, value in given.items() if value]:
+        raise UsageError(f"--{named[0]}: not for a GGUF file; give -o a directory")
+    check_runtimes(asked.runtime)
+    warn_of_other_versions(["llama.cpp"])
+    if "mlx" in asked.runtime:
+        raise UsageError("--runtime mlx: reads a directory; give -o a name that does not end in .gguf")
+    parts = parts_of(plan, asked.model_copy(update={"runtime": ["llama.cpp"]}))
+    if parts is None and (plan is not None or asked.drop_layers or asked.keep_layers):
+        raise UsageError(
+            f"{output}: a directory loses whole layers as a directory; give -o one, and convert that with llama.cpp's"
+            " convert_hf_to_gguf.py, or give the original's .gguf"
+        )
+    if parts is None and model_kind(source.checkpoint.config) != KIND:
+        raise UsageError(f"{source.id}: nothing goes: give --drop_attn, --drop_mlp or a plan of sub-layers")
+    parts = parts or Parts([], [])
+    return cut_parts_to_file(
+        source, output, parts.attention, parts.mlp, plan=parts.plan, verify=asked.verify, dry_run=dry_run
+    )
 
 
 def _refuse_for_gguf(**flags: object) -> None:

@@ -19,6 +19,7 @@ from prune.gguf.layers import depth_of
 from prune.gguf.parts import Model, read_model
 from prune.gguf.types import ARRAY, STRING
 from prune.gguf.writer import place, write_file
+from prune.planning.plan import Plan
 from prune.surgery.byte_copies import write_failure
 from prune.surgery.deci import PartsCut, check_llama_cpp, check_parts, said
 
@@ -44,6 +45,7 @@ def cut_parts_of_file(
     attn: Sequence[int],
     mlp: Sequence[int],
     *,
+    plan: Plan | None = None,
     verify: bool = True,
     dry_run: bool = False,
 ) -> PartsCut:
@@ -54,6 +56,7 @@ def cut_parts_of_file(
         output: the .gguf file to create.
         attn: layers whose attention goes.
         mlp: layers whose MLP goes.
+        plan: what named the layers, so that its depth is checked.
         verify: compare every tensor with the source before the file gets its name.
         dry_run: check and plan everything, write nothing.
 
@@ -67,7 +70,7 @@ def cut_parts_of_file(
     found = read_model(source)
     _check_architecture(found)
     depth = depth_of(found)
-    check_parts(attn, mlp, depth)
+    check_parts(attn, mlp, depth, plan)
     check_llama_cpp(attn, mlp, depth)
     values = _metadata(found, depth, attn, mlp)
     placed = place(found, {name: name for name in _tensors(found, attn, mlp)})

@@ -56,6 +56,13 @@ def llama_config(config: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
+def silent_parts(config: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Layers without attention, and without an MLP, of a DeciLM config that `llama_config` takes."""
+    blocks = config["block_configs"]
+    attn, mlp = ([i for i, block in enumerate(blocks) if block[part]["no_op"]] for part in ("attention", "ffn"))
+    return attn, mlp
+
+
 def load_deci(source: Source, dtype: torch.dtype | str) -> PreTrainedModel:
     """The model of a DeciLM directory.
 
@@ -73,11 +80,11 @@ def load_deci(source: Source, dtype: torch.dtype | str) -> PreTrainedModel:
     if dtype == "auto":
         dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), torch.bfloat16)
     model = LlamaForCausalLM(LlamaConfig(**values))
-    for layer, block in zip(model.model.layers, config["block_configs"], strict=True):
-        if block["attention"]["no_op"]:
-            layer.self_attn, layer.input_layernorm = Silent(layer.self_attn, "attn", 2), torch.nn.Identity()
-        if block["ffn"]["no_op"]:
-            layer.mlp, layer.post_attention_layernorm = Silent(layer.mlp, "mlp", None), torch.nn.Identity()
+    attn, mlp = silent_parts(config)
+    for layer in map(model.model.layers.__getitem__, attn):
+        layer.self_attn, layer.input_layernorm = Silent(layer.self_attn, "attn", 2), torch.nn.Identity()
+    for layer in map(model.model.layers.__getitem__, mlp):
+        layer.mlp, layer.post_attention_layernorm = Silent(layer.mlp, "mlp", None), torch.nn.Identity()
     tensors: dict[str, torch.Tensor] = {}
     for path in dict.fromkeys(tensor.path for tensor in source.checkpoint.tensors.values()):
         tensors |= load_file(path)

@@ -162,7 +162,7 @@ UNKNOWN_CLASS = f"has no {PARTED} in its transformers"
 PARTED_READERS: dict[str, tuple[Status, str]] = {
     "mlx": ("right", ""),
     "vllm": ("refused", "reads it with the original's configuration class only, which is custom code"),
-    "llama.cpp": ("unknown", "reads such models as GGUF of architecture deci"),
+    "llama.cpp": ("unknown", "reads such models as GGUF files, which `prune cut THIS_CHECKPOINT -o model.gguf` makes"),
     **dict.fromkeys(("ctranslate2", "transformers4", "openvino", "onnxruntime"), ("refused", UNKNOWN_CLASS)),
 }
 """Who reads models that lack sub-layers."""

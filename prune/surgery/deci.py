@@ -31,7 +31,7 @@ ARCHITECTURE = "DeciLMForCausalLM"
 CHUNK = 8 << 20
 ATTENTION = ("self_attn.", "input_layernorm.")
 MLP = ("mlp.", "post_attention_layernorm.")
-READERS = "llama.cpp (--runtime llama.cpp, GGUF architecture deci) and mlx-lm (--runtime mlx)"
+READERS = "llama.cpp (--runtime llama.cpp, -o a .gguf file) and mlx-lm (--runtime mlx, -o a directory)"
 
 
 @dataclass
@@ -48,11 +48,12 @@ class PartsCut(CutResult):
     notes: list[str] = field(default_factory=list)
 
 
-def check_parts(attn: Sequence[int], mlp: Sequence[int], depth: int) -> None:
+def check_parts(attn: Sequence[int], mlp: Sequence[int], depth: int, plan: Plan | None = None) -> None:
     """Refuse lists that are no cut of sub-layers.
 
     Raises:
-        UsageError: nothing goes, a layer that does not exist or stands twice, or no attention is left.
+        UsageError: nothing goes, a layer that does not exist or stands twice, no attention is left, or the lists are
+            those of a plan for another depth.
     """
     for flag, layers in (("--drop_attn", attn), ("--drop_mlp", mlp)):
         if wrong := [layer for layer in layers if not 0 <= layer < depth]:
@@ -63,6 +64,8 @@ def check_parts(attn: Sequence[int], mlp: Sequence[int], depth: int) -> None:
         raise UsageError("no sub-layer goes: give --drop_attn, --drop_mlp or a plan of unit attention, mlp or sublayer")
     if len(attn) == depth:
         raise UsageError(f"--drop_attn: all {depth} layers would lose attention, which no runtime reads; leave one")
+    if plan is not None and plan.num_layers != depth:
+        raise UsageError(f"--plan: made for {plan.num_layers} layers, the model has {depth}")
 
 
 def check_llama_cpp(attn: Sequence[int], mlp: Sequence[int], depth: int) -> None:
@@ -245,7 +248,7 @@ def cut_parts(
         max_shard_size: payload of an output shard at most.
         verify: read every tensor back and compare it with the source's before the directory gets its name.
         dry_run: check and plan everything, write nothing.
-        plan: what named the layers, so that its revision is checked.
+        plan: what named the layers, so that its depth and revision are checked.
 
     Raises:
         UsageError: bad lists, or a target in use.
@@ -257,14 +260,18 @@ def cut_parts(
         check_revision(plan, source)
     checkpoint = source.checkpoint
     depth = depth_of(checkpoint.config)
-    check_parts(attn, mlp, depth)
+    check_parts(attn, mlp, depth, plan)
     config = deci_config(checkpoint.config, attn, mlp)
     kept = tensors_left(list(checkpoint.tensors), depth, attn, mlp)
     shards = plan_shards(checkpoint, {name: name for name in kept}, limit, link=False)
     result = PartsCut(
         source.id, str(target), depth, list(range(depth)), [], sum(shard.bytes for shard in shards), [], False,
         drop_attention=sorted(attn), drop_mlp=sorted(mlp),
-        notes=[said(attn, mlp), "read by mlx-lm as it is; vLLM and others need the original's configuration class"],
+        notes=[
+            said(attn, mlp),
+            "read by mlx-lm as it is, by llama.cpp after `prune cut` of it into a .gguf file; vLLM and others need the"
+            " original's configuration class",
+        ],
     )  # fmt: skip
     if dry_run:
         return result

@@ -64,6 +64,8 @@ def test_what_llama_cpp_reads_wrongly_is_refused(
         prune.cut(str(source), tmp_path / "cut.gguf", plan=parted(attn, mlp, LAYERS))
     with pytest.raises(UsageError, match=r"does not exist; the model has layers 0-5"):
         prune.cut(str(source), tmp_path / "cut.gguf", plan=parted([6], [], 7))
+    with pytest.raises(UsageError, match=r"made for 7 layers, the model has 6"):
+        prune.cut(str(source), tmp_path / "cut.gguf", plan=parted([1], [], 7))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,9 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
+import prune
+from evals.runtimes import installed
+from evals.worker import Worker
 from prune.embedded import HERE
 
 from .plain import STORY_ROWS, command, load, nll, token_ids, without
@@ -185,3 +188,21 @@ def _bits_per_byte(model, directory, texts):
         bits += nll(model, [torch.cat([begin, ids], 1)]) * ids.shape[1] / math.log(2)
         size += len(text.encode())
     return bits / size
+
+
+@pytest.mark.runtime
+def test_llama_cpp_runs_the_file_that_a_directory_becomes_without_some_attentions(smollm2, tmp_path):
+    """In bfloat16, as the checkpoint is: the tokens of the model in memory wherever it is not near a tie."""
+    if not installed("llama.cpp"):
+        pytest.skip("llama.cpp: not installed; scripts/runtime llama.cpp")
+    gone = [12, 14, 16, 25]
+    prune.cut(str(smollm2), tmp_path / "cut.gguf", drop_attn=gone)
+    model = load(smollm2)
+    prune.cut(model, drop_attn=gone)
+    prompts = token_ids(smollm2, [question for question, _, _ in QUESTIONS[:5]], LENGTH)
+    asked = {"max_new_tokens": 24, "do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
+    own = []
+    for ids in prompts:
+        own.append(model.generate(ids, attention_mask=torch.ones_like(ids), **asked)[0, ids.shape[1] :].tolist())
+    with Worker("llama.cpp", tmp_path / "cut.gguf", {"vocabulary": model.config.vocab_size}) as worker:
+        assert worker.generate([ids[0].tolist() for ids in prompts], 24) == own

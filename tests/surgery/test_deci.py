@@ -102,7 +102,7 @@ def test_what_deci_cannot_carry_is_refused_by_name(config: dict[str, Any], messa
         ([1], [], [], "removes sub-layers.*llama.cpp.*mlx-lm.*in memory"),
         ([1], [], ["vllm"], "vllm: reads no model that lacks sub-layers.*original's configuration class.*mlx"),
         ([1], [], ["ctranslate2"], "ctranslate2: reads no model"),
-        ([1], [], ["llama.cpp"], "reads a GGUF file"),
+        ([1], [], ["llama.cpp"], r"reads a GGUF file: give .*a name that ends in \.gguf"),
         ([0, 1, 2, 3], [], ["mlx"], "all 4 layers would lose attention"),
     ],
 )
