@@ -150,6 +150,7 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
             refuses={
                 "gemma3_text": always("takes one rotary embedding for all layers, and this has one for each kind"),
                 "qwen3_moe": always("does not support this family"),
+                "smollm3": always("fails on layers without rotary embeddings (KeyError: position_ids)"),
             },
             quantised={"bitsandbytes": "does not support it"},
         ),

@@ -24,7 +24,9 @@ from prune.gguf.architectures import ALIKE, NO_ROPE, RECURRENT, WINDOWS
 from prune.gguf.header import read_header
 from prune.planning.plan import Plan
 from prune.surgery import byte_copies
+from tests.faults.file_systems import on_another_file_system
 from tests.gguf.files import add_tensors, finish, save_llama, tensors, writer
+from tests.gguf.test_header import HOSTILE
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +307,22 @@ def test_where_the_kernel_cannot_copy_between_file_systems_the_bytes_are_the_sam
         monkeypatch.setattr(byte_copies, "_sendfile", other_file_system)
     prune.cut(str(source), tmp_path / "b.gguf", drop_layers="1")
     assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+
+
+def test_a_target_on_another_file_system_has_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    prune.cut(str(source), tmp_path / "a.gguf", drop_layers="1")
+    with on_another_file_system(tmp_path) as place:
+        assert prune.cut(str(source), place / "b.gguf", drop_layers="1").verified
+        assert os.listdir(place) == ["b.gguf"]
+        assert (place / "b.gguf").read_bytes() == (tmp_path / "a.gguf").read_bytes()
+
+
+def test_a_sub_byte_tensor_of_half_a_block_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    data, message = HOSTILE["half a block"]
+    (tmp_path / "h.gguf").write_bytes(data)
+    with pytest.raises(PruneError, match=message):
+        prune.cut(str(tmp_path / "h.gguf"), tmp_path / "c.gguf", drop_layers="0")
+    assert os.listdir(tmp_path) == ["h.gguf"]
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,18 +13,19 @@ from prune.checkpoint.directory import Tensor, read_checkpoint
 from prune.surgery import writer
 from prune.surgery.cut import cut
 from tests.faults.checkpoints import four_layers
+from tests.faults.file_systems import on_another_file_system
 
 LINKED, OTHER = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 
-def linked_cut(root: Path) -> tuple[Path, Path]:
+def linked_cut(root: Path, place: Path | None = None) -> tuple[Path, Path]:
     """(source, output); the layers of a.safetensors stay, one of b.safetensors goes."""
-    source = four_layers(root / "source")
-    cut(str(source), root / "out", drop_layers=[3], link=True, verify=False)
-    before, after = read_checkpoint(source), read_checkpoint(root / "out")
+    source, out = four_layers(root / "source"), (place or root) / "out"
+    cut(str(source), out, drop_layers=[3], link=True, verify=False)
+    before, after = read_checkpoint(source), read_checkpoint(out)
     for name, tensor in after.tensors.items():
         assert payload(tensor) == payload(before.tensors[name]), name
-    return source, root / "out"
+    return source, out
 
 
 def payload(tensor: Tensor) -> bytes:
@@ -65,3 +66,10 @@ def test_without_any_link_the_file_is_copied(tmp_path: Path, monkeypatch: pytest
 
 def test_this_file_system_shares_or_copies_the_right_bytes(tmp_path: Path) -> None:
     linked_cut(tmp_path)
+
+
+def test_a_target_on_another_file_system_gets_copies(tmp_path: Path) -> None:
+    with on_another_file_system(tmp_path) as place:
+        source, out = linked_cut(tmp_path, place)
+        assert not os.path.samefile(out / LINKED, source / "a.safetensors")
+        assert os.listdir(place) == ["out"]
