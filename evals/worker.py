@@ -103,6 +103,21 @@ class Worker:
         asked = {"op": "score", "rows": [{"context": list(c), "continuation": list(t)} for c, t in rows]}
         return [(float(row["logprob"]), bool(row["greedy"])) for row in self._ask(asked)["rows"]]
 
+    def predict(
+        self, rows: Sequence[tuple[Sequence[int], int]], top_k: int
+    ) -> list[tuple[list[list[int]], list[list[float]]]]:
+        """What is likely in the place of each token from a given one on.
+
+        Args:
+            rows: (token ids, number of the first token to predict, at least 1) each.
+            top_k: k.
+
+        Returns:
+            Of each row, ([tokens][k] ids, [tokens][k] log-probabilities in nats), the likeliest first.
+        """
+        asked = {"op": "predict", "rows": [{"ids": list(ids), "first": first} for ids, first in rows], "top_k": top_k}
+        return [(row["tokens"], row["log_probs"]) for row in self._ask(asked)["rows"]]
+
     def timed(self, prompt: Sequence[int], max_new_tokens: int, *, ignore_eos: bool = False) -> dict[str, Any]:
         """One greedy answer: `ids`, `seconds`, `new_tokens`, and of a draft's proposals `kept`, `tried`, `passes`."""
         asked = {"op": "timed", "prompt": list(map(int, prompt)), "max_new_tokens": max_new_tokens}

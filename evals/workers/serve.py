@@ -9,8 +9,8 @@ def serve(load):
     """Run one worker.
 
     Args:
-        load: (model, options) -> an object with `version`, `max_length`, `generate`, `score` and, where it can use a
-            draft, `timed`.
+        load: (model, options) -> an object with `version`, `max_length`, `generate`, `score` and, where it can,
+            `predict` and (with a draft) `timed`.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf8")
     os.dup2(2, 1)  # what the runtime prints must not fall between the answers
@@ -34,6 +34,9 @@ def serve(load):
                 say(
                     {"ids": worker.generate(request["prompts"], request["max_new_tokens"], request.get("stop_ids", []))}
                 )
+            elif request["op"] == "predict":
+                rows = [(r["ids"], r["first"]) for r in request["rows"]]
+                say({"rows": worker.predict(rows, request["top_k"])})
             elif request["op"] == "timed":
                 say(worker.timed(request["prompt"], request["max_new_tokens"], request.get("ignore_eos", False)))
             else:

@@ -22,6 +22,16 @@ class TorchAnswers:
             answers.append(out[0, len(ids) :].tolist())
         return answers
 
+    def predict(self, rows, top_k):
+        answers = []
+        for ids, first in rows:
+            batch = torch.tensor([ids])  # [1, T]
+            with torch.inference_mode():
+                logits = self.model(batch, attention_mask=torch.ones_like(batch)).logits[0].float()  # [T, V]
+            best = logits.log_softmax(-1)[first - 1 : -1].topk(top_k)  # [T - first, k]
+            answers.append({"tokens": best.indices.tolist(), "log_probs": best.values.tolist()})
+        return answers
+
     def score(self, rows):
         answers = []
         for context, continuation in rows:

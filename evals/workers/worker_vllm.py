@@ -22,6 +22,7 @@ class Worker:
             tensor_parallel_size=options.get("tensor_parallel_size", 1),
             enable_prefix_caching=False,
             skip_tokenizer_init=True,
+            **({"max_logprobs": options["top_k"]} if options.get("top_k") else {}),
             trust_remote_code=options.get("trust_remote_code", False),
             **({"max_model_len": length} if length else {}),
             **({"distributed_executor_backend": "uni"} if options.get("tensor_parallel_size", 1) == 1 else {}),
@@ -83,6 +84,17 @@ class Worker:
         for (context, continuation), out in zip(rows, outputs, strict=True):
             found = [out.prompt_logprobs[len(context) + i][token] for i, token in enumerate(continuation)]
             answers.append({"logprob": sum(f.logprob for f in found), "greedy": all(f.rank == 1 for f in found)})
+        return answers
+
+    def predict(self, rows, top_k):
+        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=top_k, detokenize=False, ignore_eos=True)
+        answers = []
+        for (_, first), out in zip(rows, self._run([ids for ids, _ in rows], params), strict=True):
+            places = []
+            for found in out.prompt_logprobs[first:]:  # the text's own token is there too, whatever its rank
+                places.append(sorted((v.rank, token, v.logprob) for token, v in found.items() if v.rank <= top_k))
+            answers.append({"tokens": [[token for _, token, _ in place[:top_k]] for place in places],
+                            "log_probs": [[value for *_, value in place[:top_k]] for place in places]})  # fmt: skip
         return answers
 
 

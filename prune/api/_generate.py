@@ -8,37 +8,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from evals.settings import Pairs
 from prune.api._given import Given, Model, at_rest, given
 from prune.api._inputs import Data, DryRun, check_files
 from prune.data.rows import Documents, origin
 from prune.errors import UsageError
 from prune.files import sha256_json, write_exact, write_json
-from prune.healing.settings import GenerateSettings
+from prune.healing.settings import GenerateSettings, SpeakerSettings
 from prune.model.settings import PlacedSettings
-from prune.settings import ADVANCED, fields_of, takes, validated
+from prune.settings import fields_of, takes, validated
 
 if TYPE_CHECKING:
     from prune.healing.prompts import Prompt
 
 
-class GenerateArguments(PlacedSettings, GenerateSettings):
+class GenerateArguments(PlacedSettings, SpeakerSettings, GenerateSettings):
     """Everything that `prune generate` can be told beside the model, the prompts and the output."""
-
-    backend: Literal["hf", "vllm"] = Field(
-        "hf",
-        description="Who answers: hf, in this process; vllm, in its own environment (scripts/runtime vllm), greedily.",
-        json_schema_extra=ADVANCED,
-    )
-    model_args: Pairs = Field(
-        {},
-        description="Options of the backend, NAME=VALUE with commas: max_model_len=4096.",
-        json_schema_extra=ADVANCED,
-    )
 
 
 @takes(GenerateArguments)

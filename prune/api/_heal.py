@@ -142,6 +142,9 @@ def heal(
     asked = validated(HealArguments, settings)
     chosen = HealSettings(**fields_of(HealSettings, asked))
     _check_teaching(chosen, teacher, asked.targets)
+    from prune.healing.sharding import check_sharding
+
+    check_sharding(chosen)
     named = {"model": model} | ({"teacher": teacher} if teacher is not None and chosen.needs_teacher else {})
     subjects = all_given(named, {"model": tokenizer}, **fields_of(ModelSettings, asked))
     student, original = subjects["model"], subjects.get("teacher")

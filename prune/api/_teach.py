@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +19,17 @@ from prune.api._inputs import Data, DryRun, check_files, load_domains
 from prune.api._streaming import check_streamable, streaming_of
 from prune.errors import UsageError
 from prune.files import refuse_non_empty
-from prune.healing.settings import TeachSettings
+from prune.healing.settings import SpeakerSettings, TeachSettings
 from prune.model.settings import PlacedSettings
 from prune.settings import DATA, Seeded, fields_of, takes, validated
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from prune.analysis.processes import Processes
     from prune.healing.teaching import Lesson, Teacher
     from prune.model.streaming import StreamedModel
 
 
-class TeachArguments(PlacedSettings, StreamSettings, Seeded, TeachSettings):
+class TeachArguments(PlacedSettings, StreamSettings, SpeakerSettings, Seeded, TeachSettings):
     """Everything that `prune teach` can be told beside the model, the data and the output."""
 
     seq_length: int | None = Field(
@@ -78,8 +78,7 @@ def teach(
     asked = validated(TeachArguments, settings)
     chosen = TeachSettings(**fields_of(TeachSettings, asked))
     subject = given(model, tokenizer, **fields_of(PlacedSettings, asked))
-    if asked.stream:
-        check_streamable(subject)
+    _check_way(subject, asked)
     files = check_files(data)
     domains = load_domains(files, subject.tokenizer, asked.seq_length or chosen.max_length, None, asked.seed)
     from prune.analysis.processes import join
@@ -94,6 +93,33 @@ def teach(
     record = _taught(subject, taught, chosen, asked, target, resume, processes)
     processes.leave()
     return record
+
+
+def _check_way(subject: Given, asked: TeachArguments) -> None:
+    """Refuse ways that exclude each other, before anything is read.
+
+    Raises:
+        UsageError: names the flags.
+    """
+    if asked.stream:
+        check_streamable(subject)
+    if asked.backend == "hf":
+        return
+    from evals.backend import check_backend
+
+    check_backend(asked.backend)
+    for name in ("stream", "device_map"):
+        if getattr(asked, name):
+            raise UsageError(f"--{name}: places the original in this process; leave it out, or --backend")
+    if subject.source is None:
+        raise UsageError(f"--backend {asked.backend}: reads checkpoints; give a directory or hub id")
+    if asked.top_k == 0:
+        raise UsageError(f"--top_k 0: --backend {asked.backend} tells likely tokens only; give how many, e.g. 64")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            f"--backend {asked.backend}: spreads itself over GPUs (--model_args tensor_parallel_size=N); start it "
+            "without torchrun"
+        )
 
 
 def _vocabulary(subject: Given) -> int:
@@ -128,22 +154,24 @@ def _taught(
     from prune.versions import library_versions
 
     began = time.monotonic()
-    desk = _desk(subject, settings, asked, target, processes)
-    plain = isinstance(subject.tokenizer, NoTokenizer)
-    if subject.source is not None:
-        known = subject.source.sha256
-    else:
-        known = model_fingerprint(desk.model) if plain else fingerprint(desk.model, subject.tokenizer)
-    facts = {
-        "model": subject.source.label if subject.source else Path(subject.label).name,
-        "revision": subject.source.revision if subject.source else None,
-        "model_sha256": known,
-        "tokenizer_sha256": None if plain else vocabulary_hash(subject.tokenizer),
-        "dtype": str(desk.model.dtype).removeprefix("torch."),
-        "versions": library_versions(),
-    }
-    work = target.with_name(f".{target.name}.teaching")
-    with at_rest(subject.in_memory):
+    with ExitStack() as stack:
+        desk = _desk(subject, settings, asked, target, processes, stack)
+        plain = isinstance(subject.tokenizer, NoTokenizer)
+        if subject.source is not None:
+            known = subject.source.sha256
+        else:
+            known = model_fingerprint(desk.model) if plain else fingerprint(desk.model, subject.tokenizer)
+        facts = {
+            "model": subject.source.label if subject.source else Path(subject.label).name,
+            "revision": subject.source.revision if subject.source else None,
+            "model_sha256": known,
+            "tokenizer_sha256": None if plain else vocabulary_hash(subject.tokenizer),
+            "dtype": str(desk.model.dtype).removeprefix("torch."),
+            "versions": library_versions(),
+            **desk.facts,
+        }
+        work = target.with_name(f".{target.name}.teaching")
+        stack.enter_context(at_rest(subject.in_memory))
         record = write_targets(
             desk.teach, taught, settings, facts, work, marks=desk.marks, resume=resume, processes=processes
         )
@@ -162,23 +190,32 @@ def _taught(
 
 @dataclass(frozen=True)
 class Desk:
-    """The original where it teaches: whole in memory, over several devices, or layer by layer from disk.
+    """The original where it teaches: in memory, over several devices, layer by layer from disk, or elsewhere.
 
     Attributes:
-        model: the transformers model.
+        model: the transformers model, or what stands for it.
         teach: gives its distributions.
         marks: by which its layers are known again.
         streamed: its files, where its layers are not in memory.
+        facts: more for the record.
     """
 
-    model: PreTrainedModel
+    model: Any
     teach: Teacher
     marks: Callable[[], list[dict[str, str]]]
     streamed: StreamedModel | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
-def _desk(subject: Given, settings: TeachSettings, asked: TeachArguments, target: Path, processes: Processes) -> Desk:
-    """The original, ready to be asked.
+def _desk(
+    subject: Given,
+    settings: TeachSettings,
+    asked: TeachArguments,
+    target: Path,
+    processes: Processes,
+    stack: ExitStack,
+) -> Desk:
+    """The original, ready to be asked until the stack ends.
 
     Raises:
         UsageError: it cannot be streamed or placed in this way.
@@ -188,6 +225,13 @@ def _desk(subject: Given, settings: TeachSettings, asked: TeachArguments, target
     from prune.model.streaming import StreamedModel
 
     pad, source = subject.pad_token_id, subject.source
+    if asked.backend != "hf" and source is not None:
+        from prune.healing.served import served
+
+        options = {"top_k": settings.top_k, **asked.model_args}
+        speaker = stack.enter_context(served(source, asked.backend, asked.dtype, options, settings.batch_size))
+        facts = {"answered_by": speaker.runtime}
+        return Desk(speaker, speaker.teacher(settings), lambda: streamed_marks(StreamedModel(source)), facts=facts)
     if asked.stream and source is not None:
         streaming = streaming_of(source, target, asked.stream_memory, processes)
         files = streaming.model

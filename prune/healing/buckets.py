@@ -101,6 +101,20 @@ def _bucketed(log_q: torch.Tensor, top_k: int) -> Buckets:
     return Buckets(tokens, values, rest, entropy)
 
 
+def of_likeliest(tokens: torch.Tensor, log_probs: torch.Tensor) -> Buckets:
+    """From the k likeliest tokens alone; `entropy` is that of their bucketed distribution, which is never larger.
+
+    Args:
+        tokens: [N, k].
+        log_probs: [N, k], nats, of which Σ exp ≤ 1 but for rounding.
+    """
+    values = log_probs.float().clamp_min(FLOOR)
+    mass = values.double().exp().sum(-1).clamp_max(1)  # [N]
+    rest = (-mass).log1p().clamp_min(FLOOR)  # [N]
+    entropy = -((values.double().exp() * values).sum(-1) + rest.exp() * rest)
+    return Buckets(tokens, values, rest.float(), entropy.float())
+
+
 def normalised(log_probs: torch.Tensor, log_rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Both so that they sum to one again, which numbers stored in half precision do not quite."""
     total = torch.logaddexp(log_probs.logsumexp(-1), log_rest)  # [N]

@@ -77,6 +77,7 @@ def check_teacher(
         return
     if targets is not None:
         check_targets(settings)
+        targets.require_entropy(settings)
         targets.require_vocabulary(len(student.get_output_embeddings().weight))  # type: ignore[operator]
         return
     if teacher is None:

@@ -1,4 +1,5 @@
-"""A model that another runtime serves, with as much of the face of a transformers model as `generate_answers` asks for.
+"""A model that another runtime serves, with as much of the face of a transformers model as `generate_answers` asks for;
+and as a teacher.
 
 Prompts go as token ids, and greedy tokens come back; see `evals/workers/protocol.md`. Assumption: the runtime reads the
 checkpoint as transformers does, which `prune.serving` tells.
@@ -6,17 +7,24 @@ checkpoint as transformers does, which `prune.serving` tells.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from evals.worker import Worker
 from prune.checkpoint.source import Source
 from prune.errors import PruneError
+from prune.healing.buckets import Buckets, of_likeliest
+from prune.healing.targets import counted_tokens
 from prune.model.loading import load_config, resolve_dtype
+
+if TYPE_CHECKING:
+    from prune.data.domains import Document
+    from prune.healing.settings import TeachSettings
+    from prune.healing.teaching import Teacher
 
 
 class ServedModel:
@@ -64,6 +72,27 @@ class ServedModel:
                 )
             row[: len(answer)] = torch.tensor(answer, dtype=torch.long)
         return torch.cat([input_ids, out], dim=1)  # [B, T + new]
+
+    def teacher(self, settings: TeachSettings) -> Teacher:
+        """The model as a teacher of its k likeliest tokens. Their bucketed distribution's entropy stands in for the
+        whole one's, which the runtime does not tell and is larger."""
+        size, k = settings.batch_size, settings.top_k
+
+        def teach(documents: Sequence[Document]) -> Iterator[tuple[int, Buckets]]:
+            order = sorted(range(len(documents)), key=lambda i: -len(documents[i].input_ids))
+            for begin in range(0, len(order), size):
+                batch = order[begin : begin + size]
+                rows = [(documents[i].input_ids, max(1, documents[i].answer_start)) for i in batch]
+                for i, (tokens, log_probs) in zip(batch, self.worker.predict(rows, k), strict=True):
+                    if len(tokens) != counted_tokens(documents[i]) or any(len(likeliest) != k for likeliest in tokens):
+                        raise PruneError(
+                            f"{self.runtime}: told {len(tokens)} of {counted_tokens(documents[i])} positions of a "
+                            f"document of {len(documents[i].input_ids)} tokens; raise its context of "
+                            f"{self.worker.max_length} with --model_args max_model_len=N"
+                        )
+                    yield i, of_likeliest(torch.tensor(tokens), torch.tensor(log_probs))
+
+        return teach
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from evals.settings import Pairs
 from prune.healing.objectives import OBJECTIVES, WEIGHTS, ObjectiveSettings
 from prune.settings import ADVANCED, DATA, METHOD, TRAINING, Settings
 
@@ -208,6 +209,22 @@ class TeachSettings(Settings):
         "float16", description="Of the log-probabilities on disk.", json_schema_extra=ADVANCED
     )
     batch_size: int = Field(8, ge=1, description="Documents per forward pass.", json_schema_extra=ADVANCED)
+
+
+class SpeakerSettings(Settings):
+    """In which program the original runs, where it speaks and is not trained."""
+
+    backend: Literal["hf", "vllm"] = Field(
+        "hf",
+        description="Where the original runs: hf, in this process; vllm, in its own environment (scripts/runtime "
+        "vllm). It answers greedily there, and teaches without the entropy of its distributions.",
+        json_schema_extra=ADVANCED,
+    )
+    model_args: Pairs = Field(
+        {},
+        description="Options of the backend, NAME=VALUE with commas: max_model_len=4096.",
+        json_schema_extra=ADVANCED,
+    )
 
 
 class GenerateSettings(Settings):

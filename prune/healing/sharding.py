@@ -29,16 +29,28 @@ def is_sharded(settings: HealSettings) -> bool:
     return uses_fsdp() or settings.deepspeed is not None
 
 
+def has_accelerator() -> bool:
+    """Whether there is a device on which accelerate shards."""
+    import torch
+
+    return torch.accelerator.is_available()
+
+
 def check_sharding(settings: HealSettings) -> None:
     """Refuse what cannot work or would not stop at a non-finite gradient.
 
     Raises:
-        UsageError: FSDP of version 1, DeepSpeed told to accelerate instead of here, both at once, no launcher, or a
+        UsageError: FSDP without an accelerator or of version 1, DeepSpeed told to accelerate instead of here, both at once, no launcher, or a
             configuration of `deepspeed_config`.
         PruneError: DeepSpeed is not installed.
     """
     if uses_fsdp() and os.environ.get("FSDP_VERSION") != "2":  # version 1 renames and flattens the parameters
         raise UsageError("FSDP of version 1 is not supported: `accelerate launch --use_fsdp --fsdp_version 2 ...`")
+    if uses_fsdp() and not has_accelerator():  # accelerate would let each process train for itself
+        raise UsageError(
+            "FSDP needs GPUs: on CPUs launch without `--use_fsdp`, and the processes train under DDP"
+            + (", with --method lora" if settings.method == "qlora" else "")
+        )
     if settings.deepspeed is None:
         if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
             raise UsageError(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from prune.data.domains import Document, Domain
+    from prune.healing.settings import HealSettings
 
 RECORD = "targets.json"
 FORM = 1
@@ -167,6 +168,18 @@ class Targets:
             raise UsageError(
                 f"--targets {self.directory}: vocabulary: {self.record['model']} predicts {self.record['vocabulary']} "
                 f"tokens and the pruned model {size}: teach with the model that was pruned"
+            )
+
+    def require_entropy(self, settings: HealSettings) -> None:
+        """Refuse an objective that needs the whole distribution's entropy of targets that came without it.
+
+        Raises:
+            UsageError: it does, and they did.
+        """
+        if settings.entropy_weight and (speaker := self.record.get("answered_by")):
+            raise UsageError(
+                f"--entropy_weight {settings.entropy_weight:g}: {speaker} taught in --targets {self.directory}, and "
+                "tells likely tokens only; teach with --backend hf, or give --entropy_weight 0"
             )
 
     def require_whole(self) -> None:

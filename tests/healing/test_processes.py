@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 import prune
 from prune.embedded import HERE
 from prune.errors import PruneError, UsageError
+from prune.model import loading
+from prune.healing import sharding
 from prune.healing.settings import HealSettings
 from prune.healing.sharding import check_processes, check_sharding, deepspeed_config
 
@@ -157,6 +159,17 @@ def test_a_gradient_that_is_not_finite_stops_both_before_it_moves_the_weights(cu
         kept = load_file(checkpoint / "adapter_model.safetensors")
         assert all(tensor.isfinite().all() for tensor in kept.values())
         assert max(tensor.abs().max() for tensor in kept.values()) > 1e20
+
+
+@pytest.mark.parametrize(("method", "cure"), [("qlora", "train under DDP, with (--)?method lora"), ("lora", "DDP$")])
+def test_fsdp_on_cpus_is_refused_before_anything_is_loaded(cut, tmp_path, monkeypatch, method, cure):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    monkeypatch.setattr(sharding, "has_accelerator", lambda: False)
+    monkeypatch.setattr(loading, "load_model", None)  # would fail otherwise
+    with pytest.raises(UsageError, match=f"FSDP needs GPUs: .*{cure}"):
+        prune.heal(str(cut), tmp_path / "out", teacher="embedded", data=DATA, method=method)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_first_version_of_fsdp_is_refused(cut, tmp_path, monkeypatch):

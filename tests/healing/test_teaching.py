@@ -6,17 +6,24 @@ import copy
 import json
 import random
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+import evals.worker
 import prune
+from evals.runtimes import installed
+from prune.data.domains import Document
 from prune.embedded import MODEL
 from prune.errors import PruneError, UsageError
 from prune.healing import teaching
+from prune.healing.buckets import of_likeliest
 from prune.healing.heal import heal
+from prune.healing.served import ServedModel
 from prune.healing.settings import TeachSettings
 from prune.healing.targets import Targets, shard_bounds
 from prune.model.streaming import StreamedModel
@@ -308,9 +315,75 @@ def test_two_processes_share_the_files_and_write_the_same(in_shards, tmp_path):
     [
         ({"stream": True, "device_map": "auto"}, "stream and device_map exclude each other"),
         ({"max_memory": {"cpu": "1GiB"}}, "max_memory goes with device_map"),
+        ({"backend": "vllm", "stream": True}, "--stream|stream: places the original in this process"),
+        ({"backend": "vllm", "top_k": 0}, "top_k 0: .*vllm tells likely tokens only"),
     ],
 )
-def test_ways_that_exclude_each_other_are_refused_before_anything_is_read(data, tmp_path, flags, message):
+def test_ways_that_exclude_each_other_are_refused_before_anything_is_read(own_python, data, tmp_path, flags, message):
     with pytest.raises(UsageError, match=message):
         prune.teach("embedded", tmp_path / "targets", data=data, max_length=32, **flags)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def own_python(monkeypatch):
+    """The worker for transformers, run by the Python of these tests under the name of vLLM."""
+    monkeypatch.setattr(evals.worker, "installed", lambda name: True)
+    monkeypatch.setattr(evals.worker, "python_of", lambda name: Path(sys.executable))
+    monkeypatch.setitem(evals.worker.RUNTIMES, "vllm", "transformers")
+
+
+def check_served(place, targets, tolerance):
+    """The targets of another runtime beside those of this process."""
+    ours, theirs = Targets(place).record, Targets(targets).record
+    assert ours["answered_by"].startswith("vllm ")
+    assert ours["layers"] == theirs["layers"]
+    assert ours["mass"] == pytest.approx(theirs["mass"], abs=1e-3)
+    assert ours["entropy"] < theirs["entropy"]
+    ours, theirs = (load_file(p / r["shards"][0]["file"]) for p, r in ((place, ours), (targets, theirs)))
+    for name in ("log_probs", "log_rest"):  # values, not ids: of two equally likely tokens either comes first
+        torch.testing.assert_close(ours[name].float().exp(), theirs[name].float().exp(), rtol=1e-2, atol=tolerance)
+
+
+def test_another_runtime_teaches_the_same_likely_tokens(own_python, cut, targets, data, tmp_path):
+    place = tmp_path / "targets"
+    prune.teach("embedded", place, data=data, top_k=5, max_length=32, backend="vllm")
+    check_served(place, targets, 1e-3)
+    healed = prune.heal(cut, tmp_path / "healed", targets=place, data=data, distill_weight=1.0, **SMALL)
+    plain = prune.heal(cut, tmp_path / "plain", targets=targets, data=data, distill_weight=1.0, **SMALL)
+    assert healed.held_out_after == pytest.approx(plain.held_out_after, abs=1e-3)
+    with pytest.raises(UsageError, match=r"entropy_weight 1: vllm .* tells likely tokens only; teach with backend hf"):
+        prune.heal(cut, tmp_path / "no", targets=place, data=data, distill_weight=0, entropy_weight=1, **SMALL)
+
+
+@pytest.mark.runtime
+def test_vllm_teaches_as_transformers(targets, data, tmp_path):
+    if not installed("vllm"):
+        pytest.skip("vllm: not installed; scripts/runtime vllm")
+    place = tmp_path / "targets"
+    limits = {"max_model_len": 64}
+    prune.teach("embedded", place, data=data, top_k=5, max_length=32, backend="vllm", model_args=limits)
+    check_served(place, targets, 2e-3)
+
+
+def test_the_entropy_of_likely_tokens_is_that_of_their_buckets():
+    q = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).double().softmax(-1)  # [N, V]
+    values, tokens = q.topk(2)
+    found = of_likeliest(tokens, values.log())
+    rest = 1 - values.sum(-1)
+    expected = -(values * values.log()).sum(-1) - rest * rest.log()
+    torch.testing.assert_close(found.entropy.double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.log_rest.double(), rest.log(), rtol=1e-5, atol=1e-6)
+    assert (expected < -(q * q.log()).sum(-1)).all()
+
+
+def test_a_runtime_that_cuts_documents_short_is_refused():
+    class Short:
+        runtime, version, max_length = "vllm", "1", 4
+
+        def predict(self, rows, top_k):
+            return [([[1] * top_k], [[-1.0] * top_k]) for _ in rows]
+
+    teacher = ServedModel(Short(), "float32", 10, None).teacher(TeachSettings(top_k=2))
+    with pytest.raises(PruneError, match="told 1 of 3 positions of a document of 4 tokens; raise its context of 4"):
+        list(teacher([Document((1, 2, 3, 4))]))
