@@ -217,8 +217,8 @@ def _train(
     from prune.healing.heal import heal as train
 
     # Training consumes its student, and may write into the storage that it shares with its teacher.
-    trained = student.model() if student.in_memory is None else deepcopy(student.in_memory)
-    teacher = original.model() if original else None
+    trained = _loaded(student) if student.in_memory is None else deepcopy(student.in_memory)
+    teacher = _loaded(original) if original else None
     device = None if teacher is None else teacher.device
     with at_rest(original.in_memory if original else None):
         result = train(
@@ -227,6 +227,18 @@ def _train(
     if teacher is not None and original is not None and original.in_memory is not None and device is not None:
         teacher.to(device)  # type: ignore[arg-type]
     return result
+
+
+def _loaded(subject: Given) -> PreTrainedModel:
+    """The model; where processes share one training by FSDP, the first alone reads its files."""
+    from prune.healing.sharding import uses_fsdp
+
+    if subject.source is None or not uses_fsdp():
+        return subject.model()
+    from prune.analysis.processes import join
+    from prune.healing.receiving import load_once
+
+    return load_once(subject.source, join())
 
 
 def _save(result: HealResult, student: Given, original: Given | None, target: Path, training: Path) -> None:

@@ -198,6 +198,7 @@ def rehearse_uncut(
         PruneError, UsageError: as `heal`.
     """
     check_names(settings)
+    check_sharding(settings)
     if domains:
         check_run(original, original, domains, settings, None)
     for field in ("lora_layers", "train_layers"):

@@ -40,8 +40,8 @@ def check_sharding(settings: HealSettings) -> None:
     """Refuse what cannot work or would not stop at a non-finite gradient.
 
     Raises:
-        UsageError: FSDP without an accelerator or of version 1, DeepSpeed told to accelerate instead of here, both at once, no launcher, or a
-            configuration of `deepspeed_config`.
+        UsageError: FSDP without an accelerator or of version 1, DeepSpeed told to accelerate instead of here, both at
+            once, no launcher, or a configuration of `deepspeed_config`.
         PruneError: DeepSpeed is not installed.
     """
     if uses_fsdp() and os.environ.get("FSDP_VERSION") != "2":  # version 1 renames and flattens the parameters

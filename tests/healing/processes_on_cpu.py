@@ -19,8 +19,10 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 
-from prune.healing import sharding, trainer
+from prune.healing import receiving, sharding, trainer
 from prune.healing.trainer import HealTrainer
+from prune.model import loading
+from prune.model.loading import load_model
 
 ordinary, whole, step = AcceleratorState.__init__, trainer.whole, HealTrainer.training_step
 prepare = PartialState._prepare_backend
@@ -66,6 +68,12 @@ def without_compiler() -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def read(*arguments: Any, **options: Any) -> Any:
+    """`load_model`, and a note of the process that read."""
+    print(f"process {os.environ.get('RANK')} reads weights", file=sys.stderr)
+    return load_model(*arguments, **options)
+
+
 def report() -> None:
     print(f"gathered {len(gathered)} sharded tensors", file=sys.stderr)
     print(f"{len(four_bit)} sharded 4-bit weights", file=sys.stderr)
@@ -77,6 +85,7 @@ if __name__ == "__main__":
     AcceleratorState.__init__, trainer.whole, HealTrainer.training_step = with_plugin, counted, mortal
     PartialState._prepare_backend = prepared
     sharding.has_accelerator = lambda: True
+    receiving.load_model = loading.load_model = read
     without_compiler()
     atexit.register(report)
     main()

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 import prune
 from prune.embedded import HERE
 from prune.errors import PruneError, UsageError
-from prune.model import loading
 from prune.healing import sharding
 from prune.healing.settings import HealSettings
 from prune.healing.sharding import check_processes, check_sharding, deepspeed_config
+from prune.model import loading
 
 DATA = [f"stories={HERE / 'data/heal/stories.jsonl'}", f"arithmetic={HERE / 'data/heal/arithmetic.jsonl'}"]
 FLAGS = {"max_steps": 3, "max_length": 96, "eval_max_documents": 4, "learning_rate": 1e-3}
@@ -111,6 +111,7 @@ def test_two_sharded_processes_equal_one_with_twice_the_batch(cut, tmp_path, cha
     four_bit = int(re.search(r"(\d+) sharded 4-bit weights", said)[1])
     assert four_bit == (12 * 7 if changes.get("method") == "qlora" else 0)  # every linear layer but the head
     assert printed["shared_layers"] == printed["shared_bytes"] == 0
+    assert re.findall(r"process (\d) reads weights", said) == ["0", "0"]  # student and teacher
     check_against_one(printed, tmp_path / "two", cut, tmp_path / "one", changes)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +116,17 @@ def started(recipe: Path, output: Path, count: int, *flags: str) -> subprocess.P
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    launcher = (
-        ["-m", "torch.distributed.run", f"--nproc_per_node={count}", f"--master_port={port}"] if count > 1 else []
-    )
-    command = [sys.executable, *launcher, "-m", "prune", "run", str(recipe), "-o", str(output), *flags]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
+    launcher = [f"--nproc_per_node={count}", f"--master_port={port}"] if count > 1 else None
+    return launched(launcher, recipe, output, *flags)
+
+
+def launched(
+    launcher: list[str] | None, recipe: Path, output: Path, *flags: str, before: Sequence[str] = (), **environment: str
+) -> subprocess.Popen[str]:
+    under = [] if launcher is None else ["-m", "torch.distributed.run", *launcher]
+    command = [*before, sys.executable, *under, "-m", "prune", "run", str(recipe), "-o", str(output), *flags]
+    known = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)} | environment
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=known)
 
 
 def of_rank(rank: int, launcher: int) -> int:
@@ -139,12 +146,80 @@ def stages(run: Path) -> list[str]:
     return list(json.loads(state.read_text())["stages"]) if state.is_file() else []
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The recipe, and what one process makes of it."""
+    place = tmp_path_factory.mktemp("alone")
+    recipe = small_recipe(place)
+    process = started(recipe, place / "one", 1)
+    said = process.communicate(timeout=1200)[1]
+    assert process.returncode in (0, 3), said
+    return recipe, place / "one"
+
+
 @pytest.mark.slow
-def test_two_processes_of_which_one_is_killed_give_what_one_gives(tmp_path: Path) -> None:
-    recipe = small_recipe(tmp_path)
-    alone = started(recipe, tmp_path / "one", 1)
-    assert alone.communicate(timeout=1200)[1] is not None
-    assert alone.returncode in (0, 3)
+def test_four_processes_give_what_one_gives(alone: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, one = alone
+    together = started(recipe, tmp_path / "four", 4)
+    said = together.communicate(timeout=1800)[1]
+    assert (tmp_path / "four/report.html").is_file(), said
+    compare(one, tmp_path / "four")
+
+
+@pytest.fixture
+def hosts() -> Iterator[dict[str, tuple[str, str]]]:
+    """Two network namespaces and a wire between them, as near as one machine comes to two: name -> address, device."""
+    if shutil.which("ip") is None:
+        pytest.skip("needs `ip` of iproute2")
+    names = {f"prune{os.getpid()}{end}": (f"10.77.0.{i}", f"v{end}{os.getpid()}") for i, end in enumerate("ab", 1)}
+    (a, (_, wire)), (b, (_, other)) = names.items()
+    made = subprocess.run(["ip", "netns", "add", a], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"network namespaces cannot be made here: {made.stderr.strip()}")
+    try:
+        for command in (
+            f"netns add {b}",
+            f"link add {wire} netns {a} type veth peer name {other} netns {b}",
+            *(f"-n {name} addr add {address}/24 dev {device}" for name, (address, device) in names.items()),
+            *(f"-n {name} link set {device} up" for name, (_, own) in names.items() for device in ("lo", own)),
+        ):
+            subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+@pytest.mark.slow
+def test_two_hosts_give_what_one_process_gives(
+    alone: tuple[Path, Path], hosts: dict[str, tuple[str, str]], tmp_path: Path
+) -> None:
+    recipe, one = alone
+    first = next(iter(hosts.values()))[0]
+    processes = [
+        launched(
+            [
+                "--nnodes=2",
+                "--nproc_per_node=1",
+                f"--node_rank={rank}",
+                f"--master_addr={first}",
+                "--master_port=29500",
+            ],
+            recipe,
+            tmp_path / "two",
+            before=["ip", "netns", "exec", name],
+            GLOO_SOCKET_IFNAME=device,
+        )
+        for rank, (name, (_, device)) in enumerate(hosts.items())
+    ]
+    said = [process.communicate(timeout=1800)[1] for process in processes]
+    assert (tmp_path / "two/report.html").is_file(), said
+    compare(one, tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_is_killed_give_what_one_gives(alone: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, one = alone
     broken = started(recipe, tmp_path / "two", 2)
     deadline = time.monotonic() + 600
     while "analyze" not in stages(tmp_path / "two"):
@@ -159,7 +234,7 @@ def test_two_processes_of_which_one_is_killed_give_what_one_gives(tmp_path: Path
     resumed = started(recipe, tmp_path / "two", 2, "--resume")
     said = resumed.communicate(timeout=1200)[1]
     assert (tmp_path / "two/report.html").is_file(), said
-    compare(tmp_path / "one", tmp_path / "two")
+    compare(one, tmp_path / "two")
 
 
 def compare(one: Path, two: Path) -> None:
