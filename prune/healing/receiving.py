@@ -44,7 +44,9 @@ def _empty(source: Source) -> PreTrainedModel:
 
     from prune.surgery.signature import skeleton
 
-    return skeleton(AutoModelForCausalLM, load_config(source), source.trust_remote_code)
+    model = skeleton(AutoModelForCausalLM, load_config(source), source.trust_remote_code)
+    model.tie_weights()  # without memory every parameter came to stand alone
+    return model
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
