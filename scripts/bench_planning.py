@@ -2,14 +2,16 @@
 
 Search: what greedy removal of a quarter takes when each round is a race over documents, against scoring every candidate
 on all documents: layer evaluations of the naive count, CPU seconds, and ΔNLL on all documents.
+Beyond: the same for the searches beyond greedy.
 Oracle: on calibration documents, every pair, triple and quadruple of layers is scored; the regret of a strategy is its
 ΔNLL minus the optimum's. The evolutionary search gets a budget below the size of the space, so that it does search.
 Quarter: a quarter of the layers goes, chosen on calibration documents; NLL per domain on held-out documents, against
 the best that any search found, and the default against each baseline with paired intervals. Compensation: without
 training, at three depths. The tables stand in scripts/README.md.
 
-    python scripts/bench_planning.py [--tables search oracle quarter compensation] [--documents N] [--seed 0]
-        [--races 5] [--prediction_share 1] [--cache scores.sqlite] [--also NAME MODEL_DIR STORIES.txt ...]
+    python scripts/bench_planning.py [--tables search beyond oracle quarter compensation] [--documents N] [--seed 0]
+        [--races 5] [--races_in FOLDER] [--prediction_share 1] [--cache scores.sqlite]
+        [--also NAME MODEL_DIR STORIES.txt ...]
         [--short NAME MODEL_DIR TOKENS DOMAIN=FILE,DOMAIN=FILE ...]
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -66,7 +69,7 @@ QUARTER = (
     ("magnitude", "one_shot"),
     ("last_n", "one_shot"),
 )
-TABLES = ("search", "oracle", "quarter", "compensation")
+TABLES = ("search", "beyond", "oracle", "quarter", "compensation")
 SHORT_ANSWER = (16, 32)  # tokens of an answer that are needed, and that are used, with --short
 DEFAULT = ("dnll", "greedy")
 BASELINES = (("block_influence", "one_shot"), ("angular", "contiguous"), ("last_n", "one_shot"))
@@ -88,6 +91,7 @@ class Bench:
         self.seed, self.limit = options.seed, options.max_subsets
         self.model = load_model(str(model))
         self.races, self.cache, self.share = options.races, options.cache, options.prediction_share
+        self.races_in = options.races_in
         self.seen_domains = seen
         self.seen = Evaluator(self.model, seen, batch_size=32, cache=options.cache)
         self.held_out_domains = held_out
@@ -190,28 +194,63 @@ def search_rows(bench: Bench) -> Iterator[list[str]]:
     answer is judged on all of them.
     """
     full = math.nan
-    for strategy, seed in (
-        ("greedy_full", 0),
-        *(("greedy", seed) for seed in range(bench.seed, bench.seed + bench.races)),
-    ):
-        raced = strategy == "greedy"
-        evaluator = Evaluator(
-            bench.model, bench.seen_domains, batch_size=32, seed=seed,
-            cache=None if raced else bench.cache, prediction_share=bench.share if raced else 1.0,
-        )  # fmt: skip
-        begin = time.process_time()
-        plan = make_plan(source=bench.name, evaluator=evaluator, drop_fraction=0.25, strategy=strategy, seed=seed)
-        seconds = time.process_time() - begin
-        cost = bench.seen.score(plan.keep).total
-        full = full if raced else cost
-        used = plan.evaluations
+    for strategy, seed in (("greedy_full", 0), *(("greedy", bench.seed + more) for more in range(bench.races))):
+        if strategy == "greedy":
+            plan, ratio, cpu = _raced(bench, seed)
+        else:
+            evaluator = Evaluator(bench.model, bench.seen_domains, batch_size=32, cache=bench.cache)
+            begin = time.process_time()
+            plan = make_plan(source=bench.name, evaluator=evaluator, drop_fraction=0.25, strategy=strategy)
+            again = plan.evaluations["subsets_from_cache"] > 0
+            ratio, cpu = (
+                ("-", "-") if again else (f"{plan.evaluations['ratio']:.3f}", f"{time.process_time() - begin:.0f}")
+            )
+            full = bench.seen.score(plan.keep).total
+        used, cost = plan.evaluations, bench.seen.score(plan.keep).total
         documents = ", ".join(map(str, used["documents"]))
         stated = f"{sum(used['regret']):.3f}" if "regret" in used else "-"
-        again = used["subsets_from_cache"] > 0
-        ratio, cpu = ("-", "-") if again else (f"{used['ratio']:.3f}", f"{seconds:.0f}")
         layers, gap = ", ".join(map(str, plan.order)), f"{100 * (cost / full - 1):+.1f} %"
         label = f"{strategy}, seed {seed}"
         yield [bench.name, label, layers, ratio, documents, cpu, f"{cost:.4f}", gap, stated]
+
+
+def beyond_rows(bench: Bench) -> Iterator[list[str]]:
+    """The other searches, with candidates dropped on part of the documents and with all scored on all."""
+    for strategy in ("beam", "greedy_swap", "evolutionary"):
+        for whole in (True, False):
+            evaluator = Evaluator(bench.model, bench.seen_domains, batch_size=32, seed=bench.seed)
+            evaluator.sweeps = whole  # as where every call is dear: no search is handed costs by document
+            begin = time.process_time()
+            plan = make_plan(
+                source=bench.name, evaluator=evaluator, drop_fraction=0.25, strategy=strategy, seed=bench.seed,
+                tuning=Tuning(max_subsets=bench.limit, seed=bench.seed),
+            )  # fmt: skip
+            seconds, used = time.process_time() - begin, plan.evaluations
+            label = f"{strategy}, {'all on all documents' if whole else 'contests'}"
+            cells = [f"{used['ratio']:.3f}", f"{seconds:.0f}", f"{bench.seen.score(plan.keep).total:.4f}"]
+            yield [bench.name, label, _layers(plan), *cells]
+
+
+def _raced(bench: Bench, seed: int) -> tuple[Plan, str, str]:
+    """The default search from nothing: its plan, layer evaluations of the naive count, and CPU seconds.
+
+    With `--races_in` a search that was killed goes on; what it then repeats is counted again.
+    """
+    place = bench.races_in and f"{bench.races_in}/{bench.name}-{seed}"
+    store, tally = (Path(f"{place}.sqlite"), Path(f"{place}.json")) if place else (None, None)
+    spent = json.loads(tally.read_text()) if tally and tally.is_file() else {"layers": 0.0, "seconds": 0.0}
+    evaluator = Evaluator(
+        bench.model, bench.seen_domains, batch_size=32, seed=seed, cache=store, prediction_share=bench.share
+    )
+    begin = time.process_time()
+    try:
+        plan = make_plan(source=bench.name, evaluator=evaluator, drop_fraction=0.25, seed=seed)
+    finally:
+        spent["layers"] += evaluator.work.layers
+        spent["seconds"] += time.process_time() - begin
+        if tally:
+            tally.write_text(json.dumps(spent))
+    return plan, f"{spent['layers'] / plan.evaluations['naive_layer_evaluations']:.3f}", f"{spent['seconds']:.0f}"
 
 
 def oracle_rows(bench: Bench) -> Iterator[list[str]]:
@@ -328,12 +367,14 @@ def main() -> None:
     parser.add_argument("--skip_embedded", action="store_true", help="only the models of --also")
     parser.add_argument("--also", nargs=3, action="append", default=[], metavar=("NAME", "MODEL_DIR", "STORIES"))
     parser.add_argument("--races", type=int, default=5, help="seeds of the search table, from --seed on")
+    parser.add_argument("--races_in", help="folder from which races that were killed go on")
     parser.add_argument("--prediction_share", type=float, default=None, help="that races read; by the model's head")
     parser.add_argument(
         "--short", nargs=4, action="append", default=[], metavar=("NAME", "MODEL_DIR", "TOKENS", "DATA")
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what a race took is noted before it ends
     benches = [
         *([] if options.skip_embedded else [embedded(options)]),
         *(other(*arguments, options) for arguments in options.also),
@@ -343,6 +384,8 @@ def main() -> None:
         if "search" in options.tables:
             columns = ["model", "search", "removed in order", "of naive", "documents a round", "CPU s", "ΔNLL"]
             _print([*columns, "over greedy_full", "regret stated"], search_rows(bench))
+        if "beyond" in options.tables:
+            _print(["model", "search", "layers", "of naive", "CPU s", "ΔNLL"], beyond_rows(bench))
         if "oracle" in options.tables:
             columns = ["model", "removed", "strategy (criterion)", "subsets scored", "layers", "ΔNLL", "regret"]
             _print(columns, oracle_rows(bench))

@@ -35,15 +35,17 @@ def verify(directory: str | Path, **settings: Any) -> dict[str, Any]:
     from prune.serving.installed import warn_of_other_versions
     from prune.serving.names import NAMES
     from prune.serving.readers import readings
+    from prune.surgery.config_fields import check_skips
     from prune.surgery.record import read_record, verify_cut
 
     asked = validated(VerifyArguments, settings)
     source = locate(directory, **fields_of(OriginSettings, asked), whole=True)
+    config = read_config(source.directory, source.allow_links)
+    check_skips(config)
     if not (source.directory / MANIFEST).exists() and (record := read_record(source.directory)):
         found = verify_cut(source, record)
     else:
         found = verify_export(source)
-    config = read_config(source.directory, source.allow_links)
     warn_of_other_versions(asked.runtime or NAMES)
     require_readable(config, asked.runtime)
     return found | {"runtimes": [reading.as_dict() for reading in readings(config)]}

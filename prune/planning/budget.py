@@ -6,6 +6,7 @@ size, so the search is asked for every count that could.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -132,19 +133,30 @@ def fraction_budget(fraction: float, protected: frozenset[int], num_layers: int)
         raise UsageError(f"--drop_fraction {fraction}: give a number above 0 and below 1")
     count = int(fraction * num_layers + 0.5)
     if count == 0:
-        raise UsageError(f"--drop_fraction {fraction}: removes none of {num_layers} layers; give a larger one")
-    check_depth(num_layers - count, protected, num_layers, f"--drop_fraction {fraction}: num_layers")
+        raise UsageError(
+            f"--drop_fraction {fraction}: removes none of {num_layers} layers; {_up(1 / num_layers)} removes one"
+        )
+    if count > (most := num_layers - max(1, len(protected))):
+        why = f"--protect keeps {len(protected)} layers" if protected else "a model must keep at least one layer"
+        cure = f"{most / num_layers:.3g} removes the {most} that may go" if most else "protect fewer"
+        raise UsageError(f"--drop_fraction {fraction}: {why}; {cure}")
     return Budget((count,), lambda removed: True)
 
 
-def size_budget(target: int, sizes: Sizes, protected: frozenset[int], flag: str) -> Budget:
+def _up(value: float) -> str:
+    """Two digits, rounded up: what asks for at least so much."""
+    digits = 1 - math.floor(math.log10(value))
+    return f"{math.ceil(value * 10**digits) / 10**digits:g}"
+
+
+def size_budget(target: int, sizes: Sizes, protected: frozenset[int], flag: str, what: str = "layers") -> Budget:
     """`--target_params`, `--target_bytes`, `--target_kv_bytes`: at most so many remain.
 
     Args:
         target: what may remain.
         sizes: of layers, or of sub-layers.
         protected: those that stay.
-        flag: for messages.
+        flag, what: for messages: what states the target, and what goes.
 
     Raises:
         UsageError: already met, or beyond reach with every removable layer gone (one layer must stay).
@@ -157,7 +169,7 @@ def size_budget(target: int, sizes: Sizes, protected: frozenset[int], flag: str)
     most = len(removable) if protected else len(removable) - 1
     smallest = sizes.of(()) - sum(removable[:most])
     if smallest > target:
-        raise UsageError(f"{flag} {target}: out of reach by removing layers; {smallest:,} remain at the least")
+        raise UsageError(f"{flag} {target}: out of reach by removing {what}; {smallest:,} remain at the least")
     count, size = 0, sizes.of(())
     while size > target:
         size -= removable[count]
@@ -165,7 +177,7 @@ def size_budget(target: int, sizes: Sizes, protected: frozenset[int], flag: str)
     return Budget(tuple(range(count, most + 1)), lambda removed: sizes.of(tuple(removed)) <= target)
 
 
-def speed_budget(target: float, read: Sizes, protected: frozenset[int]) -> Budget:
+def speed_budget(target: float, read: Sizes, protected: frozenset[int], what: str = "layers") -> Budget:
     """`--target_speedup`: decoding is at least so many times as fast, as the bytes read per token predict it.
 
     Decoding at small batch sizes waits for memory, so its time is the weights read: every layer and the head, not the
@@ -174,6 +186,8 @@ def speed_budget(target: float, read: Sizes, protected: frozenset[int]) -> Budge
     Args:
         target: original time over the shallow model's time.
         read: bytes read for one token, by layer and for the rest.
+        protected: those that stay.
+        what: goes, for messages.
 
     Raises:
         UsageError: not above 1, or beyond reach with every removable layer gone.
@@ -185,6 +199,7 @@ def speed_budget(target: float, read: Sizes, protected: frozenset[int]) -> Budge
     most = len(removable) if protected else len(removable) - 1
     reach = total / max(1, total - sum(removable[:most]))
     if reach < target:
-        raise UsageError(f"--target_speedup {target}: out of reach by removing layers; {reach:.2f} at the most")
+        most_said = math.floor(100 * reach) / 100
+        raise UsageError(f"--target_speedup {target}: out of reach by removing {what}; {most_said:.2f} at the most")
     count = next(n for n in range(most + 1) if total >= target * (total - sum(removable[:n])))
     return Budget(tuple(range(count, most + 1)), lambda removed: total >= target * read.of(tuple(removed)))

@@ -90,24 +90,27 @@ def budget_of(context: Context, protected: frozenset[int], given: Mapping[str, A
     """
     ((name, value),) = given.items()
     units, depth = context.units, context.num_layers
+    what = units.words
     if name == "num_layers":
         return _in_units(depth_budget(value, protected, depth), units)
     if name == "drop_fraction":
         return _in_units(fraction_budget(value, protected, depth), units)
     if name == "target_kv_bytes":
         kv = _kv(context)
+        if units.unit == "mlp":
+            raise UsageError(f"--target_kv_bytes {value}: an MLP holds no cache; use --unit attention, or sublayer")
         # what holds no cache cannot help
         idle = frozenset(unit for unit, size in enumerate(kv.layers) if not size)
         context.protected |= idle
-        return size_budget(value, kv, context.protected, "--target_kv_bytes")
+        return size_budget(value, kv, context.protected, "--target_kv_bytes", what)
     if name == "target_speedup":
         read = _sizes(context, "read")
         if decode_context:
             kv = _kv(context)
             both = zip(read.layers, kv.layers, strict=True)
             read = dataclasses.replace(read, layers=tuple(own + decode_context * more for own, more in both))
-        return speed_budget(value, read, context.protected)
-    return size_budget(value, _sizes(context, name.removeprefix("target_")), context.protected, f"--{name}")
+        return speed_budget(value, read, context.protected, what)
+    return size_budget(value, _sizes(context, name.removeprefix("target_")), context.protected, f"--{name}", what)
 
 
 def _in_units(budget: Budget, units: Units) -> Budget:

@@ -81,6 +81,7 @@ class Context:
     prediction_share: float | None = None
     _answers: Evaluator | None = None
     _figures: ScoreCache | None = None
+    _apart: bool = False
 
     @property
     def units(self) -> Units:
@@ -174,6 +175,7 @@ class Context:
 
         Raises:
             UsageError: there are no documents.
+            PruneError: units that may go cannot be told apart.
         """
         if self.evaluator is None:
             from prune.planning.evaluator import Evaluator
@@ -190,6 +192,9 @@ class Context:
                 prediction_share=self.prediction_share,
             )
             self.evaluator.crew = self.crew
+        if not self._apart:
+            self.evaluator.check_apart(set(range(self.units.size)) - self.protected)
+            self._apart = True
         return self.evaluator
 
     def scoring(self, *, answers: bool = False) -> Evaluator:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,16 @@ class Evaluator:
         if self._silencer is None:
             return [1.0] * self.num_layers
         return [self._silencer.share(layer, part) for layer in range(self.num_layers) for part in ("attn", "mlp")]
+
+    def check_apart(self, units: Iterable[int]) -> None:
+        """Find out how each of these sub-layers is left out, before any document is read; nothing for whole layers.
+
+        Raises:
+            PruneError: a layer's attention and MLP cannot be told apart.
+        """
+        if self._silencer is not None:
+            for layer in sorted({unit // 2 for unit in units}):
+                self._silencer.check(layer)
 
     @property
     def num_documents(self) -> int:

@@ -45,6 +45,11 @@ class Units:
         kept = 1 if self.unit == "attention" else 0
         return frozenset(range(kept, self.size, 2))
 
+    @property
+    def words(self) -> str:
+        """What goes, for messages."""
+        return {"layer": "layers", "attention": "attention", "mlp": "MLPs", "sublayer": "sub-layers"}[self.unit]
+
     def of_layers(self, layers: Iterable[int]) -> frozenset[int]:
         """Every unit in some layers."""
         if not self.apart:

@@ -324,4 +324,6 @@ def said(attn: Sequence[int], mlp: Sequence[int]) -> str:
     """What goes, in words."""
     lists = (("attention", attn), ("MLP", mlp))
     said = [f"the {name} of layers {', '.join(map(str, sorted(layers)))}" for name, layers in lists if layers]
-    return f"without {' and '.join(said)}"
+    both = sorted(set(attn) & set(mlp))
+    nothing = f"; nothing is left of layers {', '.join(map(str, both))}, which is their removal" if both else ""
+    return f"without {' and '.join(said)}{nothing}"

@@ -23,19 +23,22 @@ def data() -> dict[str, list[dict]]:
     return {name: [{"input_ids": list(d.input_ids)} for d in domain.documents] for name, domain in domains().items()}
 
 
-def planned(strategy: str, rank: int, directory: Path) -> None:
+def planned(strategy: str, unit: str, rank: int, directory: Path) -> None:
     plan = prune.plan(
-        build(), data(), drop_fraction=0.25, strategy=strategy, output=directory / "plan.json",
+        build(), data(), drop_fraction=0.25, strategy=strategy, unit=unit, output=directory / "plan.json",
         score_cache=directory / "scores.sqlite",
     )  # fmt: skip
     (directory / f"plan.{rank}").write_text(plan.model_dump_json())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["greedy", "greedy_full"])
-def test_two_processes_plan_what_one_plans(tmp_path: Path, strategy: str) -> None:
-    assert launched(partial(planned, strategy), tmp_path) == [0, 0], (tmp_path / "err.1").read_text()
-    alone = json.loads(prune.plan(build(), data(), drop_fraction=0.25, strategy=strategy).model_dump_json())
+@pytest.mark.parametrize(
+    ("strategy", "unit"),
+    [("greedy", "layer"), ("greedy_full", "layer"), ("greedy", "sublayer"), ("beam", "attention")],
+)
+def test_two_processes_plan_what_one_plans(tmp_path: Path, strategy: str, unit: str) -> None:
+    assert launched(partial(planned, strategy, unit), tmp_path) == [0, 0], (tmp_path / "err.1").read_text()
+    alone = json.loads(prune.plan(build(), data(), drop_fraction=0.25, strategy=strategy, unit=unit).model_dump_json())
     for said in ("plan.0", "plan.1", "plan.json"):
         both = json.loads((tmp_path / said).read_text())
         assert {**both, "created": None} == {**alone, "created": None}, said

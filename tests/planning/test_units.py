@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 
 import prune
-from prune.errors import UsageError
+from prune.errors import PruneError, UsageError
 from prune.planning.evaluator import Evaluator
 from prune.planning.plan import Plan
 from prune.planning.planner import make_plan
@@ -175,7 +175,9 @@ def test_sizes_of_sublayers_are_those_of_their_tensors(tmp_path: Path) -> None:
         ({"unit": "mlp", "strategy": "contiguous"}, "consecutive whole layers; with unit mlp use greedy"),
         ({"unit": "sublayer", "num_layers": None, "drop_layers": [1]}, "names no part.*unit attention"),
         ({"unit": "heads"}, "unit heads: give one of layer, attention, mlp, sublayer"),
-        ({"unit": "mlp", "num_layers": None, "target_kv_bytes": 64}, "out of reach"),
+        ({"unit": "mlp", "num_layers": None, "target_kv_bytes": 64}, "an MLP holds no cache; use unit attention"),
+        ({"unit": "attention", "num_layers": None, "target_kv_bytes": 64, "protect": [0]}, "attention; 128 remain at"),
+        ({"unit": "mlp", "num_layers": None, "target_speedup": 9.0}, r"out of reach by removing MLPs; \d\.\d\d at the"),
     ],
 )
 def test_what_no_plan_can_do_is_refused_with_what_can(request_: dict[str, Any], message: str) -> None:
@@ -208,3 +210,15 @@ def test_a_plan_that_contradicts_itself_is_refused(change: dict[str, Any], messa
     good = json.loads(plan(build(), unit="attention", num_layers=None, drop_layers=[1, 2]).model_dump_json())
     with pytest.raises(ValidationError, match=message):
         Plan(**{**good, **change})
+
+
+def test_layers_whose_halves_cannot_be_told_apart_are_refused_before_any_document_is_read() -> None:
+    model = build()
+    model.model.layers[3].mlp.register_forward_hook(lambda module, given, output: output + 1)
+    model.model.layers[3].register_forward_hook(lambda module, given, output: output + 1)
+    evaluator = Evaluator(model, domains(), unit="attention")
+    with pytest.raises(PruneError, match=r"layer 3 would still add.*cannot be told apart.*use whole layers"):
+        make_plan(source="made", evaluator=evaluator, unit="attention", num_layers=6)
+    assert evaluator.work.layers == 0
+    found = make_plan(source="made", evaluator=evaluator, unit="attention", num_layers=6, protect=[3])
+    assert 3 not in found.drop_attention

@@ -139,6 +139,13 @@ def test_a_layer_that_asks_to_be_skipped_is_refused(source: Path, tmp_path: Path
     with pytest.raises(PruneError, match=r"per_layer_config of layer 2 says skip \['attention'\].*ignore"):
         prune.cut(str(skipping), tmp_path / "out", drop_layers=[1])
     assert not (tmp_path / "out").exists()
+    with pytest.raises(PruneError, match=r"per_layer_config of layer 2 says skip"):
+        prune.verify(skipping)
+
+
+def test_a_layer_of_which_nothing_is_left_is_said_to_be_removed(source: Path, tmp_path: Path) -> None:
+    result = prune.cut(str(source), tmp_path / "out", plan=parted(ATTENTION, MLP), runtime=["mlx"], dry_run=True)
+    assert "nothing is left of layers 2, which is their removal" in result.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Starts from the layers with the lowest scores, from the best subset of the size before plus one layer, and from random
 subsets; each generation exchanges one to three layers of the survivors. No subset is scored twice, and a space no
-larger than --max_subsets is searched whole, so the search always ends.
+larger than --max_subsets is searched whole, so the search always ends. A generation and the survivors contend on part
+of the documents (`elimination`); what may survive is scored on all.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from prune.planning.elimination import Contests
 from prune.planning.registry import Keep, Problem, Step, Strategy
 
 SURVIVORS = 4
@@ -23,18 +25,20 @@ TRIES = 20  # draws for each wanted child
 def search(problem: Problem) -> Iterator[Step]:
     generator = random.Random(problem.tuning.seed)
     best: Step | None = None
+    contests = Contests(problem)
     for count in problem.removals:
         if math.comb(len(problem.removable), count) <= problem.tuning.max_subsets:
-            found = _score(problem, itertools.combinations(problem.removable, count))
+            found = _score(contests, itertools.combinations(problem.removable, count), 1)
         else:
-            found = _evolve(problem, count, best, generator)
+            found = _evolve(contests, count, best, generator)
         drop = min(found, key=lambda subset: (found[subset], subset))
-        best = Step(drop, found[drop])
+        best = Step(drop, found[drop], estimated=contests.notes)
         yield best
 
 
-def _evolve(problem: Problem, count: int, smaller: Step | None, generator: random.Random) -> dict[Keep, float]:
-    """Costs of every subset looked at, sorted layers -> cost."""
+def _evolve(contests: Contests, count: int, smaller: Step | None, generator: random.Random) -> dict[Keep, float]:
+    """Costs of every subset looked at, sorted layers -> cost; infinite for those that lost a contest."""
+    problem = contests.problem
     scores = problem.layer_scores(count)
     cheapest = sorted(problem.removable, key=lambda layer: (scores[layer], -layer))
     first = {tuple(sorted(cheapest[:count]))}
@@ -43,7 +47,7 @@ def _evolve(problem: Problem, count: int, smaller: Step | None, generator: rando
         first.add(tuple(sorted((*smaller.order, *more))))
     while len(first) < min(CHILDREN, problem.tuning.max_subsets):  # the space is larger than max_subsets
         first.add(tuple(sorted(generator.sample(problem.removable, count))))
-    seen = _score(problem, sorted(first)[: problem.tuning.max_subsets])
+    seen = _score(contests, sorted(first)[: problem.tuning.max_subsets], SURVIVORS)
     stale, record = 0, min(seen.values())
     while stale < PATIENCE and len(seen) < problem.tuning.max_subsets:
         survivors = sorted(seen, key=lambda subset: (seen[subset], subset))[:SURVIVORS]
@@ -57,7 +61,7 @@ def _evolve(problem: Problem, count: int, smaller: Step | None, generator: rando
                 break
         if not children:
             break
-        seen.update(_score(problem, sorted(children)))
+        seen.update(_score(contests, sorted(children), SURVIVORS, survivors))
         stale, record = (0, min(seen.values())) if min(seen.values()) < record else (stale + 1, record)
     return seen
 
@@ -70,9 +74,10 @@ def _mutant(problem: Problem, parent: Keep, generator: random.Random) -> Keep:
     return tuple(sorted([*(layer for layer in parent if layer not in back), *out]))
 
 
-def _score(problem: Problem, drops: Iterator[Keep] | list[Keep]) -> dict[Keep, float]:
+def _score(contests: Contests, drops: Iterable[Keep], number: int, survivors: Sequence[Keep] = ()) -> dict[Keep, float]:
     subsets = list(drops)
-    return dict(zip(subsets, problem.costs([problem.without(drop) for drop in subsets]), strict=True))
+    keeps, rivals = ([contests.problem.without(drop) for drop in some] for some in (subsets, survivors))
+    return dict(zip(subsets, contests.costs(keeps, number, rivals), strict=True))
 
 
 STRATEGY = Strategy("subsets evolve by exchanging layers, at most --max_subsets of them (EvoPress)", search)

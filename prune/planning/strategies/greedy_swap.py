@@ -1,7 +1,7 @@
 """Greedy removal, then exchanges: while putting one removed layer back and taking another out helps, the best does.
 
 Greedy keeps its early choices even when later ones make them poor; an exchange undoes one. Ends at a subset that no
-single exchange improves, or at --max_subsets.
+single exchange improves, or at --max_subsets. The exchanges contend with the subset at hand (`elimination`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from prune.planning.elimination import Contests
 from prune.planning.registry import Keep, Problem, Step, Strategy
 from prune.planning.strategies import greedy
 
@@ -24,7 +25,7 @@ def search(problem: Problem) -> Iterator[Step]:
 def _exchanged(problem: Problem, step: Step) -> Step:
     """The end of the exchanges that begin at `step`; layers that were exchanged stand last in its order."""
     tried: set[Keep] = {problem.without(step.order)}
-    order, cost = step.order, step.cost
+    order, cost, contests = step.order, step.cost, Contests(problem)
     while True:
         exchanges: dict[Keep, Keep] = {}
         for back in order:
@@ -37,11 +38,14 @@ def _exchanged(problem: Problem, step: Step) -> Step:
         if not new:
             break
         tried.update(new)
-        best, keep = min(zip(problem.costs(new), new, strict=True))
+        costs = contests.costs(new, 1, [problem.without(order)])
+        best, keep = min(zip(costs, new, strict=True))
         if best >= cost:
             break
         order, cost = exchanges[keep], best
-    return step if order == step.order else Step(order, cost)
+    if order == step.order:
+        return step
+    return Step(order, cost, estimated=contests.notes and {**contests.notes, **(step.estimated or {})})
 
 
 STRATEGY = Strategy("greedy, then single exchanges of a removed and a kept layer while they help", search)
