@@ -147,7 +147,12 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def whole(parameter: torch.Tensor) -> torch.Tensor:
-    """A copy in main memory; of a parameter that FSDP has sharded, all of it (every process must call)."""
+    """A copy in main memory; of a parameter that FSDP or ZeRO 3 has sharded, all of it (every process must call)."""
+    if hasattr(parameter, "ds_id"):
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter]):
+            return parameter.detach().to("cpu", copy=True)
     tensor: torch.Tensor = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter  # type: ignore[no-untyped-call]
     return tensor.detach().to("cpu", copy=True)
 

@@ -100,11 +100,12 @@ def deepspeed_config(path: str) -> dict[str, Any]:
     zero = config.get("zero_optimization", {}) if isinstance(config, dict) else None
     if not isinstance(zero, dict):
         raise UsageError(f"--deepspeed {path}: must be an object with an object zero_optimization")
-    if zero.get("stage", 0) not in (1, 2):
+    if zero.get("stage", 0) not in (1, 2, 3):
         raise UsageError(
-            f"--deepspeed {path}: zero_optimization.stage is {zero.get('stage', 0)}, but healing works with 1 and 2; "
-            "to shard the weights themselves use FSDP 2: `accelerate launch --use_fsdp --fsdp_version 2 ...`"
+            f"--deepspeed {path}: zero_optimization.stage is {zero.get('stage', 0)}, but healing works with 1, 2 and 3"
         )
+    if zero["stage"] == 3:  # or a checkpoint would hold no adapters
+        config["zero_optimization"] = {"stage3_gather_16bit_weights_on_model_save": True, **zero}
     if config.get("fp16", {}).get("enabled"):  # its loss scale overflows on purpose; healing stops at an overflow
         raise UsageError(f"--deepspeed {path}: fp16 is not supported: remove it, and use --bf16 with bf16.enabled auto")
     for field in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"):

@@ -119,8 +119,8 @@ def test_two_sharded_processes_equal_one_with_twice_the_batch(cut, tmp_path, cha
 @needs_deepspeed
 @pytest.mark.parametrize(
     ("stage", "changes", "port"),
-    [(1, {"gradient_accumulation_steps": 2}, 29735), (2, FULL, 29736)],
-    ids=["lora", "full"],
+    [(1, {"gradient_accumulation_steps": 2}, 29735), (2, FULL, 29736), (3, {}, 29742), (3, FULL, 29743)],
+    ids=["1-lora", "2-full", "3-lora", "3-full"],
 )
 def test_two_processes_under_deepspeed_equal_one_with_twice_the_batch(cut, tmp_path, stage, changes, port):
     printed, _ = heal_in_two(START, cut, tmp_path / "two", port, changes | zero(tmp_path, stage))
@@ -129,11 +129,12 @@ def test_two_processes_under_deepspeed_equal_one_with_twice_the_batch(cut, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sharding", "port"), [("fsdp", 29737), pytest.param("deepspeed", 29739, marks=needs_deepspeed)]
+    ("sharding", "port"),
+    [("fsdp", 29737), *(pytest.param(f"zero{n}", 29736 + n, marks=needs_deepspeed) for n in (2, 3))],
 )
 def test_a_killed_run_of_two_processes_goes_on_as_if_it_had_not_been(cut, tmp_path, sharding, port):
     changes = {"max_steps": 4, "save_steps": 2}
-    extra, environment = (zero(tmp_path, 2), {}) if sharding == "deepspeed" else ({}, FSDP)
+    extra, environment = ({}, FSDP) if sharding == "fsdp" else (zero(tmp_path, int(sharding[-1])), {})
     arguments = (START, cut, tmp_path / "two", port, changes | extra)
     assert launched(*arguments, DIE_AFTER="3", **environment).returncode != 0
     assert not (tmp_path / "two").exists()
@@ -184,7 +185,7 @@ def test_the_first_version_of_fsdp_is_refused(cut, tmp_path, monkeypatch):
     [
         ("not JSON", "cannot be read as JSON"),
         ("[]", "must be an object"),
-        ('{"zero_optimization": {"stage": 3}}', "stage is 3, but healing works with 1 and 2; .* use FSDP 2"),
+        ('{"zero_optimization": {"stage": 4}}', "stage is 4, but healing works with 1, 2 and 3"),
         ("{}", "stage is 0"),
         ('{"zero_optimization": {"stage": 2}, "fp16": {"enabled": true}}', "fp16 is not supported: .* use bf16 with"),
         ('{"zero_optimization": {"stage": 2}}', "needs a launcher: `torchrun --nproc"),
