@@ -17,6 +17,7 @@ import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ class RecordedModel:
         if name in KINDS:
             return lambda requests, **options: self._answer(name, requests, **options)
         return getattr(self.model, name)
+
+    @property
+    def answered_by(self) -> str:
+        """The program that runs the model, with its version where it tells one."""
+        worker = getattr(self.model, "worker", None)
+        if worker is None:
+            return f"transformers {version('transformers')}"
+        return f"{worker.runtime} {getattr(worker, 'version', '')}".strip()
 
     @contextlib.contextmanager
     def task(self, path: Path | None) -> Iterator[None]:

@@ -102,6 +102,8 @@ class Evidence(BaseModel):
     original_model: str = ""
     candidate_model: str = ""
     candidate_sha256: str = Field(default="", description="of its config and weight files; empty: not a directory")
+    original_backend: str = Field(default="", description="program that gave its answers; empty: not recorded")
+    candidate_backend: str = Field(default="", description="program that gave its answers; empty: not recorded")
     cost: dict[str, Any] | None = None
     samples: dict[str, list[dict[str, Any]]] = Field(default={}, exclude=True, repr=False)
 

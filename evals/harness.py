@@ -39,12 +39,13 @@ if TYPE_CHECKING:
 
 class Results(dict[str, TaskResult]):
     """Finished tasks by name; `failures` names those that failed, each with its reason in one line; `notes` says what
-    the user must know about a task's data."""
+    the user must know about a task's data; `answered_by` is the program that ran the model, with its version."""
 
     def __init__(self) -> None:
         super().__init__()
         self.failures: dict[str, str] = {}
         self.notes: dict[str, str] = {}
+        self.answered_by = ""
 
     @property
     def scores(self) -> dict[str, float]:
@@ -137,7 +138,7 @@ def run_tasks(
     }
     cache = FinishedTasks(cache_dir, _identity(model, tokenizer, backend, model_args)) if cache_dir else None
     results = Results()
-    results.notes = found.notes
+    results.notes, results.answered_by = found.notes, lm.answered_by
     usage_errors = []
     runs = _shared_runs(tasks)
     for number, group in enumerate(runs, start=1):

@@ -156,6 +156,7 @@ def eval(
         return DryRun(suites={}, notes=[], gate_power=[])
     evidence = _judge(results, suites, asked.alpha, asked.seed)
     evidence.original_model, evidence.candidate_model = (_named(name, models[name], subjects) for name in models)
+    evidence.original_backend, evidence.candidate_backend = (results[name].answered_by for name in models)
     evidence.candidate_sha256 = _weights_sha256(files.get("model"), subjects.get("model"))
     if target is not None and unfinished is not None:
         _save(evidence, results, target)

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
+import prune
 from evals.completions import CompletionsServer
 from evals.errors import EvalError, EvalUsageError
 from evals.harness import run_tasks
@@ -146,3 +148,35 @@ def test_an_address_or_a_model_that_is_not_there_is_named(server: Server) -> Non
         CompletionsServer("localhost:8000", "tiny", {})
     with pytest.raises(EvalError, match="no such server answers there"):
         CompletionsServer("http://127.0.0.1:9/v1", "tiny", {})
+
+
+def test_prune_eval_judges_two_servers_as_it_judges_two_directories(
+    server: Server, directory: Path, model: Any, other_model: Any, tokenizer: Any, task_dir: Path, tmp_path: Path
+) -> None:
+    other_model.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    second = Server(("127.0.0.1", 0), Handler)
+    second.model, second.tokenizer, second.seen = other_model, tokenizer, []
+    threading.Thread(target=second.serve_forever, daemon=True).start()
+    asked: dict[str, Any] = {"tasks": ["tiny_choice", "tiny_generate"], "include_path": [task_dir], "limit": 8}
+    models = {"baseline": str(directory), "model": str(tmp_path / "other")}
+    try:
+        served = prune.eval(
+            **models, **asked, output=tmp_path / "served", backend="openai", seed=1,
+            base_url=f"{address(second)},{address(server)}",
+        )  # fmt: skip
+    finally:
+        second.shutdown()
+        second.server_close()
+    plain = prune.eval(**models, **asked, output=tmp_path / "plain", seed=1)
+    found, expected = (
+        [(s.name, s.verdict, [(t.task, t.n, t.original, t.candidate) for t in s.tasks]) for s in evidence.suites]
+        for evidence in (served, plain)
+    )
+    assert found == expected
+    assert server.seen
+    assert second.seen
+    assert (served.original_backend, served.candidate_backend) == ("openai", "openai")
+    assert plain.candidate_backend == f"transformers {transformers.__version__}"
+    assert '"candidate_backend": "openai"' in (tmp_path / "served/evidence.json").read_text(encoding="utf8")
+    assert not any(SECRET.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

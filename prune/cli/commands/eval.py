@@ -64,6 +64,10 @@ def _show(result: Any, as_json: bool, quiet: bool) -> None:
 def _remarks(result: Evidence) -> list[str]:
     """Why a suite has no figures, and how many items would settle one that is undecided."""
     lines = [f"{found.name}: {found.note}" for found in result.suites if found.note]
+    if result.original_backend != result.candidate_backend:
+        lines.append(f"answered by {result.original_backend} (original) and {result.candidate_backend} (candidate)")
+    elif result.candidate_backend and not result.candidate_backend.startswith("transformers"):
+        lines.append(f"answered by {result.candidate_backend}")
     return lines + [
         f"{found.name}: about {found.items_needed:,} items would decide it; {found.n:,} were compared"
         for found in result.suites
