@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 import evals.harness
+from evals.answer_cost import AnswerCost
 from evals.errors import EvalError, EvalUsageError, nearest
 from evals.evidence import Evidence, SuiteEvidence
 from evals.settings import EvalSettings
 from prune.api import eval as prune_eval
 from prune.api._inputs import load_suites
-from prune.cli.commands.eval import _remarks
+from prune.cli.commands.eval import _answers, _remarks
 from prune.errors import UsageError
 from prune.packaging.manifest import weights_sha256
 from prune.settings import validated
+from tests.reporting.sample import sample_evidence
 
 TASKS = ["tiny_choice", "tiny_generate"]
 
@@ -82,6 +84,19 @@ def test_the_command_says_why_a_suite_is_undecided_and_how_many_items_would_do()
     assert _remarks(evidence) == [
         "general: not above chance",
         "math: about 1,500 items would decide it; 200 were compared",
+    ]
+
+
+def test_the_command_says_what_an_answer_takes_and_what_a_right_one_does() -> None:
+    suite = sample_evidence(10, "healed")[0]
+    suite.tasks[0].answers = AnswerCost(
+        original_tokens=80, candidate_tokens=100, ratio=1.25, ratio_lo=1.1, ratio_hi=1.4, original_per_correct=160,
+        candidate_per_correct=None,
+    )  # fmt: skip
+    found = Evidence(overall="FAIL", suites=[suite], alpha=0.05, seed=0, bootstrap=100)
+    assert _answers(found) == [
+        f"{suite.tasks[0].name}: 100.0 tokens an answer, 1.25 x the original's (1.10-1.40); for each correct one none,"
+        " the original's 160"
     ]
 
 

@@ -35,7 +35,8 @@ def evaluate(
         return 0
     _show(result, as_json, quiet)
     if not as_json:
-        emit({}, [*_remarks(result), f"written: {output} ({result.overall})"], as_json=False, quiet=quiet)
+        said = [*_answers(result), *_remarks(result), f"written: {output} ({result.overall})"]
+        emit({}, said, as_json=False, quiet=quiet)
     return 0 if result.overall == "PASS" else 3
 
 
@@ -59,6 +60,21 @@ def _show(result: Any, as_json: bool, quiet: bool) -> None:
         for found in result.suites
     ]
     table("Gate", ["suite", "original", "candidate", "retention", "interval", "verdict"], rows, quiet=quiet)
+
+
+def _answers(result: Evidence) -> list[str]:
+    """Of every task that generates, what an answer takes, and what a correct one does: speed alone may flatter."""
+    lines = []
+    for task in (task for suite in result.suites for task in suite.tasks):
+        if (found := task.answers) is None or found.ratio is None or found.ratio_lo is None or found.ratio_hi is None:
+            continue
+        both = found.candidate_per_correct, found.original_per_correct
+        right = ["none" if tokens is None else f"{tokens:,.0f}" for tokens in both]
+        lines.append(
+            f"{task.name}: {found.candidate_tokens:.1f} tokens an answer, {found.ratio:.2f} x the original's"
+            f" ({found.ratio_lo:.2f}-{found.ratio_hi:.2f}); for each correct one {right[0]}, the original's {right[1]}"
+        )
+    return lines
 
 
 def _remarks(result: Evidence) -> list[str]:
