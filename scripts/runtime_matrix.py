@@ -38,7 +38,7 @@ README = ROOT / "prune" / "packaging" / "README.md"
 BEGIN, END = "<!-- runtime matrix: begin -->", "<!-- runtime matrix: end -->"
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 5, 16, 32
 NAMES = {"transformers-4.57": ("transformers4", "4.57.6"), "transformers-4.51": ("transformers4", "4.51.3")}
-"""Environment -> name and version in `prune.serving.readers`; the others have one version."""
+"""Environment -> name and version in `prune.serving.runtimes`; the others have one version."""
 TOLERANCE = 5e-3
 """Relative difference of log-likelihoods that rounding explains: llama.cpp takes GELU from a half-precision table."""
 

@@ -30,6 +30,8 @@ class Worker:
         params.n_gpu_layers = 0
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.get("threads", 1)
         params.ctx_shift = False
+        # Prompts that the server keeps come back with sliding windows that have moved on: likelihoods off by 4 %.
+        params.cache_ram_mib = params.n_ctx_checkpoints = 0
         if options.get("dtype", "float32") == "float32":  # the default keeps keys and values in half precision
             params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
             params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED

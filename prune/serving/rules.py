@@ -163,6 +163,6 @@ def whole_yarn(config: dict[str, Any]) -> str:
 
 
 def long_prompts(kind: str) -> Callable[[dict[str, Any]], str]:
-    """CTranslate2 ends with an error on a prompt longer than the window."""
-    said = "a prompt longer than the sliding window ends in an error, as with the original"
+    """CTranslate2 lets a prompt's tokens look at others than the window's, where the prompt is longer than that."""
+    said = "reads a prompt longer than the sliding window otherwise and gives it no likelihood, as with the original"
     return lambda config: said if model_kind(config) == kind else ""
