@@ -7,11 +7,18 @@ from the original, nats per token, of the cut model as each k sees it and of the
 documents); the held-out loss, nats per token; the share of right answers in the demo's mathematics.
 
     python scripts/teach_table.py -o FOLDER [--documents 600] [--max_steps 60] [--limit 300] [--top_k 8,32,128,0]
+
+Another model is named with its data, and healed with the default settings from rows of 128 tokens; its columns at the
+end are the held-out losses of each domain:
+
+    python scripts/teach_table.py -o FOLDER --model SMOLLM2_DIR --drop_layers 4,5,16,17,18,25 --data text=wikitext.txt \
+        --data math=gsm8k.jsonl --documents 64 --max_steps 24 --top_k 8,32,128
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from pathlib import Path
@@ -22,7 +29,7 @@ import torch
 import prune
 from evals.harness import run_tasks
 from prune.api._inputs import load_suites
-from prune.data.domains import load_domain
+from prune.data.domains import load_domain, pad_token
 from prune.embedded import HERE, MODEL, RECIPE, TASKS
 from prune.healing.buckets import bucketed
 from prune.healing.data import Collator
@@ -34,19 +41,20 @@ from prune.healing.targets import Targets
 from prune.model.loading import load_model, load_tokenizer
 from prune.runs.recipe import load_recipe
 
-DROP, KEPT = [5, 10, 11, 13], [0, 1, 2, 3, 4, 6, 7, 8, 9, 12, 14, 15]
+DROP = "5,10,11,13"
 MEASURED = 64
 """Documents of each domain on which the divergences are compared."""
 
 
-def data_of(folder: Path, documents: int) -> dict[str, str]:
-    """The first documents of each training file."""
-    files = {}
-    for name in ("stories", "arithmetic"):
-        rows = (HERE / f"data/heal/{name}.jsonl").read_text(encoding="utf8").splitlines(keepends=True)
-        (folder / f"{name}.jsonl").write_text("".join(rows[:documents]), encoding="utf8")
-        files[name] = str(folder / f"{name}.jsonl")
-    return files
+def data_of(folder: Path, files: dict[str, str], tokenizer: Any, length: int, documents: int) -> dict[str, str]:
+    """The first documents of each training file, as token ids."""
+    written = {}
+    for name, file in files.items():
+        rows = load_domain(name, file, tokenizer, seq_length=length).documents[:documents]
+        lines = [json.dumps({"input_ids": list(d.input_ids), "answer_start": d.answer_start}) for d in rows]
+        written[name] = str(folder / f"{name}.jsonl")
+        Path(written[name]).write_text("".join(f"{line}\n" for line in lines), encoding="utf8")
+    return written
 
 
 @torch.no_grad()
@@ -66,7 +74,7 @@ def divergences(original: Any, cut: Any, domains: Any, pad: int, ks: list[int]) 
     return {name: value / tokens for name, value in sums.items()}
 
 
-def accuracy(model: Any, tokenizer: Any, limit: int) -> float:
+def accuracy(model: Any, *, tokenizer: Any, limit: int) -> float:
     """Share of right answers of the first items of each task of the demo's mathematics."""
     tasks = [task for suite in load_suites("demo_math", "full") for task in suite.tasks]
     found = run_tasks(model, tokenizer, tasks, limit=limit, batch_size=64, seed=0, include_path=[TASKS])
@@ -81,25 +89,32 @@ def main() -> None:
     parser.add_argument("--max_steps", type=int, default=60)
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--top_k", default="8,32,128,0")
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--drop_layers", default=DROP)
+    parser.add_argument("--data", action="append", default=[], help="NAME=FILE, of another model than the embedded one")
     asked = parser.parse_args()
     asked.output.mkdir(parents=True, exist_ok=True)
     ks = [int(k) for k in asked.top_k.split(",")]
-    recipe, tokenizer = load_recipe(RECIPE), load_tokenizer(str(MODEL))
-    options = {k: getattr(recipe.heal, k) for k in HealSettings.model_fields}
-    options |= {"distill_weight": 1.0, "next_token_weight": 0.0, "early_stopping_patience": None}
-    settings = HealSettings(**{**options, "max_steps": asked.max_steps})
-    files = data_of(asked.output, asked.documents)
+    embedded = asked.model == "embedded"
+    model, tokenizer = str(MODEL) if embedded else asked.model, load_tokenizer(asked.model)
+    settings = settings_of(embedded, asked.max_steps)
+    given = dict(entry.split("=", 1) for entry in asked.data)
+    if embedded:
+        given = {name: str(HERE / f"data/heal/{name}.jsonl") for name in ("stories", "arithmetic")}
+    files = data_of(asked.output, given, tokenizer, settings.max_length, asked.documents)
     domains = {n: load_domain(n, p, tokenizer, seq_length=settings.max_length) for n, p in files.items()}
     cut = asked.output / "cut"
     if not cut.is_dir():
-        prune.cut("embedded", cut, drop_layers=DROP, verify=False)
-    original, pad = load_model(str(MODEL)), tokenizer.pad_token_id
+        prune.cut(asked.model, cut, drop_layers=asked.drop_layers, verify=False)
+    original, pad = load_model(model), pad_token(tokenizer)
+    dropped = {int(layer) for layer in asked.drop_layers.split(",")}
+    kept = [layer for layer in range(original.config.num_hidden_layers) if layer not in dropped]
+    score = functools.partial(accuracy, tokenizer=tokenizer, limit=asked.limit) if embedded else None
     results = asked.output / "results.json"
     found: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {}
     if "divergence" not in found:
         found["divergence"] = divergences(original, load_model(str(cut)), domains, pad, ks)
-        found["original"] = accuracy(original, tokenizer, asked.limit)
-        found["cut"] = accuracy(load_model(str(cut)), tokenizer, asked.limit)
+        found["cut"] = score(load_model(str(cut))) if score else None
         results.write_text(json.dumps(found))
     for name in ["original", *map(str, ks)]:
         if f"healed {name}" in found:
@@ -108,41 +123,61 @@ def main() -> None:
         if name != "original":
             place = asked.output / f"targets-{name}"
             if not place.is_dir():
-                prune.teach("embedded", place, data=files, top_k=int(name),
-                            max_length=settings.max_length,
-                            resume=True)  # fmt: skip
+                prune.teach(model, place, data=files, top_k=int(name), max_length=settings.max_length, resume=True)
             targets = Targets(place)
             targets.require(domains, settings.max_length, tokenizer)
             facts = {"bytes_per_token": targets.record["bytes_per_token"], "mass": targets.record["mass"]}
         began = time.process_time()
-        healed = heal(load_model(str(cut)), None if targets else load_model(str(MODEL)), domains, settings,
-                      kept_layers=None if targets else KEPT, targets=targets, pad_token_id=pad,
+        healed = heal(load_model(str(cut)), None if targets else load_model(model), domains, settings,
+                      kept_layers=None if targets else kept, targets=targets, pad_token_id=pad,
                       output_dir=asked.output / "training" / name)  # fmt: skip
         facts |= {"seconds": time.process_time() - began, "before": healed.held_out_before}
-        facts |= {"after": healed.held_out_after, "tokens": healed.tokens_seen}
-        facts |= {"accuracy": accuracy(healed.model, tokenizer, asked.limit)}
+        facts |= {"after": healed.held_out_after, "tokens": healed.tokens_seen, "by_domain": healed.held_out_by_domain}
+        facts |= {"accuracy": score(healed.model) if score else None}
         facts |= {"divergence": divergences(original, healed.model, domains, pad, [])["full"]}
         found[f"healed {name}"] = facts
         results.write_text(json.dumps(found))
     show(found, ks)
 
 
+def settings_of(embedded: bool, max_steps: int) -> HealSettings:
+    """Distillation alone; otherwise as the demo's recipe has it, or as the defaults are."""
+    options: dict[str, Any] = {"max_length": 128, "per_device_train_batch_size": 4, "eval_max_documents": 12}
+    if embedded:
+        recipe = load_recipe(RECIPE)
+        options = {k: getattr(recipe.heal, k) for k in HealSettings.model_fields}
+    alone = {"distill_weight": 1.0, "next_token_weight": 0.0, "early_stopping_patience": None}
+    return HealSettings(**{**options, **alone, "max_steps": max_steps})
+
+
 def show(found: dict[str, Any], ks: list[int]) -> None:
     """The table."""
-    print(
-        "| taught by | bytes a token | mass kept | divergence seen | left after healing | held-out loss | arithmetic |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
     full, first = found["divergence"]["full"], found["healed original"]
-    print(f"| (cut, not healed) | - | - | {full:.4f} | {full:.4f} | {first['before']:.4f} | {found['cut']:.3f} |")
+    ends = ["held-out loss", "arithmetic"] if found["cut"] is not None else list(first["by_domain"]["after"])
+
+    def last(facts: dict[str, Any], when: str, right: float | None) -> list[str]:
+        if right is not None:
+            return [f"{facts[when]:.4f}", f"{right:.3f}"]
+        return [f"{value:.4f}" for value in facts["by_domain"][when].values()]
+
+    def row(*cells: str) -> None:
+        print(f"| {' | '.join(cells)} |")
+
+    row("taught by", "bytes a token", "mass kept", "divergence seen", "left after healing", "CPU s", *ends)
+    row(*["---"] * (6 + len(ends)))
+    row("(cut, not healed)", "-", "-", f"{full:.4f}", f"{full:.4f}", "-", *last(first, "before", found["cut"]))
     for name in ["original", *map(str, ks)]:
         facts = found[f"healed {name}"]
         seen = found["divergence"][name if name != "original" else "full"]
-        label = {"original": "the original", "0": "all tokens"}.get(name, f"k = {name}")
-        size = f"{facts['bytes_per_token']:,.0f}" if "bytes_per_token" in facts else "-"
-        mass = f"{facts['mass']:.4f}" if "mass" in facts else "1"
-        print(f"| {label} | {size} | {mass} | {seen:.4f} | {facts['divergence']:.4f} | {facts['after']:.4f} "
-              f"| {facts['accuracy']:.3f} |")  # fmt: skip
+        row(
+            {"original": "the original", "0": "all tokens"}.get(name, f"k = {name}"),
+            f"{facts['bytes_per_token']:,.0f}" if "bytes_per_token" in facts else "-",
+            f"{facts['mass']:.4f}" if "mass" in facts else "1",
+            f"{seen:.4f}",
+            f"{facts['divergence']:.4f}",
+            f"{facts['seconds']:,.0f}",
+            *last(facts, "after", facts["accuracy"]),
+        )
 
 
 if __name__ == "__main__":
