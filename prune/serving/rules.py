@@ -162,7 +162,6 @@ def whole_yarn(config: dict[str, Any]) -> str:
     return ""
 
 
-def long_prompts(kind: str) -> Callable[[dict[str, Any]], str]:
-    """CTranslate2 lets a prompt's tokens look at others than the window's, where the prompt is longer than that."""
-    said = "reads a prompt longer than the sliding window otherwise and gives it no likelihood, as with the original"
-    return lambda config: said if model_kind(config) == kind else ""
+def of_families(said: str, *kinds: str) -> Callable[[dict[str, Any]], str]:
+    """A note on every model of these families."""
+    return lambda config: said if model_kind(config) in kinds else ""

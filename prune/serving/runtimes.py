@@ -16,8 +16,8 @@ from prune.serving.rules import (
     experts_unnamed,
     explicit,
     gemma_scale,
-    long_prompts,
     no_rope_every,
+    of_families,
     old_rope,
     rope_unless_qwen,
     unless_packed,
@@ -33,6 +33,10 @@ EARLIER = {"gemma3_text": 1_000_000.0, "gpt_oss": 150_000.0, "smollm3": 2_000_00
 YARN = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
 STANDING = {"gpt_oss": {**YARN, "original_max_position_embeddings": 4096}}
 """What transformers 4.57 has for families whose config class brings a scaling of its own."""
+
+LONG_PROMPTS = "reads a prompt longer than its window otherwise and gives it no likelihood, as with the original"
+EARLY_SHIFT = "shifts a full cache one token too early, as with the original: an answer's last token may be another"
+"""`HybridCache`: cache_position >= max_cache_len - 1; seen in Gemma 3 270M without six layers."""
 
 RUNTIMES: dict[str, tuple[Runtime, ...]] = {
     "vllm": (
@@ -92,7 +96,7 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
                 "gemma3_text": explicit,
             },
             windowless=frozenset({"gemma2"}),
-            note=long_prompts("gemma3_text"),
+            note=of_families(LONG_PROMPTS, "gemma3_text"),
             refuses={
                 **dict.fromkeys(("gpt_oss", "qwen3_moe", "smollm3"), always("has no conversion for this family")),
                 "phi3": always("asks rope_scaling for its type, which transformers 5 leaves out"),
@@ -124,6 +128,7 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
                 **dict.fromkeys(("gpt_oss", "smollm3"), always("does not know this family yet")),
                 "qwen3_moe": experts_unnamed(128),
             },
+            note=of_families(EARLY_SHIFT, "gemma2", "gemma3_text", "cohere2"),
             quantised={"bitsandbytes": "asks for a GPU, or for Intel's extension on a CPU"},
         ),
     ),

@@ -179,6 +179,12 @@ def test_what_a_runtime_refuses_is_said_with_the_reason(runtime: str, family: st
     assert reading.reason
 
 
+def test_what_4_51_does_at_the_end_of_a_full_cache_is_said_of_cut_and_original_alike() -> None:
+    for drop in ((), range(1, 7)):
+        reading = readings(in_both_dialects(cut(config_of("gemma3_text"), *drop))[0], ["transformers4"])[1]
+        assert (reading.status, "last token" in reading.reason) == ("right", True)
+
+
 def test_the_released_form_of_gpt_oss_is_not_what_mlx_refuses() -> None:
     config = config_of("gpt_oss")
     assert readings(config, ["mlx"])[0].status == "refused"
