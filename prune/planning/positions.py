@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 HEAD_OVER_LAYERS = 0.5
 """Where the head costs more than the layers it is read so often that it costs half of what they do."""
-FEWEST = 16
-"""Predictions of a document that are always read, where it has so many."""
+FEWEST = 64
+"""Predictions of a document that are always read, where it has so many: with 16 of 32 to 39 on 24 documents, three
+samples put one subset of Gemma 3 at 1.22, 1.31 and 1.39 nats (1.38 on all), and a search chose by that."""
 
 
 def usual_share(anatomy: Anatomy) -> float:

@@ -39,7 +39,7 @@ class PlanSettings(WeightSettings, SearchSettings):
         None,
         gt=0,
         le=1,
-        description="Share of each document's predictions that scoring reads, drawn at random, 16 at least; none "
+        description="Share of each document's predictions that scoring reads, drawn at random, 64 at least; none "
         "given: all, and fewer where the output head costs more than the layers.",
         json_schema_extra=METHOD,
     )

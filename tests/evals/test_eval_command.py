@@ -96,7 +96,7 @@ def test_the_command_says_what_an_answer_takes_and_what_a_right_one_does() -> No
     found = Evidence(overall="FAIL", suites=[suite], alpha=0.05, seed=0, bootstrap=100)
     assert _answers(found) == [
         f"{suite.tasks[0].name}: 100.0 tokens an answer, 1.25 x the original's (1.10-1.40); for each correct one none,"
-        " the original's 160"
+        " the original's 160.0"
     ]
 
 

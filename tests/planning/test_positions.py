@@ -14,7 +14,7 @@ from prune.planning.planner import make_plan
 from prune.planning.positions import FEWEST, HEAD_OVER_LAYERS, positions, usual_share
 from tests.planning.small import LAYERS, SHAPE, build, domains, log_probabilities, shortened
 
-LONG = 60
+LONG = 200
 DROP = (2, 5)
 KEEP = tuple(layer for layer in range(LAYERS) if layer not in DROP)
 

@@ -69,7 +69,7 @@ def _answers(result: Evidence) -> list[str]:
         if (found := task.answers) is None or found.ratio is None or found.ratio_lo is None or found.ratio_hi is None:
             continue
         both = found.candidate_per_correct, found.original_per_correct
-        right = ["none" if tokens is None else f"{tokens:,.0f}" for tokens in both]
+        right = ["none" if tokens is None else f"{tokens:,.1f}" for tokens in both]
         lines.append(
             f"{task.name}: {found.candidate_tokens:.1f} tokens an answer, {found.ratio:.2f} x the original's"
             f" ({found.ratio_lo:.2f}-{found.ratio_hi:.2f}); for each correct one {right[0]}, the original's {right[1]}"
