@@ -2,8 +2,8 @@
 
 A round that ended with two removals nearly tied may have taken the wrong one: some documents were not read, and heavy
 tails hide from small samples. What is left of the purse goes to complete plans in which a removal is exchanged for one
-that its round found little worse. They contend with the plan on ever more documents, and only what is better on all of
-them replaces it, so that nothing is left to chance; they share most of their prefix with it, so that they cost little.
+that its round found little worse. They are scored on all documents, so that nothing is left to chance, and they share
+most of their prefix with the plan, so that they cost little.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evals.progress import Stage, stage
-from prune.planning.paired import Documents, Ground, Look, difference, quantile
+from prune.planning.paired import Ground, difference
 from prune.planning.race import HEAD, Seen
 from prune.planning.registry import Keep, Problem
 
-FIRST_LOOK = 0.5  # of the purse at most, for the first documents of all exchanges
 LEAST = 1e-5  # nats per token: smaller gaps count as this one
 
 
@@ -59,101 +57,37 @@ class Checked:
     tried: int
 
 
-def check(
-    problem: Problem, documents: Documents, order: Keep, rounds: Sequence[Mapping[int, Seen]], purse: float
-) -> Checked:
+def check(problem: Problem, ground: Ground, order: Keep, rounds: Sequence[Mapping[int, Seen]], purse: float) -> Checked:
     """Make exchanges as long as one helps and the purse lasts.
 
     Args:
         problem: the search.
-        documents: the costs by document.
+        ground: the documents.
         order: what the rounds removed.
         rounds: what each learnt of its candidates.
         purse: layer evaluations that this may take beside the plan's own score.
     """
-    candidates = _candidates(problem, documents.ground, order, rounds)
+    candidates = _candidates(problem, ground, order, rounds)
     done: list[Exchange] = []
-    tried = {frozenset(order)}
+    known: dict[frozenset[int], float] = {}
     while True:
+        some, price = [], 0.0
         able = [each for each in candidates if each.back in order and each.out not in order]
-        contest = Contest(problem, documents, order, purse, alone=len(tried) > 1)
-        best = contest.best([each for each in able if frozenset(each.of(order)) not in tried])
-        if not contest.tried:
-            (cost,) = problem.costs([problem.without(order)])
-            return Checked(order, cost, done, len(tried) - 1)
-        tried |= {frozenset(each.of(order)) for each in contest.tried}
-        purse -= contest.spent
-        if best is not None:
-            order = best.of(order)
-            done.append(best)
-
-
-class Contest:
-    """Exchanges against the plan at hand: all on a few documents, those that may be better on more, the best on all.
-
-    Attributes:
-        tried: exchanges that were scored.
-        spent: layer evaluations, as modelled.
-    """
-
-    def __init__(self, problem: Problem, documents: Documents, order: Keep, purse: float, *, alone: bool) -> None:
-        self.problem, self.documents, self.order, self.purse = problem, documents, order, purse
-        self.alone = alone
-        self.tried: list[Exchange] = []
-        self.spent = 0.0
-
-    def best(self, able: Sequence[Exchange]) -> Exchange | None:
-        """The exchange that saves most on all documents; None where none was shown to save anything."""
-        ground = self.documents.ground
-        look, last = ground.first, tuple(len(shares) - 1 for shares in ground.shares)
-        left = self._first(able, sum(ground.documents(look)))
-        self.tried = left
-        with stage("exchanges", ground.size, "documents") as running:
-            return self._decided(left, look, last, running)
-
-    def _decided(self, left: list[Exchange], look: Look, last: Look, running: Stage) -> Exchange | None:
-        ground = self.documents.ground
-        while left:
-            read = sum(ground.documents(look))
-            running.at(read, f"{len(left)} of {len(self.tried)} left")
-            keeps = [self.problem.without(order) for order in (self.order, *(each.of(self.order) for each in left))]
-            own, *costs = self.documents.scores(keeps, look)
-            gaps = {each: difference(ground, cost, own) for each, cost in zip(left, costs, strict=True)}
-            left.sort(key=lambda each: (gaps[each].value, each.back, each.out))
-            if look == last:
-                return left[0] if gaps[left[0]].value < 0 else None
-            limit = quantile(len(left), read)
-            look = tuple(min(level + 1, most) for level, most in zip(look, last, strict=True))
-            hopeful = [each for each in left if gaps[each].value <= limit * gaps[each].error]
-            left = self._paid(hopeful, read, sum(ground.documents(look)))
-        return None
-
-    def _first(self, able: Sequence[Exchange], number: int) -> list[Exchange]:
-        """Those that promise most for what they cost, as many as a part of the purse pays for."""
-        some: list[Exchange] = []
-        for each in sorted(able, key=lambda x: (max(x.gap, LEAST) * self._layers(x), x.back, x.out)):
-            whole, price = self.documents.ground.size * self._layers(each), number * self._layers(each)
-            if whole <= self.purse and (not some or self.spent + price <= FIRST_LOOK * self.purse):
-                some.append(each)
-                self.spent += price
-        return some
-
-    def _paid(self, ranked: Sequence[Exchange], read: int, number: int) -> list[Exchange]:
-        """Those that can be read on, the best first, with enough left to read the best to the end."""
-        some: list[Exchange] = []
-        for each in ranked:
-            price = (number - read) * self._layers(each)
-            reserve = (self.documents.ground.size - number) * self._layers(ranked[0])
-            if self.spent + price + reserve <= self.purse:
-                some.append(each)
-                self.spent += price
-        return some
-
-    def _layers(self, exchange: Exchange) -> float:
-        """Layers that a plan takes on a document: from where it leaves the plan at hand, or the full model."""
-        new = exchange.of(self.order)
-        start = min(new) if self.alone else min(exchange.back, exchange.out)
-        return HEAD + sum(layer > start for layer in self.problem.without(new))
+        for exchange in sorted(able, key=lambda x: (max(x.gap, LEAST) * _layers(problem, order, x), x.back, x.out)):
+            more = ground.size * _layers(problem, order, exchange, alone=bool(known))
+            if frozenset(exchange.of(order)) not in known and price + more <= purse:
+                some.append(exchange)
+                price += more
+        plans = [order, *(exchange.of(order) for exchange in some)]
+        costs = problem.costs([problem.without(plan) for plan in plans])
+        known |= {frozenset(plan): cost for plan, cost in zip(plans, costs, strict=True)}
+        purse -= price
+        best = min(range(len(plans)), key=lambda at: (costs[at], at))
+        if not some:
+            return Checked(order, costs[0], done, len(known) - 1)
+        if best:
+            order = plans[best]
+            done.append(some[best - 1])
 
 
 def _candidates(problem: Problem, ground: Ground, order: Keep, rounds: Sequence[Mapping[int, Seen]]) -> list[Exchange]:
@@ -166,3 +100,10 @@ def _candidates(problem: Problem, ground: Ground, order: Keep, rounds: Sequence[
             if math.isfinite(gap):
                 found.append(Exchange(back, out, abs(gap)))
     return found
+
+
+def _layers(problem: Problem, order: Keep, exchange: Exchange, alone: bool = False) -> float:
+    """Layers that a plan takes on a document: from where it leaves the plan at hand, or the full model."""
+    new = exchange.of(order)
+    start = min(new) if alone else min(exchange.back, exchange.out)
+    return HEAD + sum(layer > start for layer in problem.without(new))
