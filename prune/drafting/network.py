@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from prune.drafting.rounding import DraftType, matrices, rounded
 from prune.errors import PruneError
 from prune.model.anatomy import Anatomy, find_anatomy, is_norm
 from prune.model.tracing import LayersStub, stream_of
@@ -34,12 +35,14 @@ class Draft:
         keep: source index of each layer, sorted.
         trunk: first layers that are the original's first, and frozen.
         trained: names of its own parameters.
+        rounding: blocks in which its file will hold it; the frozen weights have their rounded values already.
     """
 
     model: PreTrainedModel
     keep: tuple[int, ...]
     trunk: int
     trained: tuple[str, ...]
+    rounding: DraftType | None = None
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -47,8 +50,33 @@ class Draft:
         own = dict(self.model.named_parameters())
         return {name: own[name] for name in self.trained}
 
+    @contextlib.contextmanager
+    def as_served(self) -> Iterator[None]:
+        """Within the block the trained matrices have the values of the file.
 
-def build(original: PreTrainedModel, keep: Sequence[int], *, train_layers: int, train_norm: bool) -> Draft:
+        A gradient taken there is applied to the unrounded ones: the straight-through estimator (Bengio et al. 2013,
+        arXiv 1308.3432).
+        """
+        own = set(self.trained) if self.rounding else set()
+        kept = [(p, p.data) for name, p in matrices(self.model).items() if name in own]
+        try:
+            for parameter, data in kept:
+                assert self.rounding
+                parameter.data = rounded(data, self.rounding)
+            yield
+        finally:
+            for parameter, data in kept:
+                parameter.data = data
+
+
+def build(
+    original: PreTrainedModel,
+    keep: Sequence[int],
+    *,
+    train_layers: int,
+    train_norm: bool,
+    rounding: DraftType | None = None,
+) -> Draft:
     """A draft of some layers of a loaded model, which stays as it is.
 
     Raises:
@@ -70,7 +98,14 @@ def build(original: PreTrainedModel, keep: Sequence[int], *, train_layers: int, 
                 setattr(part, name, nn.Parameter(parameter.detach().clone()))
     owned = {id(p) for module in modules for p in module.parameters()}
     trained = tuple(name for name, p in model.named_parameters() if id(p) in owned)
-    return Draft(model.eval(), tuple(keep), trunk, trained)
+    if rounding:
+        frozen = {id(p): p for name, p in matrices(model).items() if name not in set(trained)}
+        values = {key: nn.Parameter(rounded(p.data, rounding), requires_grad=False) for key, p in frozen.items()}
+        for part in model.modules():
+            for name, parameter in list(part.named_parameters(recurse=False)):
+                if id(parameter) in values:
+                    setattr(part, name, values[id(parameter)])
+    return Draft(model.eval(), tuple(keep), trunk, trained, rounding)
 
 
 def _others(original: nn.Module, keep: Sequence[int]) -> list[int]:

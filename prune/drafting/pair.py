@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from prune.healing.prompts import Prompt
 
+UNTAUGHT = ("save_steps", "runtime", "speedup", "num_assistant_tokens")
+"""Settings on which the trained weights do not depend."""
+
 
 @dataclass
 class Pair:
@@ -85,14 +88,14 @@ def make_pair(
     """
     from prune.versions import library_versions
 
-    began, key = time.monotonic(), sha256_json([identity, settings.model_dump(exclude={"save_steps", "runtime"})])
+    began, key = time.monotonic(), sha256_json([identity, settings.model_dump(exclude=set(UNTAUGHT))])
     parts = {name: split_prompts(members, settings) for name, members in prompts.items()}
     measured = {name: part[0] for name, part in parts.items()}
     training = {name: part[1] for name, part in parts.items()}
     served = None
     if source is not None and serves(settings.runtime):
         room = max(len(p.input_ids) for members in prompts.values() for p in members) + settings.max_new_tokens
-        served = Served(settings.runtime, source, directory, room)
+        served = Served(settings.runtime, source, directory, room, settings.draft_type)
     search = Search(original, tokenizer, pad_token_id, measured, training, settings, directory, identity, key, served)
     found = search.run()
     trained_s = time.monotonic() - began

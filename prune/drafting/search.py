@@ -18,6 +18,7 @@ from evals.speculation import share_interval
 from evals.speculative import draft_cost
 from prune.drafting.candidates import Candidate, best, choose_layers
 from prune.drafting.network import Draft, Network, build, require_shared
+from prune.drafting.rounding import DraftType
 from prune.drafting.settings import DraftSettings
 from prune.drafting.states import Row, States, record_states
 from prune.drafting.training import Agreement, Schedule, agreement, train
@@ -115,11 +116,8 @@ class Search:
         """
         settings, network = self.settings, Network(self.original)
         layers = choose_layers(network.anatomy.num_layers, settings)
-        drafts = [
-            build(self.original, keep, train_layers=settings.train_layers, train_norm=settings.train_norm)
-            for keep in layers
-        ]
-        require_shared(self.original, drafts[-1])
+        require_shared(self.original, self._build(layers[-1], None))
+        drafts = [self._build(keep, self._rounding) for keep in layers]
         candidates = self._costs(drafts)
         left = [i for i, candidate in enumerate(candidates) if not candidate.skipped]
         if not left:
@@ -142,11 +140,26 @@ class Search:
         chosen.measured({n: a.greedy for n, a in found.acceptance.items()}, settings.num_assistant_tokens)
         return found
 
+    @property
+    def _rounding(self) -> DraftType | None:
+        return self.served.draft_type if self.served else None
+
+    def _build(self, keep: Sequence[int], rounding: DraftType | None) -> Draft:
+        s = self.settings
+        return build(self.original, keep, train_layers=s.train_layers, train_norm=s.train_norm, rounding=rounding)
+
     def _costs(self, drafts: Sequence[Draft]) -> list[Candidate]:
         """Measured once: a resumed run goes on with the figures by which the killed one chose."""
         kept, key = (
             self.directory / "costs.json",
-            sha256_json([self.identity, [d.keep for d in drafts], COST_PROMPTS, self.served and self.served.runtime]),
+            sha256_json(
+                [
+                    self.identity,
+                    [d.keep for d in drafts],
+                    COST_PROMPTS,
+                    self.served and [self.served.runtime, self._rounding],
+                ]
+            ),
         )
         with contextlib.suppress(OSError, ValueError, KeyError):
             known = read_sealed(kept)
@@ -199,8 +212,12 @@ class Search:
 
     def _states(self, network: Network, name: str, rows: Sequence[Row], trunks: Sequence[int]) -> States:
         directory = self.directory / f"states-{name}"
-        tokens = self.settings.batch_tokens
-        return record_states(network, rows, trunks, directory, identity=self.identity, tokens=tokens)
+        tokens, below = self.settings.batch_tokens, None
+        if self._rounding:  # the trunk as it will be served, with any last layer
+            keep = [*range(max(trunks)), network.anatomy.num_layers - 1]
+            below = Network(self._build(keep, self._rounding).model)
+        identity = sha256_json([self.identity, self._rounding])
+        return record_states(network, rows, trunks, directory, identity=identity, tokens=tokens, below=below)
 
     def _agreement(self, network: Network, draft: Draft, states: States) -> list[Agreement]:
         return agreement(network, draft, states, self.settings.batch_tokens)

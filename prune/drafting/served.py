@@ -1,7 +1,8 @@
 """The pair in the runtime that will serve it: vLLM on the checkpoints, llama.cpp on GGUF files made of them.
 
-llama.cpp reads quantised weights, and a draft may be wrong without harm, so its draft is written in eight bits: that
-makes the head cheaper, which is most of a small draft. The original stays in float32, as it is computed elsewhere.
+llama.cpp reads quantised weights, and a draft may be wrong without harm, so its draft is written in blocks of four bits
+(or eight): that makes the head cheaper, which is most of a small draft. The original stays in float32, as it is
+computed elsewhere.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from evals.draft_trials import DraftResult, Mismatch, TrialLog
 from evals.runtimes import installed
 from evals.served_drafts import SERVED, ServedPair
 from prune.checkpoint.source import Source
+from prune.drafting.rounding import DraftType
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 
 ROOM = 32
 """Positions beyond the longest prompt and answer: proposals may run past the end."""
-DRAFT_TYPE = "q8_0"
-"""Of the draft's GGUF file."""
 
 
 def serves(runtime: str) -> bool:
@@ -40,12 +40,14 @@ class Served:
         source: the original.
         directory: for converted files; what is there already is used again.
         room: tokens of the longest prompt and answer.
+        draft_type: blocks of a draft's file; of llama.cpp alone.
     """
 
-    def __init__(self, runtime: str, source: Source, directory: Path, room: int) -> None:
+    def __init__(self, runtime: str, source: Source, directory: Path, room: int, draft_type: DraftType) -> None:
         import torch
 
         self.runtime, self._source, self._directory = runtime, source, directory
+        self.draft_type = draft_type if runtime == "llama.cpp" else None
         self._options = {
             "dtype": "float32",
             "threads": torch.get_num_threads(),
@@ -130,5 +132,6 @@ class Served:
         original = self._directory / "original.gguf"
         if not original.is_file():
             to_gguf(self._source.directory, original, "f32")
-        to_gguf(draft, self._file(draft), DRAFT_TYPE)
+        assert self.draft_type
+        to_gguf(draft, self._file(draft), self.draft_type)
         return original, self._file(draft)

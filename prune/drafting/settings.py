@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from prune.drafting.rounding import DraftType
 from prune.planning.settings import LayerList
 from prune.settings import ADVANCED, DATA, METHOD, TRAINING, Numbers, Settings
 
@@ -20,6 +21,9 @@ class DraftSettings(Settings):
     )
     runtime: Runtime = Field(
         "transformers", description="That serves the pair and measures it: transformers, vllm or llama.cpp."
+    )
+    draft_type: DraftType = Field(
+        "q4_0", description="Blocks of the draft's GGUF file for llama.cpp, through whose rounding it is trained."
     )
     num_layers: Numbers = Field(
         [], description="Layers of the candidates, with commas; a tenth, two and three tenths of the model's if absent."

@@ -100,7 +100,14 @@ class States:
 
 @torch.no_grad()
 def record_states(
-    original: Network, rows: Sequence[Row], trunks: Sequence[int], directory: Path, *, identity: str, tokens: int
+    original: Network,
+    rows: Sequence[Row],
+    trunks: Sequence[int],
+    directory: Path,
+    *,
+    identity: str,
+    tokens: int,
+    below: Network | None = None,
 ) -> States:
     """Run the original over all rows, or find what an earlier run kept.
 
@@ -109,6 +116,7 @@ def record_states(
         directory: of this set of rows; made anew where it is of others.
         identity: hash of the original.
         tokens: of a batch, padding included.
+        below: gives the streams behind the trunks, where drafts have other weights there; `original` if None.
 
     Raises:
         PruneError: the disk has no room for them.
@@ -137,6 +145,8 @@ def record_states(
             members = groups[number]
             ids = states.batch(members, last).ids
             found = original.streams(ids, depths)
+            if below is not None:
+                found |= below.streams(ids, trunks)
             for depth, kept in streams.items():
                 for i, member in enumerate(members):
                     length = len(rows[member].input_ids)

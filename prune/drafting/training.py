@@ -70,13 +70,14 @@ def agreement(original: Network, draft: Draft, states: States, tokens: int) -> l
     network = Network(draft.model)
     for members in states.batches(tokens):
         batch = states.batch(members, draft.trunk)
-        hidden = network.continued(batch.ids, batch.streams[draft.trunk], draft.trunk)
         sums = torch.zeros(3, len(members), dtype=torch.float64)
-        for row, log_p, log_q in chunks(original, network, batch, states.last, hidden):
-            same = log_p.argmax(-1).eq(log_q.argmax(-1)).double()  # [n]
-            overlap = torch.minimum(log_p, log_q).exp().sum(-1).double()  # [n]
-            for total, values in zip(sums, (torch.ones_like(same), same, overlap), strict=True):
-                total.index_add_(0, row.cpu(), values.cpu())
+        with draft.as_served():
+            hidden = network.continued(batch.ids, batch.streams[draft.trunk], draft.trunk)
+            for row, log_p, log_q in chunks(original, network, batch, states.last, hidden):
+                same = log_p.argmax(-1).eq(log_q.argmax(-1)).double()  # [n]
+                overlap = torch.minimum(log_p, log_q).exp().sum(-1).double()  # [n]
+                for total, values in zip(sums, (torch.ones_like(same), same, overlap), strict=True):
+                    total.index_add_(0, row.cpu(), values.cpu())
         found |= {member: sums[:, i].tolist() for i, member in enumerate(members)}
     return [Agreement(states.rows[i].domain, int(found[i][0]), *found[i][1:]) for i in range(len(states.rows))]
 
@@ -126,7 +127,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
             members = _nth(groups, step, schedule.seed)
-            loss = _step(original, network, draft, states.batch(members, draft.trunk), states.last)
+            with draft.as_served():
+                loss = _step(original, network, draft, states.batch(members, draft.trunk), states.last)
             if not math.isfinite(loss):
                 raise PruneError(f"the draft's loss is {loss} at step {step + 1}: give a smaller --learning_rate")
             torch.nn.utils.clip_grad_norm_(own.values(), 1.0)
