@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.sealed import sealed, unsealed
-from evals.speculation import expected_speedup, median_interval, share_interval
+from evals.speculation import Costs, expected_speedup, median_interval, share_interval
 
 COSTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -51,6 +51,7 @@ class DraftResult:
         draft_cost: c, seconds of one draft step over those of one original step, both decoding alone.
         speedup: median over prompts of plain seconds over assisted seconds.
         expected_speedup: what α, γ and c promise; see `expected_speedup`.
+        predicted_speedup: the same with what a checking pass and the prompt's passes cost here, for these answers.
         expected_by_cost: the same α and γ at other draft costs: (c, speed-up).
         device, dtype: of the measurement.
         speedup_lo, speedup_hi, acceptance_lo, acceptance_hi: 95 % bootstrap intervals over prompts.
@@ -83,6 +84,7 @@ class DraftResult:
     original_share: float | None = None
     draft_share: float | None = None
     pass_cost: float | None = None
+    predicted_speedup: float | None = None
 
     @property
     def ties(self) -> int:
@@ -180,12 +182,19 @@ class TrialLog:
 
 
 def result_of(
-    trials: Sequence[Trial], *, num_assistant_tokens: int, device: str, dtype: str, draft_cost: float | None = None
+    trials: Sequence[Trial],
+    *,
+    num_assistant_tokens: int,
+    device: str,
+    dtype: str,
+    draft_cost: float | None = None,
+    costs: Costs | None = None,
 ) -> DraftResult:
     """The figures of a set of prompts.
 
     Args:
         draft_cost: c; from the trials in which the draft answered alone if None.
+        costs: measured beforehand, for the prediction.
     """
     plain, assisted = sum(t.plain_s for t in trials), sum(t.assisted_s for t in trials)
     tokens, passes = sum(t.new_tokens for t in trials), sum(t.passes for t in trials)
@@ -200,6 +209,7 @@ def result_of(
     original_s = _sum([t.original_s for t in trials])
     draft_s = _sum([t.draft_s for t in trials])
     mismatches = tuple(t.mismatch for t in trials if t.mismatch is not None)
+    length = statistics.median(t.new_tokens for t in trials)
     return DraftResult(
         prompts=len(trials),
         identical=len(trials) - len(mismatches),
@@ -214,7 +224,7 @@ def result_of(
         speedup_hi=high,
         acceptance_lo=kept[0] if kept else None,
         acceptance_hi=kept[1] if kept else None,
-        median_new_tokens=statistics.median(t.new_tokens for t in trials),
+        median_new_tokens=length,
         plain_tokens_per_s=tokens / plain,
         assisted_tokens_per_s=tokens / assisted,
         original_share=None if original_s is None else original_s / assisted,
@@ -226,6 +236,9 @@ def result_of(
         else tuple((c, expected_speedup(alpha, num_assistant_tokens, c)) for c in COSTS),
         device=device,
         dtype=dtype,
+        predicted_speedup=None
+        if alpha is None or costs is None
+        else costs.speedup(alpha, num_assistant_tokens, length),
     )
 
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.draft_costs import PROPOSED, Answering, Timing, measure_costs
 from evals.draft_trials import DraftResult, Mismatch, Trial, TrialLog, result_of
 from evals.errors import EvalError
 from evals.progress import stage
-from evals.speculation import median_interval
+from evals.speculation import Costs, median_interval
 from evals.worker import Worker
 
 SERVED = ("vllm", "llama.cpp")
@@ -57,12 +58,29 @@ class ServedPair(contextlib.ExitStack):
         ratios = ratios[1:]  # the first warmed up
         return statistics.median(ratios), *median_interval(ratios)
 
+    def costs(self, prompts: Sequence[Sequence[int]], cost: float) -> Costs:
+        """What rounds cost with this draft, whatever it proposes.
+
+        Args:
+            cost: c.
+        """
+        with contextlib.ExitStack() as stack:
+            pairs = {
+                gamma: stack.enter_context(Worker(self._runtime, self._original, self._paired(gamma)))
+                for gamma in PROPOSED
+            }
+            assisted = {gamma: _answering(pair) for gamma, pair in pairs.items()}
+            return measure_costs(_answering(self._plain), assisted, prompts, cost)
+
+    def _paired(self, tokens: int) -> dict[str, Any]:
+        return {**self._options, "draft": str(self._draft), "num_assistant_tokens": tokens}
+
     def measure(
         self,
         prompts: Mapping[str, Sequence[Sequence[int]]],
         tokens: Mapping[str, int],
         *,
-        cost: float,
+        costs: Costs,
         max_new_tokens: int,
         ignore_eos: bool,
         logs: Mapping[str, TrialLog],
@@ -72,7 +90,7 @@ class ServedPair(contextlib.ExitStack):
 
         Args:
             prompts, tokens: by domain: token ids, and how many are proposed at a time.
-            cost: c.
+            costs: as measured before.
             logs: take each prompt's trial, and may hold those that a killed process made.
 
         Raises:
@@ -81,9 +99,8 @@ class ServedPair(contextlib.ExitStack):
         results = {}
         for name, members in prompts.items():
             log = logs[name]
-            options = {**self._options, "draft": str(self._draft), "num_assistant_tokens": tokens[name]}
             with (
-                Worker(self._runtime, self._original, options) as pair,
+                Worker(self._runtime, self._original, self._paired(tokens[name])) as pair,
                 stage(
                     f"speculative decoding in {self._runtime}", len(members), "prompts", done=len(log.trials)
                 ) as going,
@@ -101,9 +118,22 @@ class ServedPair(contextlib.ExitStack):
             dtype = str(self._options.get("dtype", "float32"))
             device = f"cpu, {self._runtime} {self.version}"
             results[name] = result_of(
-                log.trials, num_assistant_tokens=tokens[name], device=device, dtype=dtype, draft_cost=cost
+                log.trials,
+                num_assistant_tokens=tokens[name],
+                device=device,
+                dtype=dtype,
+                draft_cost=costs.draft,
+                costs=costs,
             )
         return results
+
+
+def _answering(worker: Worker) -> Answering:
+    def answer(prompt: Sequence[int], new_tokens: int) -> Timing:
+        found = worker.timed(prompt, new_tokens, ignore_eos=True)
+        return Timing(found["seconds"], found["passes"])
+
+    return answer
 
 
 def _step(worker: Worker, prompt: Sequence[int]) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,22 +19,75 @@ DRAWS = 2000
 """Of each bootstrap."""
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What decoding with a draft takes, in seconds over those of one step of the original alone.
+
+    Attributes:
+        draft: c, a step of the draft.
+        check, check_per_token: v₀ and v₁: a pass over γ proposals takes v₀ + v₁γ, the loop around it included.
+        prefill, assisted_prefill: the prompt's pass, of the original and of both.
+    """
+
+    draft: float
+    check: float = 1.0
+    check_per_token: float = 0.0
+    prefill: float = 0.0
+    assisted_prefill: float = 0.0
+
+    def round(self, num_assistant_tokens: int) -> float:
+        """γ steps of the draft and the pass that checks them."""
+        return num_assistant_tokens * (self.draft + self.check_per_token) + self.check
+
+    def speedup(self, acceptance_rate: float, num_assistant_tokens: int, new_tokens: float | None = None) -> float:
+        """Steps of the original over what the pair takes: (P + n) / (P' + n·round(γ)/E), E tokens a round.
+
+        E = (1 - α^(γ+1)) / (1 - α), Leviathan et al. 2023, equation 1; their theorem 3.8 is v₀ = 1, v₁ = 0, n infinite.
+
+        Args:
+            new_tokens: n, length of the answers; endless if None.
+
+        Raises:
+            EvalUsageError: α outside [0, 1], γ below 1, or a negative c.
+        """
+        alpha, gamma = acceptance_rate, num_assistant_tokens
+        if not 0 <= alpha <= 1 or gamma < 1 or self.draft < 0:
+            raise EvalUsageError(f"acceptance {alpha}, {gamma} draft tokens, draft cost {self.draft}: out of range")
+        tokens = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
+        each = self.round(gamma) / tokens
+        if new_tokens is None:
+            return 1 / each
+        return (self.prefill + new_tokens) / (self.assisted_prefill + new_tokens * each)
+
+    def best_tokens(self, acceptance_rate: float, most: int = MOST_TOKENS) -> int:
+        """The γ from 1 to `most` with the largest speed-up; the smallest of equal ones."""
+        return max(range(1, most + 1), key=lambda g: (self.speedup(acceptance_rate, g), -g))
+
+    def shares(self, acceptance_rate: float, num_assistant_tokens: int, new_tokens: float) -> dict[str, float]:
+        """Of the pair's time on one answer: the prompt's passes, the draft's steps, the checking passes."""
+        alpha, gamma = acceptance_rate, num_assistant_tokens
+        tokens = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
+        drafting = new_tokens / tokens * gamma * self.draft
+        whole = self.assisted_prefill + new_tokens / tokens * self.round(gamma)
+        return {
+            "prompt": self.assisted_prefill / whole,
+            "draft": drafting / whole,
+            "checks": (whole - self.assisted_prefill - drafting) / whole,
+        }
+
+
 def expected_speedup(acceptance_rate: float, num_assistant_tokens: int, draft_cost: float) -> float:
     """(1 - α^(γ+1)) / ((1 - α)(γ·c + 1)): Leviathan et al. 2023, theorem 3.8.
 
     Raises:
         EvalUsageError: α outside [0, 1], γ below 1, or a negative c.
     """
-    alpha, gamma = acceptance_rate, num_assistant_tokens
-    if not 0 <= alpha <= 1 or gamma < 1 or draft_cost < 0:
-        raise EvalUsageError(f"acceptance {alpha}, {gamma} draft tokens, draft cost {draft_cost}: out of range")
-    tokens = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
-    return tokens / (gamma * draft_cost + 1)
+    return Costs(draft_cost).speedup(acceptance_rate, num_assistant_tokens)
 
 
 def best_tokens(acceptance_rate: float, draft_cost: float, most: int = MOST_TOKENS) -> int:
     """The γ from 1 to `most` with the largest expected speed-up; the smallest of equal ones."""
-    return max(range(1, most + 1), key=lambda g: (expected_speedup(acceptance_rate, g, draft_cost), -g))
+    return Costs(draft_cost).best_tokens(acceptance_rate, most)
 
 
 def needed_acceptance(draft_cost: float, speedup: float, most: int = MOST_TOKENS) -> float | None:

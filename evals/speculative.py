@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from evals.draft_costs import PROPOSED, Answering, Timing, measure_costs
 from evals.draft_trials import DraftResult, Mismatch, Trial, TrialLog, result_of
 from evals.errors import EvalUsageError
 from evals.progress import stage
-from evals.speculation import median_interval
+from evals.speculation import Costs, median_interval
 
 ROUNDING = 64
 """Units in the last place by which a logit may differ between two orders of summation."""
@@ -34,6 +35,7 @@ def try_as_draft(
     alone: int = 8,
     ignore_eos: bool = False,
     log: TrialLog | None = None,
+    costs: Costs | None = None,
 ) -> DraftResult:
     """Decode every prompt plainly and with the draft's help, and compare.
 
@@ -45,6 +47,7 @@ def try_as_draft(
         alone: prompts that the draft answers alone too, for its cost; the first ones.
         ignore_eos: go on past ends of text, to max_new_tokens.
         log: takes each prompt's trial, and may hold those that a killed process made.
+        costs: measured beforehand, for the prediction.
 
     Raises:
         EvalUsageError: no prompts, different vocabularies, or a prompt too long for either model.
@@ -67,7 +70,7 @@ def try_as_draft(
             going.advance()
     dtype = str(original.dtype).removeprefix("torch.")
     return result_of(
-        log.trials, num_assistant_tokens=num_assistant_tokens, device=str(original.device), dtype=dtype
+        log.trials, num_assistant_tokens=num_assistant_tokens, device=str(original.device), dtype=dtype, costs=costs
     )  # fmt: skip
 
 
@@ -274,6 +277,32 @@ def draft_cost(
             ratios.append(seconds[id(draft)] / seconds[id(original)])
     ratios = ratios[1:]  # the first warmed up
     return statistics.median(ratios), *median_interval(ratios)
+
+
+def round_costs(original: Any, draft: Any, prompts: Sequence[Sequence[int]], cost: float) -> Costs:
+    """What rounds of assisted generation cost here.
+
+    Args:
+        prompts: each is answered at two lengths, plainly and with several γ.
+        cost: c.
+    """
+    import torch
+
+    def plain(prompt: Sequence[int], new_tokens: int) -> Timing:
+        return Timing(_timed(original, torch.tensor([list(prompt)]), new_tokens)[1])
+
+    def assisted(gamma: int) -> Answering:
+        def answer(prompt: Sequence[int], new_tokens: int) -> Timing:
+            tally, ids = _Tally(), torch.tensor([list(prompt)])  # [1, P]
+            with _drafting(draft, gamma), tally.watching(original, len(prompt)) as seen:
+                found, seconds = _timed(original, ids, new_tokens, assistant_model=draft)
+            tally.close(seen, len(found))
+            return Timing(seconds, tally.passes)
+
+        return answer
+
+    with _endless(original, draft), torch.inference_mode():
+        return measure_costs(plain, {gamma: assisted(gamma) for gamma in PROPOSED}, prompts, cost)
 
 
 def _pad(model: Any) -> int:

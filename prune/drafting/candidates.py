@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from evals.speculation import best_tokens, expected_speedup, needed_acceptance
+from evals.speculation import Costs, needed_acceptance
 from prune.checkpoint.layer_lists import complement
 from prune.errors import UsageError
 from prune.wording import Message, message
@@ -33,7 +33,8 @@ class Candidate:
         wanted: the speed-up that was asked for.
         acceptance: domain -> share of held-out answer tokens that the draft finds too, after the probe's training.
         num_assistant_tokens: γ, best for that acceptance and cost; None where it was skipped.
-        expected: domain -> speed-up by the formula.
+        expected: domain -> speed-up by its costs.
+        rounds: what a checking pass and the prompt cost in the runtime; the formula's 1 and 0 where not measured.
     """
 
     keep: list[int]
@@ -44,6 +45,12 @@ class Candidate:
     acceptance: dict[str, float] | None = None
     num_assistant_tokens: int | None = None
     expected: dict[str, float] | None = None
+    rounds: Costs | None = None
+
+    @property
+    def costs(self) -> Costs:
+        """All that decoding with it takes."""
+        return replace(self.rounds, draft=self.cost) if self.rounds else Costs(self.cost)
 
     @property
     def ceiling(self) -> float:
@@ -65,8 +72,8 @@ class Candidate:
         """Take in what was found, and choose γ unless it is given."""
         self.acceptance = acceptance
         mean = sum(acceptance.values()) / len(acceptance)
-        self.num_assistant_tokens = tokens or best_tokens(mean, self.cost)
-        self.expected = {n: expected_speedup(a, self.num_assistant_tokens, self.cost) for n, a in acceptance.items()}
+        self.num_assistant_tokens = gamma = tokens or self.costs.best_tokens(mean)
+        self.expected = {n: self.costs.speedup(a, gamma) for n, a in acceptance.items()}
 
     @property
     def outcome(self) -> Message:

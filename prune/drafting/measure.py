@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.draft_trials import DraftResult, TrialLog
-from evals.speculation import best_tokens
 from evals.speculative import try_as_draft
 from prune.drafting.search import Found
 from prune.drafting.settings import DraftSettings
@@ -46,6 +46,7 @@ def measure(
             max_new_tokens=settings.max_new_tokens,
             num_assistant_tokens=tokens,
             ignore_eos=settings.ignore_eos,
+            costs=found.chosen.costs,
             log=TrialLog(directory / f"trials-{name}.jsonl", [key, "transformers", tokens]),
         )
     return results
@@ -55,7 +56,7 @@ def tokens_of(found: Found, domain: str, settings: DraftSettings) -> int:
     """γ of a domain: the one that suits its acceptance and is smaller than its answers, unless one is given."""
     if settings.num_assistant_tokens:
         return settings.num_assistant_tokens
-    best = best_tokens(found.acceptance[domain].greedy, found.chosen.cost)
+    best = found.chosen.costs.best_tokens(found.acceptance[domain].greedy)
     return max(1, min(best, int(found.answers[domain]) - 1))
 
 
@@ -81,6 +82,7 @@ def facts_of(found: Found, results: Mapping[str, DraftResult]) -> dict[str, Any]
         domains[name] = {
             **result.to_dict(),
             "ties": result.ties,
+            "predicted_shares": _shares(found, result),
             "lossless": result.lossless,
             "faster": result.faster,
             "held_out_acceptance": accepted.greedy,
@@ -97,7 +99,15 @@ def facts_of(found: Found, results: Mapping[str, DraftResult]) -> dict[str, Any]
         "draft_cost": found.chosen.cost,
         "draft_cost_interval": [found.chosen.cost_lo, found.chosen.cost_hi],
         "ceiling": found.chosen.ceiling,
+        "costs": asdict(found.chosen.costs),
         "num_assistant_tokens": found.chosen.num_assistant_tokens,
         "candidates": [candidate.to_dict() for candidate in found.candidates],
         "domains": domains,
     }
+
+
+def _shares(found: Found, result: DraftResult) -> dict[str, float] | None:
+    """Where the costs say that the pair's time goes."""
+    if result.acceptance_rate is None or not result.median_new_tokens:
+        return None
+    return found.chosen.costs.shares(result.acceptance_rate, result.num_assistant_tokens, result.median_new_tokens)

@@ -102,8 +102,8 @@ def make_pair(
     checkpoint = None if source is None else write_draft(found, source, directory)
     if served is not None and checkpoint is not None:
         tokens = {name: tokens_of(found, name, settings) for name in measured}
-        cost = found.chosen.cost
-        results = served.measure(original, checkpoint, measured, tokens, settings, cost=cost, key=key)
+        costs = found.chosen.costs
+        results = served.measure(original, checkpoint, measured, tokens, settings, costs=costs, key=key)
     else:
         results = measure(original, found, measured, settings, directory, key)
     warnings = warnings_of(found, results)

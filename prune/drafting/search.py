@@ -9,13 +9,13 @@ import contextlib
 import random
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.progress import stage
-from evals.speculation import share_interval
-from evals.speculative import draft_cost
+from evals.speculation import Costs, share_interval
+from evals.speculative import draft_cost, round_costs
 from prune.drafting.candidates import Candidate, best, choose_layers
 from prune.drafting.network import Draft, Network, build, require_shared
 from prune.drafting.rounding import DraftType
@@ -164,10 +164,7 @@ class Search:
         with contextlib.suppress(OSError, ValueError, KeyError):
             known = read_sealed(kept)
             if known["key"] == key:
-                return [
-                    Candidate(list(draft.keep), cost, low, high, self.settings.speedup)
-                    for draft, (cost, low, high) in zip(drafts, known["costs"], strict=True)
-                ]
+                return self._candidates(drafts, known["costs"], Costs(**known["rounds"]))
         prompts = [p.input_ids for prompts in self.measured.values() for p in prompts][:COST_PROMPTS]
         prompts = (prompts * COST_PROMPTS)[:COST_PROMPTS]
         costs: list[tuple[float, float, float]] = []
@@ -179,12 +176,21 @@ class Search:
                     else [draft_cost(self.original, draft.model, prompts)]
                 )
                 going.advance()
-        candidates = [
-            Candidate(list(draft.keep), cost, low, high, self.settings.speedup)
+            place = min(range(len(drafts)), key=lambda i: costs[i][0])
+            keep, cost = drafts[place].keep, costs[place][0]
+            rounds = (
+                self.served.rounds(keep, prompts, cost)
+                if self.served
+                else round_costs(self.original, drafts[place].model, prompts, cost)
+            )
+        write_sealed(kept, {"key": key, "costs": costs, "rounds": asdict(rounds)})
+        return self._candidates(drafts, costs, rounds)
+
+    def _candidates(self, drafts: Sequence[Draft], costs: Sequence[Sequence[float]], rounds: Costs) -> list[Candidate]:
+        return [
+            Candidate(list(draft.keep), cost, low, high, self.settings.speedup, rounds=rounds)
             for draft, (cost, low, high) in zip(drafts, costs, strict=True)
         ]
-        write_sealed(kept, {"key": key, "costs": [(c.cost, c.cost_lo, c.cost_hi) for c in candidates]})
-        return candidates
 
     def _answers(
         self, prompts: Mapping[str, Sequence[Prompt]], name: str, model: PreTrainedModel | None = None, **options: Any

@@ -7,14 +7,16 @@ computed elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.draft_trials import DraftResult, Mismatch, TrialLog
 from evals.runtimes import installed
 from evals.served_drafts import SERVED, ServedPair
+from evals.speculation import Costs
 from prune.checkpoint.source import Source
 from prune.drafting.rounding import DraftType
 
@@ -64,18 +66,34 @@ class Served:
         Raises:
             PruneError, EvalError: a candidate cannot be cut, or the runtime cannot read it.
         """
-        from prune.surgery.cut import cut
-
         found = []
         for keep in candidates:
-            place = self._directory / f"cut-{len(keep)}"
-            shutil.rmtree(place, ignore_errors=True)
-            cut(self._source, place, keep_layers=list(keep))
-            with ServedPair(self.runtime, *self._files(place), self._options) as pair:
+            with self._cut(keep) as pair:
                 found.append(pair.cost(prompts))
+        return found
+
+    def rounds(self, keep: Sequence[int], prompts: Sequence[Sequence[int]], cost: float) -> Costs:
+        """What rounds cost, measured with these layers as they were cut.
+
+        Args:
+            cost: c of theirs.
+        """
+        with self._cut(keep) as pair:
+            return pair.costs(prompts, cost)
+
+    @contextlib.contextmanager
+    def _cut(self, keep: Sequence[int]) -> Iterator[ServedPair]:
+        from prune.surgery.cut import cut
+
+        place = self._directory / f"cut-{len(keep)}"
+        shutil.rmtree(place, ignore_errors=True)
+        cut(self._source, place, keep_layers=list(keep))
+        try:
+            with ServedPair(self.runtime, *self._files(place), self._options) as pair:
+                yield pair
+        finally:
             shutil.rmtree(place)
             self._file(place).unlink(missing_ok=True)
-        return found
 
     def measure(
         self,
@@ -85,7 +103,7 @@ class Served:
         tokens: Mapping[str, int],
         settings: DraftSettings,
         *,
-        cost: float,
+        costs: Costs,
         key: Any,
     ) -> dict[str, DraftResult]:
         """By domain: every prompt plainly and assisted.
@@ -93,7 +111,7 @@ class Served:
         Args:
             original: tells how near to a tie it was where outputs part.
             draft: the trained checkpoint.
-            cost: c.
+            costs: as measured before.
             key: what decides the trials that a killed run left.
         """
         import torch
@@ -113,7 +131,7 @@ class Served:
             return pair.measure(
                 {name: [p.input_ids for p in members] for name, members in prompts.items()},
                 tokens,
-                cost=cost,
+                costs=costs,
                 max_new_tokens=settings.max_new_tokens,
                 ignore_eos=settings.ignore_eos,
                 logs=logs,

@@ -11,6 +11,7 @@ import pytest
 import evals.served_drafts
 from evals.draft_trials import Mismatch, TrialLog
 from evals.served_drafts import COST_TOKENS, ServedPair
+from evals.speculation import Costs
 from evals.workers.serve import tried_of
 
 
@@ -58,7 +59,7 @@ def parting(number: int, plain: list[int], helped: list[int], length: int) -> Mi
 
 
 def measured(pair: ServedPair, log: TrialLog, prompts: list[list[int]]) -> Any:
-    options = {"cost": 0.25, "max_new_tokens": 12, "ignore_eos": False, "logs": {"a": log}, "parting": parting}
+    options = {"costs": Costs(0.25), "max_new_tokens": 12, "ignore_eos": False, "logs": {"a": log}, "parting": parting}
     return pair.measure({"a": prompts}, {"a": 3}, **options)["a"]
 
 
@@ -66,6 +67,13 @@ def test_the_cost_is_that_of_a_step_without_the_prefill(pair: ServedPair) -> Non
     assert pair.cost([[1], [2], [3]]) == pytest.approx((0.25, 0.25, 0.25))
     roles = [role for role, tokens in pair._plain.calls if tokens == COST_TOKENS]
     assert roles == ["draft", "original", "original", "draft", "draft", "original", "original", "draft"]
+
+
+def test_rounds_are_timed_with_two_pairs(pair: ServedPair) -> None:
+    found = pair.costs([[1], [2]], 0.25)
+    assert found.round(2) == pytest.approx(32 * 2 / 11 / 4)  # 32 tokens more are 11 passes more, 2 seconds a token
+    assert found.draft == 0.25
+    assert {role for role, _ in pair._plain.calls} == {"original", "pair"}
 
 
 def test_every_prompt_goes_to_both_in_turn_and_the_figures_are_those_of_the_trials(pair: ServedPair) -> None:
