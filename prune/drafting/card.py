@@ -24,18 +24,21 @@ alone it answers much worse than the original.
 A step of the draft costs c = {cost:.2f} ({cost_lo:.2f} to {cost_hi:.2f}) of a step of the original, head and embeddings
 included, so the most that any acceptance could give is 1/c = {ceiling:.1f} x.
 
-| domain | prompts | identical outputs | accepted α (greedy) | at temperature 1 | γ | expected | measured |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| domain | prompts | identical outputs | accepted α (greedy) | at temperature 1 | γ | formula | predicted | measured |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
 Measured with {measured_with}, batch 1, {device}, {dtype}; every prompt with and without the draft in turn; median of
 the ratios with a 95 % bootstrap interval over prompts. Ties: outputs that differ where two tokens' logits differ by no
-more than rounding. Expected: (1 - α^(γ+1)) / ((1 - α)(γc + 1)). Where the seconds of assisted decoding went:
+more than rounding. Formula: (1 - α^(γ+1)) / ((1 - α)(γc + 1)), which takes a checking pass for one step of the original
+and the prompt for nothing. Predicted: with what they cost here, in steps of the original: a checking pass
+{check:.2f} + {check_per_token:.2f} γ, the prompt {prefill:.1f} alone and {assisted_prefill:.1f} with the draft. So the
+pair's time goes to:
 
-| domain | original's passes | draft's passes | the loop around them | a checking pass against a plain step |
-| --- | --- | --- | --- | --- |
-{profile}
-{warnings}
+| domain | the prompt | the draft's steps | checking passes |
+| --- | --- | --- | --- |
+{predicted}
+{profile}{warnings}
 ## What a speed-up needs
 
 Acceptance α at the best γ for a draft of cost c:
@@ -45,6 +48,15 @@ Acceptance α at the best γ for a draft of cost c:
 ## Run it
 
 {lines}
+"""
+
+PARTS = ("prompt", "draft", "checks")
+PROFILE = """
+Where the seconds went:
+
+| domain | original's passes | draft's passes | the loop around them | a checking pass against a plain step |
+| --- | --- | --- | --- | --- |
+{rows}
 """
 
 
@@ -68,13 +80,15 @@ def write_card(directory: Path, facts: Mapping[str, Any]) -> None:
         cost_hi=facts["draft_cost_interval"][1],
         ceiling=facts["ceiling"],
         rows="\n".join(_row(name, row) for name, row in domains.items()),
-        profile="\n".join(_profile(name, row) for name, row in domains.items()),
+        predicted="\n".join(_predicted(name, row) for name, row in domains.items()),
+        profile=_profiles(domains),
+        **{name: value for name, value in facts["costs"].items() if name != "draft"},
         measured_with=facts["measured_with"],
         device=first["device"],
         dtype=first["dtype"],
         warnings="".join(f"\n{escape(text)}\n" for text in facts["warnings"]),
         needed=needed_table(),
-        lines=run_lines(source, int(facts["num_assistant_tokens"]), facts["config"]),
+        lines=run_lines(source, int(facts["num_assistant_tokens"]), facts["config"], facts["gguf"]),
     )
     write_text(directory / "README.md", f"---\n{data.to_yaml()}\n---\n{text}")
 
@@ -83,17 +97,30 @@ def _row(name: str, row: Mapping[str, Any]) -> str:
     tied = f" ({row['ties']} ties)" if row["ties"] else ""
     greedy = _share(row["acceptance_rate"], row["acceptance_lo"], row["acceptance_hi"])
     sampled = _share(row["sampled_acceptance"], *row["sampled_acceptance_interval"])
-    expected = "-" if row["expected_speedup"] is None else f"{row['expected_speedup']:.2f} x"
+    expected = _times(row["expected_speedup"])
     measured = f"{row['speedup']:.2f} x ({row['speedup_lo']:.2f} to {row['speedup_hi']:.2f})"
     return (
         f"| {escape(name)} | {row['prompts']} | {row['identical']}{tied} | {greedy} | {sampled} "
-        f"| {row['num_assistant_tokens']} | {expected} | {measured} |"
+        f"| {row['num_assistant_tokens']} | {expected} | {_times(row['predicted_speedup'])} | {measured} |"
     )
 
 
+def _times(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} x"
+
+
+def _predicted(name: str, row: Mapping[str, Any]) -> str:
+    found = row["predicted_shares"]
+    return f"| {escape(name)} | " + " | ".join("-" if not found else f"{found[part]:.0%}" for part in PARTS) + " |"
+
+
+def _profiles(domains: Mapping[str, Mapping[str, Any]]) -> str:
+    """Seconds as they were measured, where the runtime tells them."""
+    told = {name: row for name, row in domains.items() if row["original_share"] is not None}
+    return PROFILE.format(rows="\n".join(_profile(name, row) for name, row in told.items())) if told else ""
+
+
 def _profile(name: str, row: Mapping[str, Any]) -> str:
-    if row["original_share"] is None or row["draft_share"] is None:
-        return f"| {escape(name)} | - | - | - | - |"
     rest = 1 - row["original_share"] - row["draft_share"]
     cost = "-" if row["pass_cost"] is None else f"{row['pass_cost']:.2f} x"
     return f"| {escape(name)} | {row['original_share']:.0%} | {row['draft_share']:.0%} | {rest:.0%} | {cost} |"

@@ -40,11 +40,13 @@ class Pair:
         found: the draft in memory.
         facts: `draft.json`.
         checkpoint: the draft on disk, in the working directory; None for a model in memory.
+        gguf: its file for llama.cpp, there too.
     """
 
     found: Found
     facts: dict[str, Any]
     checkpoint: Path | None = None
+    gguf: Path | None = None
 
 
 def split_prompts(prompts: Sequence[Prompt], settings: DraftSettings) -> tuple[list[Prompt], list[Prompt]]:
@@ -106,6 +108,7 @@ def make_pair(
         results = served.measure(original, checkpoint, measured, tokens, settings, costs=costs, key=key)
     else:
         results = measure(original, found, measured, settings, directory, key)
+    gguf = served.gguf(checkpoint) if served is not None and checkpoint is not None else None
     warnings = warnings_of(found, results)
     if served is None and settings.runtime != "transformers":
         warnings.append(message("draft_not_run_there", runtime=settings.runtime))
@@ -123,6 +126,7 @@ def make_pair(
         },
         "warnings": [english(m) for m in warnings],
         "runtime": settings.runtime,
+        "gguf": None if gguf is None else f"draft-{settings.draft_type}.gguf",
         "measured_with": f"{served.runtime} {served.version}"
         if served
         else f"transformers {versions.get('transformers', '?')}",
@@ -130,7 +134,7 @@ def make_pair(
         "memory": _memory(original, found),
         "versions": versions,
     }
-    return Pair(found, facts, checkpoint)
+    return Pair(found, facts, checkpoint, gguf)
 
 
 def _trained_layers(found: Found) -> list[int]:
@@ -194,5 +198,7 @@ def write_pair(pair: Pair, output: Path) -> None:
     assert pair.checkpoint is not None
     with staged_directory(output) as staging:
         shutil.copytree(pair.checkpoint, staging, dirs_exist_ok=True)
+        if pair.gguf is not None:
+            shutil.copyfile(pair.gguf, staging / pair.facts["gguf"])
         write_json(staging / RECORD, pair.facts)
         write_card(staging, {**pair.facts, "config": json.loads(json.dumps(read_config(staging)))})

@@ -40,13 +40,7 @@ print(tokenizer.decode(answer[0]))
 
 {vllm}
 
-llama.cpp, from GGUF files that its converter makes; the draft in eight bits, which changes no answer:
-
-```
-python convert_hf_to_gguf.py {quoted} --outfile original.gguf
-python convert_hf_to_gguf.py {draft} --outtype q8_0 --outfile draft.gguf
-llama-server -m original.gguf -md draft.gguf --spec-type draft-simple --spec-draft-n-max {tokens}
-```
+{llama_cpp}
 
 SGLang (written down, not run):
 
@@ -56,13 +50,14 @@ python -m sglang.launch_server --model-path {quoted} --speculative-algorithm STA
 ```"""
 
 
-def run_lines(source: str, tokens: int, config: Mapping[str, Any]) -> str:
+def run_lines(source: str, tokens: int, config: Mapping[str, Any], gguf: str | None = None) -> str:
     """Markdown: a line for each runtime.
 
     Args:
         source: the original's name; '' or `embedded` where it has none that others know.
         tokens: γ.
         config: the draft's config.json.
+        gguf: name of the draft's GGUF file beside it, if there is one.
     """
     name = ORIGINAL_HERE if source in ("", "embedded") else on_one_line(source)
     return LINES.format(
@@ -71,7 +66,20 @@ def run_lines(source: str, tokens: int, config: Mapping[str, Any]) -> str:
         draft=DRAFT_HERE,
         tokens=tokens,
         vllm=_vllm(name, tokens, config),
+        llama_cpp=_llama_cpp(shlex.quote(name), tokens, gguf),
     )
+
+
+def _llama_cpp(quoted: str, tokens: int, gguf: str | None) -> str:
+    lines = ["", "```", f"python convert_hf_to_gguf.py {quoted} --outfile original.gguf"]
+    if gguf is None:
+        told = "llama.cpp, from GGUF files that its converter makes; the draft in eight bits, which changes no answer:"
+        lines.append(f"python convert_hf_to_gguf.py {DRAFT_HERE} --outtype q8_0 --outfile draft.gguf")
+    else:
+        told = f"llama.cpp, with the draft's file `{gguf}`, through whose rounding it was trained:"
+    draft = "draft.gguf" if gguf is None else f"{DRAFT_HERE}/{gguf}"
+    lines.append(f"llama-server -m original.gguf -md {draft} --spec-type draft-simple --spec-draft-n-max {tokens}")
+    return "\n".join([told, *lines, "```"])
 
 
 def _vllm(name: str, tokens: int, config: Mapping[str, Any]) -> str:

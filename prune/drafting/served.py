@@ -138,6 +138,10 @@ class Served:
                 parting=parting,
             )
 
+    def gguf(self, checkpoint: Path) -> Path | None:
+        """The draft's file, where the runtime reads one."""
+        return self._file(checkpoint) if self.draft_type else None
+
     def _file(self, checkpoint: Path) -> Path:
         return self._directory / f"{checkpoint.name}.gguf"
 

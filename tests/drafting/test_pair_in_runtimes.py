@@ -87,4 +87,7 @@ def test_llama_cpp(tmp_path: Path) -> None:
         keep_layers="0-11,27-29", max_new_tokens=16, **QUICK,
     )  # fmt: skip
     facts = checked(output, "llama.cpp")
-    assert facts["draft_cost"] < 0.6  # fifteen of thirty layers, in eight bits
+    assert facts["draft_cost"] < 0.6  # fifteen of thirty layers, in four bits
+    assert facts["gguf"] == "draft-q4_0.gguf"
+    assert (output / facts["gguf"]).stat().st_size < 60e6
+    assert "THIS_CHECKPOINT/draft-q4_0.gguf" in (output / "README.md").read_text()

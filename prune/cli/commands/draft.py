@@ -11,7 +11,7 @@ from prune.cli.commands.generate import PROMPTS_HELP
 from prune.cli.flags import DryRun, Json, Model, Quiet, with_settings
 from prune.cli.show import emit, table
 
-COLUMNS = ("domain", "identical", "accepted", "at temperature 1", "tokens proposed", "expected", "measured")
+COLUMNS = ("domain", "identical", "accepted", "at temperature 1", "tokens proposed", "formula", "predicted", "measured")
 
 
 def draft(
@@ -40,7 +40,8 @@ def draft(
             _share(d["acceptance_rate"]),
             _share(d["sampled_acceptance"]),
             d["num_assistant_tokens"],
-            "-" if d["expected_speedup"] is None else f"{d['expected_speedup']:.2f} x",
+            _times(d["expected_speedup"]),
+            _times(d["predicted_speedup"]),
             f"{d['speedup']:.2f} x ({d['speedup_lo']:.2f} to {d['speedup_hi']:.2f})",
         )
         for name, d in facts["domains"].items()
@@ -53,6 +54,10 @@ def draft(
         f"at most {facts['ceiling']:.1f} x"
     )
     emit(dict(facts), lines, as_json=as_json, quiet=quiet)
+
+
+def _times(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} x"
 
 
 def _share(value: float | None) -> str:
