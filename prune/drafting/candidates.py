@@ -96,26 +96,25 @@ def choose_layers(depth: int, settings: DraftSettings) -> list[list[int]]:
         depth: layers of the original.
 
     Raises:
-        UsageError: layers that the original lacks, no first layer, or as many as the original has.
+        UsageError: layers that the original lacks, no first layer, or as many as the original has, where the draft's
+            weights are the original's.
     """
+    whole = settings.runtime == "llama.cpp"  # in blocks all layers are a cheaper model too
     if settings.keep_layers:
+        if whole and settings.keep_layers == list(range(depth)):
+            return [settings.keep_layers]
         dropped = complement(settings.keep_layers, depth, "--keep_layers")
         keep = complement(dropped, depth, "--keep_layers")
         if keep[0] != 0 or len(keep) < 2:
             raise UsageError(f"--keep_layers {_text(keep)}: a draft needs layer 0 and one more: it shares the first")
-        _require_shallower(len(keep), depth, "keep_layers")
         return [keep]
     sizes = settings.num_layers or sorted({max(2, math.ceil(share * depth)) for share in SHARES})
     for size in sizes:
         if size < 2:
             raise UsageError(f"--num_layers {size}: a draft has two layers at least, the first of them shared")
-        _require_shallower(size, depth, "num_layers")
+        if size > depth or (size == depth and not whole):
+            raise UsageError(f"--num_layers: a draft of {size} layers is no shallower than the original's {depth}")
     return [first_and_last(size, depth) for size in sorted(set(sizes))]
-
-
-def _require_shallower(size: int, depth: int, flag: str) -> None:
-    if size >= depth:
-        raise UsageError(f"--{flag}: a draft of {size} layers is no shallower than the original's {depth}")
 
 
 def first_and_last(size: int, depth: int) -> list[int]:

@@ -83,7 +83,9 @@ def build(
         PruneError: the family cannot be cut in memory, or the layers kept leave no shared trunk.
     """
     memo = {id(p): nn.Parameter(p.data, requires_grad=False) for p in original.parameters()}
-    model = drop_layers(copy.deepcopy(original, memo), _others(original, keep))
+    model = copy.deepcopy(original, memo)
+    if others := _others(original, keep):
+        model = drop_layers(model, others)
     anatomy = find_anatomy(model)
     first = len(keep) - min(train_layers, len(keep) - 1)
     trunk = next((i for i in range(first) if keep[i] != i), first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.checkpoint.depth_fields import depth_of
 from prune.checkpoint.source import Source
 from prune.drafting import RECORD
 from prune.drafting.measure import facts_of, measure, tokens_of, warnings_of
@@ -115,13 +117,13 @@ def make_pair(
     versions = library_versions()
     facts = {
         **facts_of(found, results),
-        "trained_layers": _trained_layers(found),
+        "trained_layers": _trained_layers(found) if found.losses else [],
         "training": {
             "prompts": {name: len(p) for name, p in training.items()},
             "answer_tokens": found.tokens,
             "steps": len(found.losses),
-            "first_loss": found.losses[0],
-            "last_loss": sum(found.losses[-20:]) / len(found.losses[-20:]),
+            "first_loss": found.losses[0] if found.losses else None,
+            "last_loss": statistics.mean(found.losses[-20:]) if found.losses else None,
             "seconds": round(trained_s, 1),
         },
         "warnings": [english(m) for m in warnings],
@@ -167,7 +169,7 @@ def require_cuttable(source: Source, candidates: Sequence[Sequence[int]]) -> Non
     from prune.surgery.cut import cut
 
     with tempfile.TemporaryDirectory(prefix="prune-draft-") as hidden:
-        for keep in candidates:
+        for keep in (keep for keep in candidates if len(keep) < depth_of(source.checkpoint.config)):
             cut(source, Path(hidden) / "cut", keep_layers=list(keep), dry_run=True)
 
 
@@ -181,12 +183,15 @@ def write_draft(found: Found, source: Source, directory: Path) -> Path:
     from prune.surgery.cut import cut
 
     draft, template, written = found.draft, directory / "cut", directory / "draft"
+    whole = len(draft.keep) == depth_of(source.checkpoint.config)
     for old in (template, written):
         shutil.rmtree(old, ignore_errors=True)
-    cut(source, template, keep_layers=list(draft.keep))
+    if not whole:
+        cut(source, template, keep_layers=list(draft.keep))
     written.mkdir()
-    save_like(draft.model, draft.trained, template, written)
-    shutil.rmtree(template)
+    trained = draft.trained if found.losses else ()
+    save_like(draft.model, trained, source if whole else template, written)
+    shutil.rmtree(template, ignore_errors=True)
     return written
 
 

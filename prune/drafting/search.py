@@ -124,18 +124,21 @@ class Search:
             raise PruneError(_none_left(candidates))
         trunks = sorted({drafts[i].trunk for i in left})
         held_out = self._states(network, "held-out", self._answers(self.measured, "held-out"), trunks)
-        taught = self._states(network, "answers", self._answers(self.training, "answers"), trunks)
+        taught = None
+        if settings.num_train_epochs:
+            taught = self._states(network, "answers", self._answers(self.training, "answers"), trunks)
         untrained = {i: _shares(self._agreement(network, drafts[i], held_out)) for i in left}
         for i in left:
-            if len(left) > 1:
+            if taught is not None and len(left) > 1:
                 schedule = self._schedule(min(settings.probe_steps, self._steps(taught)))
                 train(network, drafts[i], taught, schedule, self.directory / f"probe-{len(layers[i])}", self.key)
             shares = _shares(self._agreement(network, drafts[i], held_out))
             candidates[i].measured(shares, settings.num_assistant_tokens)
         place = best(candidates)
         draft, chosen = drafts[place], candidates[place]
-        found = Found(draft, chosen, candidates, tokens=_answer_tokens(taught), answers=_medians(held_out))
-        found.losses = self._train(network, draft, taught)
+        found = Found(draft, chosen, candidates, answers=_medians(held_out))
+        if taught is not None:
+            found.tokens, found.losses = _answer_tokens(taught), self._train(network, draft, taught)
         self._accept(found, network, held_out, untrained[place])
         chosen.measured({n: a.greedy for n, a in found.acceptance.items()}, settings.num_assistant_tokens)
         return found

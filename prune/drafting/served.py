@@ -17,6 +17,7 @@ from evals.draft_trials import DraftResult, Mismatch, TrialLog
 from evals.runtimes import installed
 from evals.served_drafts import SERVED, ServedPair
 from evals.speculation import Costs
+from prune.checkpoint.depth_fields import depth_of
 from prune.checkpoint.source import Source
 from prune.drafting.rounding import DraftType
 
@@ -86,13 +87,16 @@ class Served:
         from prune.surgery.cut import cut
 
         place = self._directory / f"cut-{len(keep)}"
-        shutil.rmtree(place, ignore_errors=True)
-        cut(self._source, place, keep_layers=list(keep))
+        place.unlink() if place.is_symlink() else shutil.rmtree(place, ignore_errors=True)
+        if len(keep) == depth_of(self._source.checkpoint.config):
+            place.symlink_to(self._source.directory.absolute())
+        else:
+            cut(self._source, place, keep_layers=list(keep))
         try:
             with ServedPair(self.runtime, *self._files(place), self._options) as pair:
                 yield pair
         finally:
-            shutil.rmtree(place)
+            place.unlink() if place.is_symlink() else shutil.rmtree(place)
             self._file(place).unlink(missing_ok=True)
 
     def measure(

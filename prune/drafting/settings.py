@@ -57,7 +57,10 @@ class DraftSettings(Settings):
     )
     train_norm: bool = Field(True, description="Train the final norm too.", json_schema_extra=METHOD)
     num_train_epochs: float = Field(
-        5.0, gt=0, description="Passes over the original's answers.", json_schema_extra=TRAINING
+        5.0,
+        ge=0,
+        description="Passes over the original's answers; 0: the layers stay as they are.",
+        json_schema_extra=TRAINING,
     )
     probe_steps: int = Field(
         60,

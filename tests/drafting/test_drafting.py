@@ -98,6 +98,31 @@ def test_candidates_are_the_first_layers_and_the_last():
     assert choose_layers(16, DraftSettings(keep_layers="0-2,14,15")) == [[0, 1, 2, 14, 15]]
 
 
+def test_all_layers_are_a_draft_where_its_file_rounds_them():
+    served = {"runtime": "llama.cpp"}
+    assert choose_layers(4, DraftSettings(num_layers=[4], **served)) == [[0, 1, 2, 3]]
+    assert choose_layers(4, DraftSettings(keep_layers="0-3", **served)) == [[0, 1, 2, 3]]
+    with pytest.raises(UsageError, match="no shallower than the original's 4"):
+        choose_layers(4, DraftSettings(num_layers=[5], **served))
+
+
+def test_a_draft_that_is_not_trained_is_the_layers_as_they_were(tmp_path):
+    output = tmp_path / "pair"
+    options = {"num_prompts": 2, "max_new_tokens": 6, "keep_layers": "0,1,15", "num_train_epochs": 0, "speedup": 1.01}
+    prune.draft("embedded", output, data={"math": PROMPTS}, **options)
+    facts = json.loads((output / "draft.json").read_text())
+    assert facts["trained_layers"] == []
+    assert facts["training"]["steps"] == 0
+    drafted, original = (
+        AutoModelForCausalLM.from_pretrained(path, dtype="float32").state_dict() for path in (output, MODEL)
+    )
+    moved = {"model.layers.2.": "model.layers.15."}
+    for name, tensor in drafted.items():
+        for new, old in moved.items():
+            name = name.replace(new, old)
+        assert torch.equal(tensor, original[name]), name
+
+
 def test_a_candidate_whose_ceiling_is_too_low_is_skipped_with_that_sentence():
     from prune.wording.text import english
 
