@@ -127,19 +127,21 @@ class Search:
         taught = None
         if settings.num_train_epochs:
             taught = self._states(network, "answers", self._answers(self.training, "answers"), trunks)
-        untrained = {i: _shares(self._agreement(network, drafts[i], held_out)) for i in left}
+        before = {i: self._agreement(network, drafts[i], held_out) for i in left}
         for i in left:
             if taught is not None and len(left) > 1:
                 schedule = self._schedule(min(settings.probe_steps, self._steps(taught)))
                 train(network, drafts[i], taught, schedule, self.directory / f"probe-{len(layers[i])}", self.key)
-            shares = _shares(self._agreement(network, drafts[i], held_out))
-            candidates[i].measured(shares, settings.num_assistant_tokens)
+            same = taught is None or len(left) == 1
+            probed = before[i] if same else self._agreement(network, drafts[i], held_out)
+            candidates[i].measured(_shares(probed), settings.num_assistant_tokens)
         place = best(candidates)
         draft, chosen = drafts[place], candidates[place]
         found = Found(draft, chosen, candidates, answers=_medians(held_out))
         if taught is not None:
             found.tokens, found.losses = _answer_tokens(taught), self._train(network, draft, taught)
-        self._accept(found, network, held_out, untrained[place])
+        after = self._agreement(network, draft, held_out) if found.losses else before[place]
+        self._accept(found, network, after, _shares(before[place]))
         chosen.measured({n: a.greedy for n, a in found.acceptance.items()}, settings.num_assistant_tokens)
         return found
 
@@ -258,11 +260,13 @@ class Search:
         schedule = self._schedule(self._steps(states, 1.0), ON_POLICY_RATE)
         return losses + train(network, draft, states, schedule, self.directory / "on-policy", identity)
 
-    def _accept(self, found: Found, network: Network, held_out: States, untrained: Mapping[str, float]) -> None:
+    def _accept(
+        self, found: Found, network: Network, greedy: Sequence[Agreement], untrained: Mapping[str, float]
+    ) -> None:
+        """Take in both acceptances; `greedy` is that on held-out answers."""
         few = {name: prompts[:SAMPLED_PROMPTS] for name, prompts in self.measured.items()}
         rows = self._answers(few, "sampled", do_sample=True)
         sampled = self._agreement(network, found.draft, self._states(network, "sampled", rows, [found.draft.trunk]))
-        greedy = self._agreement(network, found.draft, held_out)
         for name in self.measured:
             ours = [row for row in greedy if row.domain == name]
             drawn = [row for row in sampled if row.domain == name]
