@@ -11,7 +11,7 @@ from prune.serving.layers import LayerFacts, RopeFacts, true_layers, true_rope
 from prune.serving.rules import Runtime, Status
 from prune.serving.runtimes import PARTED, PARTED_READERS, RUNTIMES
 
-NO_WINDOW = "no sliding window: prompts longer than it differ from transformers, as they do with the original"
+NO_WINDOW = "has no sliding window: prompts longer than it differ from transformers, as they do with the original"
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
             },
             scale=gemma_scale({"gemma2": 46, "gemma3_text": 62}),
             note=whole_yarn,
-            quantised={"bitsandbytes": "cannot convert it"},
+            quantised={"bitsandbytes": "cannot convert bitsandbytes"},
         ),
     ),
     "mlx": (
@@ -157,7 +157,7 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
                 "qwen3_moe": always("does not support this family"),
                 "smollm3": always("fails on layers without rotary embeddings (KeyError: position_ids)"),
             },
-            quantised={"bitsandbytes": "does not support it"},
+            quantised={"bitsandbytes": "does not support bitsandbytes"},
         ),
     ),
 }
