@@ -22,6 +22,7 @@ from prune.planning.strategies import greedy_full
 
 log = logging.getLogger(__name__)
 
+EXCHANGES = 0.25  # of what the first round leaves; an eighth of that bought two or three plans of SmolLM2
 FIRST_SHARE = 0.5  # of a quarter's purse: later rounds start from what the first learnt
 SHALLOW = 16  # models of fewer layers get a pass a round, whatever share of the naive count that is
 
@@ -49,6 +50,7 @@ class Search:
         outcomes: of the rounds.
         looks: documents that each was decided on.
         checked: what the exchanges came to.
+        kept: of the purse, for the exchanges.
         spent: layer evaluations so far, as modelled, in units of one layer over one document.
     """
 
@@ -58,6 +60,7 @@ class Search:
     outcomes: list[Outcome] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     checked: exchange.Checked | None = None
+    kept: float = 0.0
 
     def __post_init__(self) -> None:
         self.race = Race(self.documents.ground)
@@ -128,14 +131,19 @@ class Search:
     def _purse(self) -> float:
         """Layer evaluations that the next round may take.
 
-        Of a quarter's: the first half, the others and the exchanges alike.
+        Of a quarter's: the first half; a quarter of what it leaves is kept for the exchanges, the others share the
+        rest alike.
         """
         depth, number, removed = self.problem.num_layers, self.documents.ground.size, len(self.order)
         quarter = max(1, depth // 4)
         if removed >= quarter:
             return number * self.problem.tuning.search_effort * self.problem.naive_round(removed)
-        share = FIRST_SHARE if removed == 0 and quarter > 1 else 1 / (quarter - removed + 1)
-        return max(self._left() * share, number * depth if depth < SHALLOW else 0)
+        if removed == 0:
+            purse = FIRST_SHARE * self._left()
+        else:
+            self.kept = self.kept or EXCHANGES * self._left()
+            purse = (self._left() - self.kept) / (quarter - removed)
+        return max(purse, number * depth if depth < SHALLOW else 0)
 
     def _left(self) -> float:
         """What is left of a quarter's purse, less the answer's score on all documents; of a deeper cut's, its own."""
