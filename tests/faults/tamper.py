@@ -33,8 +33,9 @@ HOSTILE = (None, [], {}, "", "x" * 3000, -1, 10**30, 1e308, True, "../../etc", {
 """What may stand in the place of any value of a JSON file."""
 DRAWN = 8
 """One run in so many draws its page, which takes half of the time and is written from what was found whole."""
-VARYING = ("report.", "log.txt", "scores.sqlite")
-"""What a run writes last and never reads; and a cache, which is made again when something is to be scored."""
+VARYING = ("report.", "log.txt", "scores.sqlite", ".lock")
+"""What a run writes last and never reads; a cache, made again when something is to be scored; what is locked, file or
+not."""
 
 
 def _flip(path: Path, draw: Callable[..., Any]) -> None:
