@@ -3,9 +3,10 @@
     python scripts/bench_estimate.py -o FOLDER --model demo --model SMOLLM2_DIR --model 1b [--steps analyze,heal]
 
 `1b` is a Llama of 1.04 billion random weights, made here. Weights are computed in float32 on one CPU thread. A peak is
-the resident set's high-water mark (Linux) above that of the process before it reads the model, with libraries loaded;
-`MALLOC_MMAP_THRESHOLD_` makes the C library give freed tensors back at once, as a GPU's allocator counts them. Results
-are kept in FOLDER, so an interrupted run goes on.
+the largest anonymous resident memory (Linux), looked at every millisecond, above that of the process before it reads
+the model, with libraries loaded: pages of the checkpoint's files, which the kernel keeps as long as it likes, are left
+out. `MALLOC_MMAP_THRESHOLD_` makes the C library give freed tensors back at once, as a GPU's allocator counts them.
+Results are kept in FOLDER, so an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,10 +149,34 @@ def measured(step: str, model: str, source: Path, folder: Path) -> dict[str, Any
     _, run = work(step, model, source, folder)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
-    run()
-    return {"peak": resident("VmHWM") - before, "libraries": before}
+    before = resident("RssAnon")
+    with Watch() as watch:
+        run()
+    return {"peak": watch.highest - before, "libraries": before}
+
+
+class Watch(threading.Thread):
+    """Looks at this process's memory while something else is done.
+
+    Attributes:
+        highest: bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.highest, self._done = 0, threading.Event()
+
+    def run(self) -> None:
+        while not self._done.wait(0.001):
+            self.highest = max(self.highest, resident("RssAnon"))
+
+    def __enter__(self) -> Watch:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
 
 
 def main() -> None:

@@ -40,12 +40,13 @@ def verify(directory: str | Path, **settings: Any) -> dict[str, Any]:
 
     asked = validated(VerifyArguments, settings)
     source = locate(directory, **fields_of(OriginSettings, asked), whole=True)
+    exported = (source.directory / MANIFEST).exists()
+    record = None if exported else read_record(source.directory)
+    if not exported and record is None:  # a config that cannot be kept says more than a missing record
+        check_skips(read_config(source.directory, source.allow_links))
+    found = verify_export(source) if record is None else verify_cut(source, record)
     config = read_config(source.directory, source.allow_links)
     check_skips(config)
-    if not (source.directory / MANIFEST).exists() and (record := read_record(source.directory)):
-        found = verify_cut(source, record)
-    else:
-        found = verify_export(source)
     warn_of_other_versions(asked.runtime or NAMES)
     require_readable(config, asked.runtime)
     return found | {"runtimes": [reading.as_dict() for reading in readings(config)]}
