@@ -1,6 +1,6 @@
 """Damage to run directories, thousands of times: finished ones and ones killed in every stage, gone on with.
 
-    python scripts/fuzz_runs.py --cases 5000 [--seed 1]
+    python scripts/fuzz_runs.py --cases 20000 [--seed 1]
 
 Each case damages a file or two of a copy (a flipped bit, a cut, garbage, another JSON value, a directory in its place),
 writes the report again and resumes the run. Only this project's own one-line errors may come of it, or the result of an
@@ -24,7 +24,7 @@ from tests.faults.prepared import prepare
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=5_000)
+    parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0, help="another one draws other damages")
     parser.add_argument("--counts", type=Path, help="keep the counts in this JSON file")
     options = parser.parse_args()
