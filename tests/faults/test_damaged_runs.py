@@ -183,7 +183,7 @@ class OwnTasks:
         return set(json.loads((self.root / "state.json").read_text(encoding="utf8"))["stages"])
 
 
-TESTS = {"screen", "eval-original", "eval-pruned-3", "eval-healed-3", "gate"}
+TESTS = {"screen", "eval-original", "eval-pruned-3", "eval-healed-3"}
 
 
 def test_f51_f52_rows_elsewhere_are_part_of_the_evidence_and_a_failed_task_is_not_done(
