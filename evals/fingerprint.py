@@ -28,6 +28,7 @@ def fingerprint(model: Any, tokenizer: Any) -> str:
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "template": getattr(tokenizer, "chat_template", None),
         "class": type(model).__name__,
+        "attention": getattr(model.config, "_attn_implementation", None),
         "versions": _versions(),
     }
     digest.update(json.dumps(described, sort_keys=True, default=str).encode())

@@ -106,10 +106,9 @@ def eval(
     check_backend(asked.backend)
     addresses = _addresses(asked.backend, asked.base_url)
     models = {"baseline": baseline, "model": model}
-    if asked.backend != "hf" and asked.device_map is not None:
-        raise UsageError(
-            f"--device_map {asked.device_map}: places models in this process; {asked.backend} has --model_args"
-        )
+    for name in ("device_map", "attn_implementation"):
+        if asked.backend != "hf" and getattr(asked, name) is not None:
+            raise UsageError(f"--{name}: is of models in this process; {asked.backend} has --model_args")
     files = _gguf_files(models, asked.backend)
     others = {name: other for name, other in models.items() if name not in files}
     subjects = all_given(others, dict.fromkeys(others, tokenizer), **fields_of(PlacedSettings, asked))

@@ -130,8 +130,9 @@ def _check_backend(subject: Given, asked: GenerateArguments) -> None:
         raise UsageError(f"--backend {asked.backend}: reads checkpoints; give a directory or hub id")
     if asked.do_sample:
         raise UsageError(f"--do_sample: --backend {asked.backend} answers greedily; leave one of them out")
-    if asked.device_map is not None:
-        raise UsageError(f"--device_map: places models in this process; --backend {asked.backend} has --model_args")
+    for name in ("device_map", "attn_implementation"):
+        if getattr(asked, name) is not None:
+            raise UsageError(f"--{name}: is of models in this process; --backend {asked.backend} has --model_args")
 
 
 @contextmanager

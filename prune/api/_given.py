@@ -140,6 +140,11 @@ def given(
         raise UsageError(f"model: is {kind}; give a directory, a hub id, or a loaded transformers model")
     if revision is not None:
         raise UsageError(f"--revision {revision}: the model is loaded already; only a hub id has revisions")
+    if options.get("attn_implementation") is not None:
+        raise UsageError(
+            f"--attn_implementation {options['attn_implementation']}: the model is loaded already; call its"
+            " set_attn_implementation, or give its directory"
+        )
     if options.get("device_map") is not None:
         raise UsageError(f"--device_map {options['device_map']}: the model is loaded already, on devices of its own")
     return Given(str(model.config.name_or_path or type(model).__name__), None, model, tokenizer)

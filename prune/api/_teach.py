@@ -108,9 +108,9 @@ def _check_way(subject: Given, asked: TeachArguments) -> None:
     from evals.backend import check_backend
 
     check_backend(asked.backend)
-    for name in ("stream", "device_map"):
+    for name in ("stream", "device_map", "attn_implementation"):
         if getattr(asked, name):
-            raise UsageError(f"--{name}: places the original in this process; leave it out, or --backend")
+            raise UsageError(f"--{name}: is of an original in this process; leave it out, or --backend")
     if subject.source is None:
         raise UsageError(f"--backend {asked.backend}: reads checkpoints; give a directory or hub id")
     if asked.top_k == 0:

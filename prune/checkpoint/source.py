@@ -53,6 +53,7 @@ class Source:
         directory: where its files are; of a hub id the snapshot in the local cache.
         revision: commit hash of a hub id; None for a directory.
         dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
+        attn_implementation: how attention is computed, by transformers' names; its own choice if None.
         trust_remote_code: the user lets the repository's own modelling code run.
         allow_links: the user lets files of the checkpoint be links to somewhere else.
         placement: over several devices; None for one.
@@ -62,6 +63,7 @@ class Source:
     directory: Path
     revision: str | None = None
     dtype: str = "auto"
+    attn_implementation: str | None = None
     trust_remote_code: bool = False
     allow_links: bool = False
     placement: Placement | None = None
@@ -137,6 +139,7 @@ def resolve(
     *,
     revision: str | None = None,
     dtype: str = "auto",
+    attn_implementation: str | None = None,
     trust_remote_code: bool = False,
     allow_links: bool = False,
     device_map: str | None = None,
@@ -148,7 +151,7 @@ def resolve(
     Args:
         model: directory, hub id, hub id with a revision (`org/name@revision`), or `embedded`; a source stays as it is.
         revision: commit, branch or tag of a hub id.
-        dtype, trust_remote_code, allow_links: see `Source`.
+        dtype, attn_implementation, trust_remote_code, allow_links: see `Source`.
         device_map, max_memory, offload_folder: see `Placement`.
 
     Raises:
@@ -165,7 +168,7 @@ def resolve(
             f"--device_map {device_map}: spreads one process over all devices; start it without torchrun or accelerate "
             "launch, or leave device_map out, and each process takes a device"
         )
-    return _opened(replace(found, dtype=dtype, placement=placement))
+    return _opened(replace(found, dtype=dtype, attn_implementation=attn_implementation, placement=placement))
 
 
 def locate(

@@ -63,8 +63,11 @@ def silent_parts(config: dict[str, Any]) -> tuple[list[int], list[int]]:
     return attn, mlp
 
 
-def load_deci(source: Source, dtype: torch.dtype | str) -> PreTrainedModel:
+def load_deci(source: Source, dtype: torch.dtype | str, attention: str | None = None) -> PreTrainedModel:
     """The model of a DeciLM directory.
+
+    Args:
+        attention: how it is computed, by transformers' names; its own choice if None.
 
     Raises:
         PruneError: a config that is not ours, or tensors missing, unexpected or of another shape.
@@ -80,6 +83,8 @@ def load_deci(source: Source, dtype: torch.dtype | str) -> PreTrainedModel:
     if dtype == "auto":
         dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), torch.bfloat16)
     model = LlamaForCausalLM(LlamaConfig(**values))
+    if attention is not None:
+        model.set_attn_implementation(attention)
     attn, mlp = silent_parts(config)
     for layer in map(model.model.layers.__getitem__, attn):
         layer.self_attn, layer.input_layernorm = Silent(layer.self_attn, "attn", 2), torch.nn.Identity()

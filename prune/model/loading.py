@@ -57,6 +57,12 @@ def computed_dtype(source: Source) -> str:
     return str(wanted).removeprefix("torch.")
 
 
+def arithmetic(source: Source) -> dict[str, str]:
+    """What decides the last bits of a source's results on this machine, by the names of the options."""
+    chosen = source.attn_implementation
+    return {"dtype": computed_dtype(source)} | ({} if chosen is None else {"attn_implementation": chosen})
+
+
 def unaccounted(unexpected: Iterable[Any]) -> list[str]:
     """The tensors of a checkpoint that no model has a place for, without the constants that older versions saved."""
     return sorted(name for name in map(str, unexpected) if not CONSTANTS.search(name))
@@ -93,6 +99,8 @@ def load_model(
     placed = Placed(source.placement) if device is None and source.placement is not None else None
     if placed is not None:
         options |= placed.options
+    if source.attn_implementation is not None:
+        options.setdefault("attn_implementation", source.attn_implementation)
     loaded, info = _read(source, resolve_dtype(dtype or source.dtype), options)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         names = unaccounted(info[kind]) if kind == "unexpected_keys" else sorted(map(str, info[kind]))
@@ -118,7 +126,11 @@ def _read(source: Source, dtype: torch.dtype | str, options: dict[str, Any]) -> 
     if source.checkpoint.config.get("model_type") == KIND:
         if "device_map" in options:
             raise UsageError("--device_map: a model without some sub-layers is loaded on one device; leave it out")
-        return load_deci(source, dtype), {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+        return load_deci(source, dtype, options.get("attn_implementation")), {
+            "missing_keys": [],
+            "unexpected_keys": [],
+            "mismatched_keys": [],
+        }
     from transformers import AutoModelForCausalLM
 
     try:
@@ -132,7 +144,7 @@ def _read(source: Source, dtype: torch.dtype | str, options: dict[str, Any]) -> 
     except PruneError:
         raise
     except Exception as error:  # validation of configurations alone raises a dozen kinds
-        raise not_loaded(source.id, error) from error
+        raise not_loaded(source.id, error, source.attn_implementation) from error
     return found
 
 
@@ -160,9 +172,15 @@ def stamp_config(config: PreTrainedConfig, source: Source) -> None:
         config.name_or_path = source.id
 
 
-def not_loaded(name: str, error: Exception) -> PruneError:
-    """What a library's refusal of a model amounts to."""
+def not_loaded(name: str, error: Exception, attention: str | None = None) -> PruneError:
+    """What a library's refusal of a model amounts to.
+
+    Args:
+        attention: the implementation that was asked for.
+    """
     reason = told(error)
+    if attention is not None and re.search("attention|attn", str(error), re.IGNORECASE):
+        return PruneError(f"{name}: --attn_implementation {attention}: {reason}; give another one, or leave it out")
     if "trust_remote_code" in str(error):
         reason = "it needs modelling code of its own: give --trust_remote_code if you have read that code"
     return PruneError(f"{name}: cannot be loaded as a causal language model: {reason}")

@@ -45,6 +45,14 @@ class ModelSettings(OriginSettings):
         "float16.",
         json_schema_extra=ADVANCED,
     )
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None = (
+        Field(
+            None,
+            description="How attention is computed, by transformers' names; its own choice if not given (sdpa where the"
+            " family has it). flash_attention_2 and _3 need their packages, a GPU and half precision.",
+            json_schema_extra=ADVANCED,
+        )
+    )
 
 
 class PlacedSettings(ModelSettings):

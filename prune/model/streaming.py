@@ -69,11 +69,13 @@ class StreamedModel:
         wanted = resolve_dtype(dtype or source.dtype)
         self.dtype = (config.dtype or torch.float32) if isinstance(wanted, str) else wanted
         options = {"dtype": self.dtype, "trust_remote_code": source.trust_remote_code}
+        if source.attn_implementation is not None:
+            options["attn_implementation"] = source.attn_implementation
         try:
             with init_empty_weights(include_buffers=False):
                 built = AutoModelForCausalLM.from_config(config, **options)
         except Exception as error:  # of many kinds, as for loading
-            raise not_loaded(self.name, error) from error
+            raise not_loaded(self.name, error, source.attn_implementation) from error
         built.config.name_or_path = source.id
         self.model: PreTrainedModel = built.eval()
         for module in self.model.modules():

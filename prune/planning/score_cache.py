@@ -49,13 +49,14 @@ CREATE TABLE scores (
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """Hex SHA-256 over the configuration and the name, type, shape and bytes of every tensor of a model."""
+    """Hex SHA-256 over configuration, kind of attention, and name, type, shape and bytes of every tensor of a model."""
     import torch
 
     digest = hashlib.sha256()
     config = getattr(model, "config", None)
     if config is not None:
         settings = {k: v for k, v in config.to_dict().items() if not k.startswith("_") and k != "transformers_version"}
+        settings["attention"] = getattr(config, "_attn_implementation", None)
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in weights(model):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

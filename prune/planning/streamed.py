@@ -56,7 +56,10 @@ class StreamedEvaluator(Evaluator):
             raise UsageError(f"--unit {options['unit']}: not with --stream, which reads whole layers; leave out one")
         if not isinstance(cache, ScoreCache):
             model = streaming.model
-            cache = ScoreCache(cache, sha256_json([model.source.sha256, str(model.dtype)]) if cache else "")
+            cache = ScoreCache(
+                cache,
+                sha256_json([model.source.sha256, str(model.dtype), model.source.attn_implementation]) if cache else "",
+            )
         self.streaming = streaming
         super().__init__(streaming.model.model, domains, weights, cache=cache, **options)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prune.analysis.processes import ALONE, Processes
 from prune.checkpoint.source import resolve
 from prune.data.domains import Domain, load_domains, pad_token
-from prune.model.loading import computed_dtype, load_model, load_tokenizer
+from prune.model.loading import arithmetic, computed_dtype, load_model, load_tokenizer
 from prune.model.settings import PlacedSettings
 from prune.planning.registry import get_criterion, get_strategy
 from prune.runs.recipe import Recipe, SuiteRecipe
@@ -87,6 +87,11 @@ class RunInputs:
     def dtype(self) -> str:
         """The type that models are computed in: `auto` is another one on another machine."""
         return computed_dtype(self.source)
+
+    @cached_property
+    def arithmetic(self) -> dict[str, str]:
+        """What decides the last bits of results, for the inputs of stages."""
+        return arithmetic(self.source)
 
     @cached_property
     def domains(self) -> dict[str, Domain]:

@@ -52,7 +52,7 @@ def analyze_source(inputs: RunInputs, run: Directory) -> str:
         "data": {name: d.sha256 for name, d in inputs.domains.items()},
         "options": recipe.analyze.model_dump(),
         "seed": recipe.seed,
-        "dtype": inputs.dtype,
+        **inputs.arithmetic,
         "versions": inputs.versions,
     }
     return run.stage("analyze", "analysis", depends_on, work, shared=True)

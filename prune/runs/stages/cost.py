@@ -41,6 +41,7 @@ def measure_cost(inputs: RunInputs, run: Directory, checkpoints: dict[CandidateK
         "checkpoints": {str(k): v for k, v in checkpoints.items() if k.stage == "pruned"},
         "options": options.model_dump(include={"batch_size", "prompt_tokens", "new_tokens", "repeats"}),
         "versions": inputs.versions,
+        **inputs.arithmetic,
     }
     if inputs.recipe.device_map is not None:  # moves layers, hence speeds
         depends_on |= {"placement": {"device_map": inputs.recipe.device_map, "max_memory": inputs.recipe.max_memory}}

@@ -140,7 +140,7 @@ def train_draft(inputs: RunInputs, run: Directory, options: DraftTraining) -> st
         "original": inputs.source_hash,
         "prompts": {name: sha256_json([p.input_ids for p in members]) for name, members in prompts.items()},
         "settings": settings.model_dump(exclude={"save_steps"}),
-        "dtype": inputs.recipe.dtype,
+        **inputs.arithmetic,
         "versions": inputs.versions,
     }
     found = run.stage("draft-train", DRAFT, depends_on, work)

@@ -102,7 +102,7 @@ class HealStages:
             "model": self.inputs.source_hash,
             "prompts": {name: sha256_json([p.input_ids for p in chosen]) for name, chosen in prompts.items()},
             "settings": settings.model_dump(),
-            "dtype": self.inputs.dtype,
+            **self.inputs.arithmetic,
             "versions": self.inputs.versions,
         }
         self.run.stage("generate", "generated", depends_on, work)
@@ -233,7 +233,7 @@ class HealStages:
             # Tracking draws from a random state of its own: it changes nothing that is trained.
             "options": {**self.options.model_dump(exclude={"track"}), **settings.model_dump()},
             "data": {name: d.sha256 for name, d in self.domains.items()},
-            "dtype": self.inputs.dtype,
+            **self.inputs.arithmetic,
             "versions": self.inputs.versions,
             **({} if self.targets is None else {"targets": self.targets.sha256}),
         }

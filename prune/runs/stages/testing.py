@@ -29,7 +29,7 @@ def scoring_inputs(inputs: RunInputs, suites: Sequence[Suite]) -> dict[str, Any]
         "definitions": [_tree(folder) for folder in options.folders],
         "local_data": options.replacements and _tree(options.replacements),
         "settings": options.model_dump(exclude=apart),
-        "dtype": inputs.dtype,
+        **inputs.arithmetic,
         "seed": inputs.recipe.seed,
         "versions": inputs.versions,
     }
