@@ -59,7 +59,7 @@ def test_what_another_runtime_cannot_do_is_named(own_python: None, demo_model: P
 
     for more, message in (
         ({"do_sample": True}, "do_sample: .*answers greedily"),
-        ({"device_map": "auto"}, "device_map: places models in this process"),
+        ({"device_map": "auto"}, "device_map: is of models in this process"),
         ({"backend": "sglang"}, "backend"),
     ):
         with pytest.raises(UsageError, match=message):
