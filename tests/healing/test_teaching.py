@@ -315,7 +315,7 @@ def test_two_processes_share_the_files_and_write_the_same(in_shards, tmp_path):
     [
         ({"stream": True, "device_map": "auto"}, "stream and device_map exclude each other"),
         ({"max_memory": {"cpu": "1GiB"}}, "max_memory goes with device_map"),
-        ({"backend": "vllm", "stream": True}, "--stream|stream: places the original in this process"),
+        ({"backend": "vllm", "stream": True}, "stream: is of an original in this process"),
         ({"backend": "vllm", "top_k": 0}, "top_k 0: .*vllm tells likely tokens only"),
     ],
 )
