@@ -40,11 +40,19 @@ def load_once(source: Source, processes: Processes) -> PreTrainedModel:
 
 
 def _empty(source: Source) -> PreTrainedModel:
+    from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
+    from prune.model.deci import KIND, build_deci
     from prune.surgery.signature import skeleton
 
-    model = skeleton(AutoModelForCausalLM, load_config(source), source.trust_remote_code)
+    if source.checkpoint.config.get("model_type") == KIND:
+        with init_empty_weights(include_buffers=False):
+            model = build_deci(source, source.attn_implementation)
+    else:
+        model = skeleton(AutoModelForCausalLM, load_config(source), source.trust_remote_code)
+        if source.attn_implementation is not None:
+            model.set_attn_implementation(source.attn_implementation)
     model.tie_weights()  # without memory every parameter came to stand alone
     return model
 

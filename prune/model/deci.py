@@ -63,33 +63,48 @@ def silent_parts(config: dict[str, Any]) -> tuple[list[int], list[int]]:
     return attn, mlp
 
 
+def build_deci(source: Source, attention: str | None = None) -> PreTrainedModel:
+    """The model of a DeciLM directory before its weights are read.
+
+    Args:
+        attention: how it is computed, by transformers' names; its own choice if None.
+
+    Raises:
+        PruneError: a config that is not ours.
+    """
+    from torch import nn
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from prune.model.silence import Silent
+
+    config = source.checkpoint.config
+    model = LlamaForCausalLM(LlamaConfig(**llama_config(config, source.id)))
+    if attention is not None:
+        model.set_attn_implementation(attention)
+    attn, mlp = silent_parts(config)
+    for layer in map(model.model.layers.__getitem__, attn):
+        layer.self_attn, layer.input_layernorm = Silent(layer.self_attn, "attn", 2), nn.Identity()
+    for layer in map(model.model.layers.__getitem__, mlp):
+        layer.mlp, layer.post_attention_layernorm = Silent(layer.mlp, "mlp", None), nn.Identity()
+    return model
+
+
 def load_deci(source: Source, dtype: torch.dtype | str, attention: str | None = None) -> PreTrainedModel:
     """The model of a DeciLM directory.
 
     Args:
-        attention: how it is computed, by transformers' names; its own choice if None.
+        attention: see `build_deci`.
 
     Raises:
         PruneError: a config that is not ours, or tensors missing, unexpected or of another shape.
     """
     import torch
     from safetensors.torch import load_file
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from prune.model.silence import Silent
 
     config = source.checkpoint.config
-    values = llama_config(config, source.id)
     if dtype == "auto":
         dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), torch.bfloat16)
-    model = LlamaForCausalLM(LlamaConfig(**values))
-    if attention is not None:
-        model.set_attn_implementation(attention)
-    attn, mlp = silent_parts(config)
-    for layer in map(model.model.layers.__getitem__, attn):
-        layer.self_attn, layer.input_layernorm = Silent(layer.self_attn, "attn", 2), torch.nn.Identity()
-    for layer in map(model.model.layers.__getitem__, mlp):
-        layer.mlp, layer.post_attention_layernorm = Silent(layer.mlp, "mlp", None), torch.nn.Identity()
+    model = build_deci(source, attention)
     tensors: dict[str, torch.Tensor] = {}
     for path in dict.fromkeys(tensor.path for tensor in source.checkpoint.tensors.values()):
         tensors |= load_file(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import prune
 from prune.analysis.processes import join
 from prune.checkpoint.source import resolve
 from prune.errors import PruneError
@@ -42,6 +43,30 @@ def test_what_one_process_reads_all_have(tied: bool, tmp_path: Path) -> None:
             assert torch.equal(found["state"][name], tensor), name
         assert torch.equal(found["logits"], plain(torch.arange(9)[None]).logits)  # computed buffers are there, too
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == [tied, 0.7]
+
+
+def test_a_model_without_some_sub_layers_is_received_too(tmp_path: Path) -> None:
+    whole = save_llama(tmp_path / "whole", num_hidden_layers=4, intermediate_size=256)
+    prune.cut(whole, tmp_path / "model", drop_attn=[1], drop_mlp=[2], runtime="mlx", verify=False)
+    assert launched(received, tmp_path) == [0, 0]
+    plain = load_model(str(tmp_path / "model"))
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found["state"].keys() == plain.state_dict().keys()
+        assert torch.equal(found["logits"], plain(torch.arange(9)[None]).logits)
+
+
+def eagerly(rank: int, directory: Path) -> None:
+    processes = join()
+    model = receiving.load_once(resolve(str(directory / "model"), attn_implementation="eager"), processes)
+    (directory / f"{rank}.txt").write_text(model.config._attn_implementation)
+    processes.leave()
+
+
+def test_the_kind_of_attention_is_that_of_all(tmp_path: Path) -> None:
+    save_llama(tmp_path / "model", num_hidden_layers=2)
+    assert launched(eagerly, tmp_path) == [0, 0]
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["eager", "eager"]
 
 
 def other_files(rank: int, directory: Path) -> None:
