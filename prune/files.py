@@ -234,9 +234,11 @@ def claim(path: Path, busy: str) -> int:
     Where the file system has no locks, it goes on without, and says so once.
 
     Raises:
-        PruneError: another process holds the lock; the message is `busy`.
+        PruneError: another process holds the lock, with the message `busy`; or the file is a symbolic link.
         OSError: the path cannot be opened, or locking fails for another reason.
     """
+    if not path.is_dir():
+        refuse_link(path)
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     try:
         held = lock_descriptor(descriptor, blocking=False)
@@ -250,6 +252,16 @@ def claim(path: Path, busy: str) -> int:
         os.close(descriptor)
         raise PruneError(busy)
     return descriptor
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse to write into a file that is a symbolic link: what it names would be made, or changed.
+
+    Raises:
+        PruneError: names it, with the cure.
+    """
+    if path.is_symlink():
+        raise PruneError(f"{path} is a symbolic link: remove it, the file belongs into this directory itself")
 
 
 def has_record_locks(directory: Path) -> bool:

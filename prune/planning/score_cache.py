@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from evals.weights import weights
 from prune.errors import PruneError
-from prune.files import has_record_locks, sha256_json, warn_of_no_locks
+from prune.files import has_record_locks, refuse_link, sha256_json, warn_of_no_locks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,6 +95,8 @@ class ScoreCache:
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.exists():  # a link to a shared file is welcome, one to nothing would make what it names
+                    refuse_link(path)
             self._base = _open(path)
             (version,) = self._base.execute("PRAGMA user_version").fetchone()
             (tables,) = self._base.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.analysis.processes import join
-from prune.errors import GateFailed, PruneError, UsageError
+from prune.errors import GateFailed, UsageError
 from prune.estimates.stage import COLUMNS, cells
 from prune.model.loading import load_config
 from prune.runs.cures import in_a_run
@@ -257,8 +257,7 @@ def changed_fields(old: str, new: str) -> Iterator[str]:
 
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
-    if path.is_symlink():  # what is written through a link lands elsewhere
-        raise PruneError(f"{path} is a symbolic link: remove it, the log is written into the run directory")
+    refuse_link(path)
     handler = logging.FileHandler(path, encoding="utf8")
     handler.setFormatter(ShownFormatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)

@@ -139,6 +139,25 @@ def test_f50_nothing_is_logged_through_a_link(tmp_path: Path) -> None:
     assert not elsewhere.exists()
 
 
+def test_f50_nothing_is_made_through_a_link_to_nothing(tmp_path: Path) -> None:
+    from prune.planning.score_cache import ScoreCache
+    from prune.runs.directory import RunDirectory
+
+    elsewhere, root = tmp_path / "elsewhere", tmp_path / "run"
+    with RunDirectory(root, resume=False) as run:
+        run.write_recipe("model: x\n")
+    (root / ".lock").unlink()
+    for name in (".lock", "scores.sqlite"):
+        (root / name).symlink_to(elsewhere)
+    with pytest.raises(PruneError, match=r"\.lock is a symbolic link: remove it"):
+        RunDirectory(root, resume=True)
+    with pytest.raises(PruneError, match=r"scores\.sqlite is a symbolic link: remove it"):
+        ScoreCache(root / "scores.sqlite", "model")
+    assert not elsewhere.exists()
+    (root / ".lock").unlink()
+    RunDirectory(root, resume=True).close()
+
+
 class OwnTasks:
     """The finished run with its tasks in two folders of one name, and their rows outside of both, as in the demo."""
 
