@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from prune.analysis.processes import join
 from prune.errors import GateFailed, UsageError
 from prune.estimates.stage import COLUMNS, cells
+from prune.files import refuse_link
 from prune.model.loading import load_config
 from prune.runs.cures import in_a_run
 from prune.runs.directory import RunDirectory
