@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from study import documents, tables, units
+from study import documents, healing, tables, units
 from study.bench import Bench
 
 from prune.embedded import MODEL
@@ -87,7 +87,8 @@ def test_every_kind_of_unit_runs_and_is_shown_on_a_small_model(public, tmp_path,
     monkeypatch.setitem(units.DEPTHS, name, (14,))
     monkeypatch.setitem(units.CANDIDATES, name, 5)
     monkeypatch.setitem(units.SEARCHED, name, 2)
-    monkeypatch.setattr(units, "JUDGED", {"plans": 2, "healing": 2})
+    monkeypatch.setattr(units, "JUDGED", 2)
+    monkeypatch.setattr(healing, "JUDGED", 2)
     bench = Bench(tmp_path / "study", public, {name: MODEL})
     (bench.folder / "results").mkdir(parents=True)
     made = {
@@ -97,8 +98,8 @@ def test_every_kind_of_unit_runs_and_is_shown_on_a_small_model(public, tmp_path,
         f"plans_{name}": lambda b: units.plans(b, name),
         f"held_out_{name}": lambda b: units.held_out(b, name),
         f"original_{name}": lambda b: units.original(b, name),
-        "heal_14_rate": lambda b: units.healing(b, name, 14, 1, 0, {"learning_rate": 1e-3}),
-        "heal_14_full": lambda b: units.healing(b, name, 14, 1, 0, {"method": "full", "train_layers": "gap"}),
+        "heal_14_rate": lambda b: healing.healing(b, name, 14, 1, 0, {"learning_rate": 1e-3}),
+        "heal_14_full": lambda b: healing.healing(b, name, 14, 1, 0, {"method": "full", "train_layers": "gap"}),
         "effects": lambda b: units.depth(b, name, 1, effects=True),
     }
     cost = {"cpu_seconds": 1.0, "system_seconds": 0.1, "peak_mb": 10.0}

@@ -22,7 +22,6 @@ from prune.settings import ADVANCED, Seeded, fields_of, takes, validated
 from prune.wording.settings import PageSettings
 
 if TYPE_CHECKING:
-
     from prune.analysis.processes import Processes
     from prune.planning.frontier import Frontier
     from prune.planning.plan import Plan

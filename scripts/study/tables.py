@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from study.units import DEPTHS, GEMMA, HEALINGS, LAYERS, PLANNING, PLANS, SEEDS, SMALL
+from study.healing import HEALINGS
+from study.units import DEPTHS, GEMMA, LAYERS, PLANNING, PLANS, SEEDS, SMALL
 
 MARKERS = {
     "study": ("<!-- study: begin -->", "<!-- study: end -->"),

@@ -7,13 +7,10 @@ importance, so that a study stopped early has what matters most.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 
 import prune
 from evals.gate import judge
@@ -21,16 +18,13 @@ from evals.harness import run_tasks
 from evals.suite import Suite, TaskSpec
 from prune.analysis import analyze
 from prune.analysis.result import Analysis
-from prune.data.domains import Domain, load_domain
-from prune.healing.heal import heal
-from prune.healing.settings import HealSettings
 from prune.planning.context import Context
 from prune.planning.evaluator import Evaluator
-from prune.planning.plan import Plan
 from prune.planning.planner import make_plan, with_scores
 from prune.planning.registry import get_criterion
-from study.bench import BATCH, LENGTHS, Bench, document_nll
+from study.bench import BATCH, Bench
 from study.documents import prepare
+from study.healing import HEALINGS, healing, held_out_nll, phased
 
 SMALL, GEMMA = "SmolLM2-135M-Instruct", "gemma-3-270m"
 LAYERS = {SMALL: 30, GEMMA: 18}
@@ -43,8 +37,8 @@ SEARCHED = {SMALL: 8, GEMMA: 6}
 """Documents a domain behind a greedy search."""
 CANDIDATES = {SMALL: 14, GEMMA: 12}
 """The search chooses among so many layers: those whose removal alone costs least."""
-JUDGED = {"plans": 12, "healing": 16}
-"""Held-out documents of each domain."""
+JUDGED = 12
+"""Held-out documents of each domain that plans are judged on."""
 SEEDS = (0, 1, 2)
 """Of the random plans."""
 PLANS: tuple[tuple[str, str, str], ...] = (
@@ -165,7 +159,7 @@ def _predictions(
 
 def held_out(bench: Bench, name: str) -> dict[str, Any]:
     """NLL of every plan on documents that no layer was chosen on."""
-    evaluator = _evaluator(bench, name, "held_out", count=JUDGED["plans"])
+    evaluator = _evaluator(bench, name, "held_out", count=JUDGED)
     keys = list(bench.result(f"plans_{name}")["plans"])
     drops = [bench.plan(name, *_label(key)).keep for key in keys]
     scores = evaluator.score_many(drops)
@@ -179,103 +173,7 @@ def held_out(bench: Bench, name: str) -> dict[str, Any]:
 def original(bench: Bench, name: str) -> dict[str, Any]:
     """The original's likelihood of every held-out document, by a plain forward pass."""
     model = bench.model(name)
-    return {"documents": _held_out_nll(bench, name, model)}
-
-
-_HEALING: dict[str, Any] = {"per_device_train_batch_size": 4, "max_length": 256, "eval_max_documents": 8}
-
-
-def healing(bench: Bench, name: str, wanted: int, steps: int, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A cut trained on `steps` batches of 4 rows of 256 tokens, then judged as a bfloat16 checkpoint would be."""
-    plan = bench.plan(name, "greedy dnll", wanted)
-    student = prune.cut(bench.model(name), drop_layers=plan.drop)
-    before = _held_out_nll(bench, name, student)
-    own = {"max_steps": steps, "eval_steps": steps, "seed": seed, **_gap(changes, plan)}
-    settings = HealSettings(**{**_HEALING, **own})
-    domains = bench.domains(name, "healing")
-    unit = f"{name}-{wanted}-{steps}-{seed}-{'-'.join(f'{k}={v}' for k, v in changes.items()) or 'default'}"
-    result = heal(student, bench.model(name), domains, settings, kept_layers=plan.keep,
-                  output_dir=bench.folder / "training" / unit)  # fmt: skip
-    model = result.model.to(torch.bfloat16)
-    checkpoint = bench.folder / "healed" / unit
-    model.save_pretrained(checkpoint)
-    model = model.float()
-    return {
-        "drop": plan.drop,
-        "changes": dict(changes),
-        "settings": settings.model_dump(),
-        "tokens": result.tokens_seen,
-        "trained_parameters": result.trained_parameters,
-        "best_step": result.best_step,
-        "history": result.history,
-        "checkpoint": str(checkpoint.relative_to(bench.folder)),
-        "cut": before,
-        "healed": _held_out_nll(bench, name, model),
-    }
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Part of a healing in several: so many steps with changed settings, on other mathematics if `answers` says so.
-
-    Attributes:
-        answers: whose greedy answers to the healing questions stand in for the worked ones: original or student.
-    """
-
-    steps: int
-    changes: Mapping[str, Any]
-    answers: Literal["", "original", "student"] = ""
-
-
-def phased(bench: Bench, name: str, wanted: int, label: str) -> dict[str, Any]:
-    """A cut healed in phases, each beginning where the last ended; tokens of answers that were trained on count."""
-    plan = bench.plan(name, "greedy dnll", wanted)
-    original = bench.model(name)
-    student = prune.cut(bench.model(name), drop_layers=plan.drop)
-    before = _held_out_nll(bench, name, student)
-    tokens, settings = 0, HealSettings()
-    for number, phase in enumerate(PHASED[label]):
-        settings = HealSettings(**{**_HEALING, "max_steps": phase.steps, "eval_steps": phase.steps, **phase.changes})
-        domains = dict(bench.domains(name, "healing"))
-        if phase.answers:
-            domains["math"] = _answered(bench, name, original if phase.answers == "original" else student)
-        scratch = bench.folder / "training" / f"{name}-{wanted}-{label}-{number}"
-        result = heal(student, original, domains, settings, kept_layers=plan.keep, output_dir=scratch)
-        student, tokens = result.model, tokens + result.tokens_seen
-    model = student.to(torch.bfloat16).float()
-    return {
-        "drop": plan.drop,
-        "changes": {"phases": label},
-        "settings": settings.model_dump(),
-        "tokens": tokens,
-        "trained_parameters": result.trained_parameters,
-        "cut": before,
-        "healed": _held_out_nll(bench, name, model),
-    }
-
-
-def _answered(bench: Bench, name: str, model: Any) -> Domain:
-    """The first healing questions with a model's own greedy answers."""
-    rows = (bench.folder / "data" / "healing" / "math.jsonl").read_text(encoding="utf8").splitlines()[:ANSWERED]
-    prompts = [{"prompt": json.loads(row)["question"] + "\n"} for row in rows]
-    made = prune.generate(
-        model, data={"math": prompts}, tokenizer=bench.tokenizer(name), max_new_tokens=96, batch_size=16
-    )
-    return load_domain("math", made.rows, bench.tokenizer(name), seq_length=LENGTHS["math"])
-
-
-def _held_out_nll(bench: Bench, name: str, model: Any) -> dict[str, dict[str, list[float]]]:
-    domains = bench.domains(name, "held_out", count=JUDGED["healing"])
-    return {domain: document_nll(model, own) for domain, own in domains.items()}
-
-
-def _gap(changes: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """`train_layers: gap` means the layers beside each gap, in the cut model's numbers."""
-    if changes.get("train_layers") != "gap":
-        return dict(changes)
-    starts = {layer - index for index, layer in enumerate(plan.drop)}  # the first kept layer after each gap
-    beside = starts | {start - 1 for start in starts}
-    return {**changes, "train_layers": sorted(beside & set(range(len(plan.keep))))}
+    return {"documents": held_out_nll(bench, name, model)}
 
 
 def tasks(bench: Bench, name: str, label: str, wanted: int, checkpoint: str = "") -> dict[str, Any]:
@@ -319,36 +217,6 @@ def _single_scores(bench: Bench, name: str) -> np.ndarray:
 def _label(key: str) -> tuple[str, int]:
     label, depth = key.rsplit("/", 1)
     return label, int(depth)
-
-
-HEALINGS: dict[str, tuple[int, int, dict[str, Any]]] = {
-    "rate 2e-4": (12, 0, {"learning_rate": 2e-4}),
-    "rate 1e-3": (12, 0, {"learning_rate": 1e-3}),
-    "all layers, 1e-3": (12, 0, {"learning_rate": 1e-3, "lora_layers": "all"}),
-    "rate 3e-3": (12, 0, {"learning_rate": 3e-3}),
-    "full at the gaps, 2e-4": (12, 0, {"method": "full", "learning_rate": 2e-4, "train_layers": "gap"}),
-    "next token only, 1e-3": (12, 0, {"learning_rate": 1e-3, "distill_weight": 0.0, "next_token_weight": 1.0}),
-    "temperature 2, 1e-3": (12, 0, {"learning_rate": 1e-3, "temperature": 2.0}),
-    "weighted by entropy, 1e-3": (12, 0, {"learning_rate": 1e-3, "distill_weight": 0.0, "entropy_weight": 1.0}),
-    "rank 64, 1e-3": (12, 0, {"learning_rate": 1e-3, "lora_r": 64, "lora_alpha": 128.0}),
-    "rate 6e-3": (12, 0, {"learning_rate": 6e-3}),
-    "next token only, 3e-3": (12, 0, {"learning_rate": 3e-3, "distill_weight": 0.0, "next_token_weight": 1.0}),
-    "all layers, 3e-3": (12, 0, {"learning_rate": 3e-3, "lora_layers": "all"}),
-    "full at the gaps, 6e-4": (12, 0, {"method": "full", "learning_rate": 6e-4, "train_layers": "gap"}),
-}
-"""Recipe -> optimiser steps, seed, changes to the default settings."""
-ANSWERED = 80
-"""Questions that a model answers to be trained on."""
-_RATE = {"learning_rate": 3e-3}
-_BLOCKS = {"distill_weight": 0.0, "next_token_weight": 0.0, "residual_weight": 1.0}
-PHASED: dict[str, tuple[Phase, ...]] = {
-    "block-wise 4 steps, then 3e-3": (Phase(4, {**_RATE, **_BLOCKS}), Phase(8, _RATE)),
-    "the original's answers, 3e-3": (Phase(12, _RATE, "original"),),
-    "6 steps, then 6 on its own answers, 3e-3": (
-        Phase(6, _RATE), Phase(6, {**_RATE, "next_token_weight": 0.0}, "student"),
-    ),
-}  # fmt: skip
-"""Recipe -> its phases; a student's own answers are no text to predict, so they are only distilled on."""
 
 
 def _healing(wanted: int, recipe: str, *, steps: int | None = None, seed: int | None = None, name: str = SMALL) -> Unit:
