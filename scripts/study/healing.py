@@ -1,4 +1,4 @@
-"""Healing in the study: a cut trained by one of several recipes, in a phase or more, and judged on held-out documents."""
+"""Healing in the study: a cut trained by one of several recipes, in phases or not, judged on held-out documents."""
 
 from __future__ import annotations
 
