@@ -9,7 +9,7 @@ from pydantic import Field
 
 from prune.analysis.result import Analysis as Measurements
 from prune.analysis.settings import StreamSettings
-from prune.api._given import Model, at_rest
+from prune.api._given import Model, at_rest, given
 from prune.api._inputs import Data
 from prune.api._subject import Subject, planned_for
 from prune.data.settings import DocumentSettings
@@ -132,7 +132,7 @@ def plan(
     processes = join()
     subject.device = processes.device
     if asked.stream:
-        subject.stream(asked, target, cache, processes)
+        _stream(subject, asked, target, cache, processes)
     with at_rest(subject.model):
         found = _shared(subject, asked, cache, processes)
     processes.leave()
@@ -144,6 +144,31 @@ def plan(
 
             save_frontier(found, target, asked.lang)
     return found
+
+
+def _stream(
+    subject: Subject, asked: PlanArguments, target: Path | None, cache: Path | None, processes: Processes
+) -> None:
+    """Score layer by layer from now on.
+
+    Raises:
+        UsageError: this model, criterion or search cannot be streamed.
+    """
+    from prune.api._streaming import check_streamable, streaming_of
+    from prune.planning.streamed import StreamedEvaluator, check_sweepable
+
+    check_sweepable(asked.criterion, asked.strategy)
+    source = check_streamable(given(subject.model) if subject.model is not None else subject.named)
+    subject.evaluator = StreamedEvaluator(
+        streaming_of(source, target, asked.stream_memory, processes),
+        subject.load_domains(),
+        asked.domain_weights or None,
+        cache=cache,
+        pad_token_id=subject.named.pad_token_id,
+        seed=asked.seed,
+        unit=asked.unit,
+        prediction_share=asked.prediction_share,
+    )
 
 
 def _shared(subject: Subject, asked: PlanArguments, cache: Path | None, processes: Processes) -> Plan | Frontier:

@@ -19,8 +19,6 @@ from prune.files import sha256_json
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from prune.analysis.processes import Processes
-    from prune.api._plan import PlanArguments
     from prune.data.domains import Domain
     from prune.planning.evaluator import Evaluator
     from prune.planning.planner import Inputs
@@ -105,7 +103,7 @@ class Subject:
         found: Inputs = {
             "analysis": self.analysis,
             "load_model": lambda: self._loaded,
-            "load_domains": self._load_domains,
+            "load_domains": self.load_domains,
         }
         if self.model is not None:
             found |= {"model": self.model, "in_memory": True}
@@ -114,28 +112,6 @@ class Subject:
         if self.analysis is None:
             found["model"] = self._loaded
         return found
-
-    def stream(self, asked: PlanArguments, target: Path | None, cache: Path | None, processes: Processes) -> None:
-        """Score layer by layer from now on.
-
-        Raises:
-            UsageError: this model, criterion or search cannot be streamed.
-        """
-        from prune.api._streaming import check_streamable, streaming_of
-        from prune.planning.streamed import StreamedEvaluator, check_sweepable
-
-        check_sweepable(asked.criterion, asked.strategy)
-        source = check_streamable(given(self.model) if self.model is not None else self._named)
-        self.evaluator = StreamedEvaluator(
-            streaming_of(source, target, asked.stream_memory, processes),
-            self._load_domains(),
-            asked.domain_weights or None,
-            cache=cache,
-            pad_token_id=self._named.pad_token_id,
-            seed=asked.seed,
-            unit=asked.unit,
-            prediction_share=asked.prediction_share,
-        )
 
     def depth(self) -> int:
         """Layers of the model."""
@@ -156,7 +132,7 @@ class Subject:
         return read_config(self._locate(), self.loading.get("allow_links", False))
 
     @cached_property
-    def _named(self) -> Given:
+    def named(self) -> Given:
         """The model behind the analysis, resolved again."""
         if self.given is not None:
             return self.given
@@ -168,17 +144,22 @@ class Subject:
         return given(self.label, self.tokenizer, **{**loading, "revision": self.analysis.info.get("revision")})
 
     def _locate(self) -> Path:
-        source = self._named.source
+        source = self.named.source
         assert source is not None
         return source.directory
 
     @cached_property
     def _loaded(self) -> PreTrainedModel:
-        return self._named.model(self.device)
+        return self.named.model(self.device)
 
-    def _load_domains(self) -> Mapping[str, Domain]:
+    def load_domains(self) -> Mapping[str, Domain]:
+        """The documents that candidates are scored on.
+
+        Raises:
+            UsageError: there are none, or they have changed since the analysis.
+        """
         if self.data is not None:
-            subject = given(self.model, self.tokenizer) if self.model is not None else self._named
+            subject = given(self.model, self.tokenizer) if self.model is not None else self.named
             asked = self.documents
             return load_domains(self.data, subject.tokenizer, asked.seq_length, asked.calib_num_samples, self.seed)
         if self.origin is not None:
@@ -203,7 +184,7 @@ class Subject:
                 f"{where}: was made from documents that are not here ({', '.join(gone)}): give them with --data, or "
                 "plan from the measurements alone with --criterion block_influence --strategy one_shot"
             )
-        tokenizer = self._named.tokenizer
+        tokenizer = self.named.tokenizer
         loaded = load_domains(
             options["files"], tokenizer, options["seq_length"], options["calib_num_samples"], options["seed"]
         )
