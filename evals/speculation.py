@@ -40,9 +40,10 @@ class Costs:
         return num_assistant_tokens * (self.draft + self.check_per_token) + self.check
 
     def speedup(self, acceptance_rate: float, num_assistant_tokens: int, new_tokens: float | None = None) -> float:
-        """Steps of the original over what the pair takes: (P + n) / (P' + n·round(γ)/E), E tokens a round.
+        """Steps of the original over what the pair takes: (P + n) / (P' + R·round(γ)), R rounds for n tokens.
 
-        E = (1 - α^(γ+1)) / (1 - α), Leviathan et al. 2023, equation 1; their theorem 3.8 is v₀ = 1, v₁ = 0, n infinite.
+        R is `rounds`, of endless answers n / E with E = (1 - α^(γ+1)) / (1 - α) (Leviathan et al. 2023, equation 1);
+        their theorem 3.8 is v₀ = 1, v₁ = 0, n infinite.
 
         Args:
             new_tokens: n, length of the answers; endless if None.
@@ -53,27 +54,42 @@ class Costs:
         alpha, gamma = acceptance_rate, num_assistant_tokens
         if not 0 <= alpha <= 1 or gamma < 1 or self.draft < 0:
             raise EvalUsageError(f"acceptance {alpha}, {gamma} draft tokens, draft cost {self.draft}: out of range")
-        tokens = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
-        each = self.round(gamma) / tokens
         if new_tokens is None:
-            return 1 / each
-        return (self.prefill + new_tokens) / (self.assisted_prefill + new_tokens * each)
+            tokens = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
+            return tokens / self.round(gamma)
+        taken = self.assisted_prefill + rounds(alpha, gamma, new_tokens) * self.round(gamma)
+        return (self.prefill + new_tokens) / taken
 
-    def best_tokens(self, acceptance_rate: float, most: int = MOST_TOKENS) -> int:
-        """The γ from 1 to `most` with the largest speed-up; the smallest of equal ones."""
-        return max(range(1, most + 1), key=lambda g: (self.speedup(acceptance_rate, g), -g))
+    def best_tokens(self, acceptance_rate: float, new_tokens: float | None = None, most: int = MOST_TOKENS) -> int:
+        """The γ from 1 to `most` with the largest speed-up for answers of this length; the smallest of equal ones."""
+        return max(range(1, most + 1), key=lambda g: (self.speedup(acceptance_rate, g, new_tokens), -g))
 
     def shares(self, acceptance_rate: float, num_assistant_tokens: int, new_tokens: float) -> dict[str, float]:
         """Of the pair's time on one answer: the prompt's passes, the draft's steps, the checking passes."""
-        alpha, gamma = acceptance_rate, num_assistant_tokens
-        tokens = gamma + 1 if alpha == 1 else (1 - alpha ** (gamma + 1)) / (1 - alpha)
-        drafting = new_tokens / tokens * gamma * self.draft
-        whole = self.assisted_prefill + new_tokens / tokens * self.round(gamma)
+        gamma = num_assistant_tokens
+        count = rounds(acceptance_rate, gamma, new_tokens)
+        drafting = count * gamma * self.draft
+        whole = self.assisted_prefill + count * self.round(gamma)
         return {
             "prompt": self.assisted_prefill / whole,
             "draft": drafting / whole,
             "checks": (whole - self.assisted_prefill - drafting) / whole,
         }
+
+
+def rounds(acceptance_rate: float, num_assistant_tokens: int, new_tokens: float) -> float:
+    """Rounds until an answer of n tokens is there, on average; the last one mostly runs past its end.
+
+    A round gives k tokens with the chance α^(k-1) (1 - α), k = 1 to γ, or γ + 1 with the chance α^γ; the mean count is
+    that of a renewal process, n / E and about half a round more.
+    """
+    alpha, gamma = acceptance_rate, num_assistant_tokens
+    chances = [alpha ** (k - 1) * (1 - alpha) for k in range(1, gamma + 1)] + [alpha**gamma]
+    taken = [0.0]  # for 0, 1, 2 ... tokens
+    for n in range(1, math.ceil(new_tokens) + 1):
+        taken.append(1 + sum(chance * taken[max(n - k, 0)] for k, chance in enumerate(chances, start=1)))
+    below, share = math.floor(new_tokens), new_tokens % 1
+    return taken[below] + (share * (taken[below + 1] - taken[below]) if share else 0.0)
 
 
 def expected_speedup(acceptance_rate: float, num_assistant_tokens: int, draft_cost: float) -> float:
@@ -87,7 +103,7 @@ def expected_speedup(acceptance_rate: float, num_assistant_tokens: int, draft_co
 
 def best_tokens(acceptance_rate: float, draft_cost: float, most: int = MOST_TOKENS) -> int:
     """The γ from 1 to `most` with the largest expected speed-up; the smallest of equal ones."""
-    return Costs(draft_cost).best_tokens(acceptance_rate, most)
+    return Costs(draft_cost).best_tokens(acceptance_rate, most=most)
 
 
 def needed_acceptance(draft_cost: float, speedup: float, most: int = MOST_TOKENS) -> float | None:

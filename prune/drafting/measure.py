@@ -56,8 +56,9 @@ def tokens_of(found: Found, domain: str, settings: DraftSettings) -> int:
     """γ of a domain: the one that suits its acceptance and is smaller than its answers, unless one is given."""
     if settings.num_assistant_tokens:
         return settings.num_assistant_tokens
-    best = found.chosen.costs.best_tokens(found.acceptance[domain].greedy)
-    return max(1, min(best, int(found.answers[domain]) - 1))
+    length = found.answers[domain]
+    best = found.chosen.costs.best_tokens(found.acceptance[domain].greedy, length)
+    return max(1, min(best, int(length) - 1))
 
 
 def warnings_of(found: Found, results: Mapping[str, DraftResult]) -> list[Message]:
