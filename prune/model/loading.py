@@ -180,7 +180,9 @@ def not_loaded(name: str, error: Exception, attention: str | None = None) -> Pru
     """
     reason = told(error)
     if attention is not None and re.search("attention|attn", str(error), re.IGNORECASE):
-        return PruneError(f"{name}: --attn_implementation {attention}: {reason.rstrip('.')}; give another one, or leave it out")
+        return PruneError(
+            f"{name}: --attn_implementation {attention}: {reason.rstrip('.')}; give another one, or leave it out"
+        )
     if "trust_remote_code" in str(error):
         reason = "it needs modelling code of its own: give --trust_remote_code if you have read that code"
     return PruneError(f"{name}: cannot be loaded as a causal language model: {reason}")
