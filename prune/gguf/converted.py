@@ -94,7 +94,8 @@ def cut_parts_to_file(
         to_gguf(directory, whole, outtype)
         shutil.rmtree(directory)
         source.require_unchanged()
-        result = cut_parts_of_file(whole, target, attn, mlp, verify=verify)
+        absent = sorted(set(attn) & set(mlp)) if parted else ()
+        result = cut_parts_of_file(whole, target, attn, mlp, verify=verify, absent=absent)
     result.source = source.id
     return result
 

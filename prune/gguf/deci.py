@@ -48,6 +48,7 @@ def cut_parts_of_file(
     plan: Plan | None = None,
     verify: bool = True,
     dry_run: bool = False,
+    absent: Sequence[int] = (),
 ) -> PartsCut:
     """Write the GGUF file that is left without some sub-layers.
 
@@ -59,6 +60,7 @@ def cut_parts_of_file(
         plan: what named the layers, so that its depth is checked.
         verify: compare every tensor with the source before the file gets its name.
         dry_run: check and plan everything, write nothing.
+        absent: of those that lose both, layers of which the file has nothing.
 
     Raises:
         UsageError: bad lists, or a target that exists or has another ending.
@@ -69,7 +71,7 @@ def cut_parts_of_file(
     check_target(target)
     found = read_model(source)
     _check_architecture(found)
-    depth = depth_of(found)
+    depth = depth_of(found, absent)
     check_parts(attn, mlp, depth, plan)
     check_llama_cpp(attn, mlp, depth)
     values = _metadata(found, depth, attn, mlp)

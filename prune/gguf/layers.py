@@ -9,7 +9,7 @@ Assumption: layers are removed, never reordered; layers for multi-token predicti
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,8 +54,11 @@ class Edit:
     notes: list[str] = field(default_factory=list)
 
 
-def depth_of(model: Model) -> int:
+def depth_of(model: Model, absent: Iterable[int] = ()) -> int:
     """The number of layers, without those for multi-token prediction.
+
+    Args:
+        absent: layers that may be without a single tensor.
 
     Raises:
         PruneError: an unknown architecture, no usable `block_count`, or tensors that do not fit it.
@@ -73,7 +76,8 @@ def depth_of(model: Model) -> int:
             f" are {known}; `prune import` may read it"
         )
     total, extra = (_count(model, key) for key in ("block_count", "nextn_predict_layers"))
-    if not 0 <= extra < total or len(layers) != total or max(layers) != total - 1:
+    counted = layers.union(absent)
+    if not 0 <= extra < total or len(counted) != total or max(counted) != total - 1:
         raise PruneError(f"{model.path}: {name}.block_count is {total}, which its tensors do not fit")
     return total - extra
 

@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import prune
@@ -52,13 +53,24 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], set[str]
     def convert(directory: Path, target: Path, outtype: str) -> None:
         names = {path.name for path in directory.iterdir()}
         found.append((json.loads((directory / "config.json").read_text()), names, outtype))
+        with safe_open(directory / "model.safetensors", framework="np") as weights:
+            keys = [key.split(".") for key in weights.keys() if ".layers." in key]  # noqa: SIM118  # no mapping
+        present = {(layer, part) for _, _, layer, part, *_ in keys}
         file = writer(target, LAYERS)
-        add_tensors(file, tensors(LAYERS))
+        add_tensors(file, {name: data for name, data in tensors(LAYERS).items() if part_of(name) in present | {None}})
         finish(file)
 
     monkeypatch.setattr(converted, "to_gguf", convert)
     monkeypatch.setattr(converted, "check_runtime", lambda name: None)
     return found
+
+
+def part_of(name: str) -> tuple[str, str] | None:
+    """The layer and the part that a tensor of a GGUF file belongs to, by the names of safetensors."""
+    if not name.startswith("blk."):
+        return None
+    _, layer, part, *_ = name.split(".")
+    return layer, "self_attn" if part.startswith("attn") else "mlp"
 
 
 def heads(path: Path) -> list[int]:
