@@ -153,13 +153,19 @@ def unless_packed(reason: str) -> Refuse:
     return lambda text: "" if text.get("quantization_config") else reason
 
 
-def whole_yarn(config: dict[str, Any]) -> str:
-    """llama.cpp rounds the borders of YaRN's range to whole dimensions, which `truncate: false` asks not to."""
-    for facts in true_rope(config).values():
-        scaling = dict(facts.scaling)
-        if scaling.get("rope_type") == "yarn" and scaling.get("truncate") is False:
-            return "rounds the range of YaRN (truncate: false is not read): tokens differ, as with the original"
-    return ""
+def yarn_rounded(always: bool) -> Callable[[dict[str, Any]], str]:
+    """The borders of YaRN's range are whole dimensions always, or never, whatever `truncate` asks (by default to)."""
+    done = "rounds" if always else "does not round"
+
+    def note(config: dict[str, Any]) -> str:
+        for facts in true_rope(config).values():
+            scaling = dict(facts.scaling)
+            asked = scaling.get("truncate", True) is not False
+            if scaling.get("rope_type") == "yarn" and asked != always:
+                return f"{done} the range of YaRN (truncate is not read): tokens differ, as with the original"
+        return ""
+
+    return note
 
 
 def of_families(said: str, *kinds: str) -> Callable[[dict[str, Any]], str]:

@@ -21,8 +21,8 @@ from prune.serving.rules import (
     old_rope,
     rope_unless_qwen,
     unless_packed,
-    whole_yarn,
     windows_every,
+    yarn_rounded,
 )
 
 PLAIN = ("llama", "mistral", "phi3", "gemma", "olmo", "olmo2", "granite", "starcoder2", "stablelm", "gpt2", "gpt_neox")
@@ -62,7 +62,7 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
                 "smollm3": no_rope_every(4),
             },
             scale=gemma_scale({"gemma2": 46, "gemma3_text": 62}),
-            note=whole_yarn,
+            note=yarn_rounded(True),
             quantised={"bitsandbytes": "cannot convert bitsandbytes"},
         ),
     ),
@@ -158,6 +158,7 @@ RUNTIMES: dict[str, tuple[Runtime, ...]] = {
                 "smollm3": always("fails on layers without rotary embeddings (KeyError: position_ids)"),
             },
             quantised={"bitsandbytes": "does not support bitsandbytes"},
+            note=yarn_rounded(False),
         ),
     ),
 }

@@ -147,13 +147,18 @@ def test_quantised_weights_are_right_only_for_those_who_read_them() -> None:
 
 
 def test_llama_cpp_recomputes_the_windows_of_gpt_oss_and_rounds_its_yarn_as_the_originals() -> None:
-    """Seen by running it: with `truncate: true` in both, the tokens without layers 4 and 5 are transformers'."""
+    """Seen by running both: with `truncate: true` llama.cpp's tokens without layers 4 and 5 are transformers', with
+    `false` those of ONNX Runtime."""
     found = {drop: readings(cut(config_of("gpt_oss"), *drop), ["llama.cpp"])[0] for drop in ((4,), (4, 5))}
     assert found[4,].status == "wrong"
     assert "takes layer 4 for one with sliding window" in found[4,].reason
     assert (found[4, 5].status, "truncate" in found[4, 5].reason) == ("right", True)
     rope = config_of("gpt_oss")["rope_parameters"] | {"truncate": True}
     assert readings(cut(config_of("gpt_oss", rope_parameters=rope), 4, 5), ["llama.cpp"])[0].reason == ""
+    assert readings(cut(config_of("gpt_oss"), 4, 5), ["onnxruntime"])[0].reason == ""
+    assert (
+        "does not round" in readings(cut(config_of("gpt_oss", rope_parameters=rope), 4, 5), ["onnxruntime"])[0].reason
+    )
 
 
 @pytest.mark.parametrize(("number", "found"), [(4, "refused"), (128, "right")])
