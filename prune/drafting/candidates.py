@@ -19,7 +19,7 @@ from prune.wording import Message, message
 if TYPE_CHECKING:
     from prune.drafting.settings import DraftSettings
 
-SHARES = (0.1, 0.2, 0.3)
+SHARES = (0.1, 0.2, 0.3, 0.4)
 """Of the original's layers, in the candidates that are tried unless the user names others."""
 
 

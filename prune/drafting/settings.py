@@ -26,7 +26,7 @@ class DraftSettings(Settings):
         "q4_0", description="Blocks of the draft's GGUF file for llama.cpp, through whose rounding it is trained."
     )
     num_layers: Numbers = Field(
-        [], description="Layers of the candidates, with commas; a tenth, two and three tenths of the model's if absent."
+        [], description="Layers of the candidates, with commas; a tenth to four tenths of the model's if absent."
     )
     keep_layers: LayerList = Field([], description="The one candidate, by its layers, e.g. 0-2,14,15.")
     num_assistant_tokens: int | None = Field(
