@@ -10,6 +10,7 @@ from evals.speculation import needed_acceptance
 from prune.drafting.runtimes import run_lines
 from prune.files import write_text
 from prune.wording.markdown import code, escape
+from prune.wording.text import Text
 
 SPEEDUPS = (1.0, 1.3, 1.6, 2.0)
 COSTS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -17,9 +18,8 @@ TEXT = """
 # A draft of {source}, {num_layers} layers
 
 Proposes tokens in speculative decoding; {source} checks them in one pass and keeps those that it would have said, so
-the answers are its own. Layers {keep} of the original; layers {trained} were trained on the original's own answers
-(KL), everything else is the original's. A stock checkpoint: it loads with `AutoModelForCausalLM.from_pretrained`. Used
-alone it answers much worse than the original.
+the answers are its own. {made} A stock checkpoint: it loads with
+`AutoModelForCausalLM.from_pretrained`.{alone}
 
 A step of the draft costs c = {cost:.2f} ({cost_lo:.2f} to {cost_hi:.2f}) of a step of the original, head and embeddings
 included, so the most that any acceptance could give is 1/c = {ceiling:.1f} x.
@@ -28,7 +28,7 @@ included, so the most that any acceptance could give is 1/c = {ceiling:.1f} x.
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
-Measured with {measured_with}, batch 1, {device}, {dtype}; every prompt with and without the draft in turn; median of
+Measured with {measured_with}, batch 1, {numbers}; every prompt with and without the draft in turn; median of
 the ratios with a 95 % bootstrap interval over prompts. Ties: outputs that differ where two tokens' logits differ by no
 more than rounding. Formula: (1 - α^(γ+1)) / ((1 - α)(γc + 1)), which takes a checking pass for one step of the original
 and the prompt for nothing. Predicted: with what they cost here, in steps of the original: a checking pass
@@ -73,8 +73,8 @@ def write_card(directory: Path, facts: Mapping[str, Any]) -> None:
     text = TEXT.format(
         source=code(source),
         num_layers=facts["num_layers"],
-        keep=", ".join(map(str, facts["keep"])),
-        trained=", ".join(map(str, facts["trained_layers"])),
+        made=_made(facts),
+        alone="" if _whole(facts) else " Used alone it answers much worse than the original.",
         cost=facts["draft_cost"],
         cost_lo=facts["draft_cost_interval"][0],
         cost_hi=facts["draft_cost_interval"][1],
@@ -84,13 +84,31 @@ def write_card(directory: Path, facts: Mapping[str, Any]) -> None:
         profile=_profiles(domains),
         **{name: value for name, value in facts["costs"].items() if name != "draft"},
         measured_with=facts["measured_with"],
-        device=first["device"],
-        dtype=first["dtype"],
+        numbers=f"{first['device']}, {first['dtype']}".replace(f"{facts['measured_with']}, ", ""),
         warnings="".join(f"\n{escape(text)}\n" for text in facts["warnings"]),
         needed=needed_table(),
         lines=run_lines(source, int(facts["num_assistant_tokens"]), facts["config"], facts["gguf"]),
     )
     write_text(directory / "README.md", f"---\n{data.to_yaml()}\n---\n{text}")
+
+
+def _whole(facts: Mapping[str, Any]) -> bool:
+    """Whether it is the original itself, in fewer bits: only then a file of it makes a draft."""
+    return not facts["trained_layers"] and facts["keep"] == list(range(facts["source_layers"]))
+
+
+def _made(facts: Mapping[str, Any]) -> str:
+    kept, trained = (Text().ranges(facts[name]) for name in ("keep", "trained_layers"))
+    if _whole(facts):
+        return (
+            f"All layers of the original, untrained; as a draft it gains by the fewer bits of `{facts['gguf']}` alone."
+        )
+    if not trained:
+        return f"Layers {kept} of the original, as they are there: nothing was trained."
+    return (
+        f"Layers {kept} of the original; layers {trained} were trained on the original's own answers (KL), everything "
+        "else is the original's."
+    )
 
 
 def _row(name: str, row: Mapping[str, Any]) -> str:

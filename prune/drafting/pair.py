@@ -118,6 +118,7 @@ def make_pair(
     facts = {
         **facts_of(found, results),
         "trained_layers": _trained_layers(found) if found.losses else [],
+        "source_layers": original.config.get_text_config().num_hidden_layers,
         "training": {
             "prompts": {name: len(p) for name, p in training.items()},
             "answer_tokens": found.tokens,

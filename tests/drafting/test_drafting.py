@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 import prune
 import prune.drafting.training
 from prune.drafting.candidates import Candidate, best, choose_layers, first_and_last
+from prune.drafting.card import write_card
 from prune.drafting.network import Network, build
 from prune.drafting.settings import DraftSettings
 from prune.drafting.states import Row, record_states
@@ -114,6 +115,17 @@ def test_a_draft_that_is_not_trained_is_the_layers_as_they_were(tmp_path):
     facts = json.loads((output / "draft.json").read_text())
     assert facts["trained_layers"] == []
     assert facts["training"]["steps"] == 0
+    card = (output / "README.md").read_text()
+    assert "Layers 0–1, 15 of the original, as they are there: nothing was trained." in card
+    whole = facts | {
+        "keep": list(range(16)),
+        "gguf": "draft-q8_0.gguf",
+        "config": json.loads((output / "config.json").read_text()),
+    }
+    write_card(tmp_path, whole)
+    card = (tmp_path / "README.md").read_text()
+    assert "by the fewer bits of `draft-q8_0.gguf` alone" in card
+    assert "much worse" not in card
     drafted, original = (
         AutoModelForCausalLM.from_pretrained(path, dtype="float32").state_dict() for path in (output, MODEL)
     )
@@ -171,7 +183,14 @@ def test_a_pair_is_a_stock_checkpoint_with_card_and_figures(tmp_path):
     assert all(torch.equal(p, stored[n]) for n, p in loaded.named_parameters())
     assert torch.isfinite(loaded(ids).logits).all()
     card = (output / "README.md").read_text()
-    for line in ("assistant_model=draft", '"method": "draft_model"', "--spec-type draft-simple", "not run"):
+    for line in (
+        "layers 15 were trained",
+        "much worse",
+        "assistant_model=draft",
+        '"method": "draft_model"',
+        "--spec-type draft-simple",
+        "not run",
+    ):
         assert line in card
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pair"]
 
