@@ -35,7 +35,11 @@ def run(options: argparse.Namespace) -> int:
     results = options.output / "results"
     results.mkdir(parents=True, exist_ok=True)
     lock = (options.output / "lock").open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two at once would share the cores and spoil the figures
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two at once would share the cores and spoil the figures
+    except BlockingIOError:
+        print(f"{options.output}: a study is at work there; let it end, or give -o another folder", file=sys.stderr)
+        return 2
     failed = []
     for name in options.only or UNITS:
         if (results / f"{name}.json").is_file():
