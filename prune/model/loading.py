@@ -28,6 +28,10 @@ CONSTANTS = re.compile(
     r"|rotary_emb\.inv_freq|embed_positions\.weights|position_ids)$"
 )
 """Masks, frequencies and positions that older versions saved and every later one computes."""
+ATTENTION = re.compile(
+    r"attn_implementation|attention implementation|flash.?att|flex.?att|scaled_dot_product", re.IGNORECASE
+)
+"""What transformers writes where it cannot compute attention as asked."""
 TOKENIZER_FILE = re.compile(r"tokenizer|^vocab|^merges|^tekken|\.model$|\.tiktoken$|^spiece|bpe")
 """Names of the files that tokenizers of all kinds are kept in."""
 
@@ -61,6 +65,18 @@ def arithmetic(source: Source) -> dict[str, str]:
     """What decides the last bits of a source's results on this machine, by the names of the options."""
     chosen = source.attn_implementation
     return {"dtype": computed_dtype(source)} | ({} if chosen is None else {"attn_implementation": chosen})
+
+
+def check_attention(source: Source) -> None:
+    """Refuse a kind of attention that this machine can start with and not end.
+
+    Raises:
+        UsageError: names the flag.
+    """
+    import torch
+
+    if source.attn_implementation == "flex_attention" and not torch.accelerator.is_available():
+        raise UsageError("--attn_implementation flex_attention: cannot train on a CPU; give sdpa or eager")
 
 
 def unaccounted(unexpected: Iterable[Any]) -> list[str]:
@@ -100,6 +116,7 @@ def load_model(
     if placed is not None:
         options |= placed.options
     if source.attn_implementation is not None:
+        check_attention(source)
         options.setdefault("attn_implementation", source.attn_implementation)
     loaded, info = _read(source, resolve_dtype(dtype or source.dtype), options)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -179,7 +196,7 @@ def not_loaded(name: str, error: Exception, attention: str | None = None) -> Pru
         attention: the implementation that was asked for.
     """
     reason = told(error)
-    if attention is not None and re.search("attention|attn", str(error), re.IGNORECASE):
+    if attention is not None and ATTENTION.search(str(error)):
         return PruneError(
             f"{name}: --attn_implementation {attention}: {reason.rstrip('.')}; give another one, or leave it out"
         )

@@ -22,7 +22,7 @@ from prune.checkpoint.source import Source, resolve
 from prune.errors import PruneError
 from prune.model.anatomy import Anatomy, find_anatomy
 from prune.model.heap import release_freed_memory
-from prune.model.loading import load_config, not_loaded, require_finite, resolve_dtype, unaccounted
+from prune.model.loading import check_attention, load_config, not_loaded, require_finite, resolve_dtype, unaccounted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -70,6 +70,7 @@ class StreamedModel:
         self.dtype = (config.dtype or torch.float32) if isinstance(wanted, str) else wanted
         options = {"dtype": self.dtype, "trust_remote_code": source.trust_remote_code}
         if source.attn_implementation is not None:
+            check_attention(source)
             options["attn_implementation"] = source.attn_implementation
         try:
             with init_empty_weights(include_buffers=False):

@@ -14,7 +14,7 @@ import prune
 from evals.fingerprint import fingerprint
 from prune.checkpoint.source import resolve
 from prune.errors import PruneError, UsageError
-from prune.model.loading import load_model, load_tokenizer
+from prune.model.loading import load_model, load_tokenizer, not_loaded
 from prune.planning.score_cache import model_fingerprint
 from tests.tiny_llama import save_llama
 
@@ -102,11 +102,20 @@ def test_what_this_machine_lacks_is_one_line_with_the_flag(more: dict[str, Any],
     assert "\n" not in str(refused.value)
 
 
+def test_what_has_nothing_to_do_with_it_is_not_blamed_on_it() -> None:
+    error = ValueError("num_attention_heads 3 does not divide hidden_size 64")
+    assert "attn_implementation" not in str(not_loaded("model", error, "eager"))
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="of machines without an accelerator")
 def test_what_cannot_be_is_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evals.worker.installed", lambda _: True)
     loaded = AutoModelForCausalLM.from_pretrained(checkpoint)
     with pytest.raises(UsageError, match="attn_implementation eager: the model is loaded already"):
         prune.analyze(loaded, rows(), attn_implementation="eager")
+    for more in ({}, {"stream": True}):
+        with pytest.raises(UsageError, match="attn_implementation flex_attention: cannot train on a CPU"):
+            prune.analyze(checkpoint, rows(), attn_implementation="flex_attention", **more)
     with pytest.raises(UsageError, match="attn_implementation"):
         prune.analyze(checkpoint, rows(), attn_implementation="kernels-community/flash-attn")  # another's code
     asked = {"attn_implementation": "eager", "backend": "vllm"}
