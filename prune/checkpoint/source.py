@@ -53,20 +53,20 @@ class Source:
         directory: where its files are; of a hub id the snapshot in the local cache.
         revision: commit hash of a hub id; None for a directory.
         dtype: of the computation: `auto`, `float32`, `bfloat16` or `float16`.
-        attn_implementation: how attention is computed, by transformers' names; its own choice if None.
         trust_remote_code: the user lets the repository's own modelling code run.
         allow_links: the user lets files of the checkpoint be links to somewhere else.
         placement: over several devices; None for one.
+        attn_implementation: how attention is computed, by transformers' names; its own choice if None.
     """
 
     id: str
     directory: Path
     revision: str | None = None
     dtype: str = "auto"
-    attn_implementation: str | None = None
     trust_remote_code: bool = False
     allow_links: bool = False
     placement: Placement | None = None
+    attn_implementation: str | None = None
 
     @property
     def label(self) -> str:
