@@ -153,15 +153,15 @@ def unless_packed(reason: str) -> Refuse:
     return lambda text: "" if text.get("quantization_config") else reason
 
 
-def yarn_rounded(always: bool) -> Callable[[dict[str, Any]], str]:
+def yarn_rounded(rounded: bool) -> Callable[[dict[str, Any]], str]:
     """The borders of YaRN's range are whole dimensions always, or never, whatever `truncate` asks (by default to)."""
-    done = "rounds" if always else "does not round"
+    done = "rounds" if rounded else "does not round"
 
     def note(config: dict[str, Any]) -> str:
         for facts in true_rope(config).values():
             scaling = dict(facts.scaling)
             asked = scaling.get("truncate", True) is not False
-            if scaling.get("rope_type") == "yarn" and asked != always:
+            if scaling.get("rope_type") == "yarn" and asked != rounded:
                 return f"{done} the range of YaRN (truncate is not read): tokens differ, as with the original"
         return ""
 
