@@ -63,10 +63,10 @@ def _loss(seen: Seen, settings: EntropySettings) -> tuple[torch.Tensor, Mapping[
         seen.targets,
         seen.teacher_logits,
         next_token_weight=0.0,
-        distill_weight=settings.entropy_weight,
+        distill_weight=settings.entropy_weight * seen.stands_for,
         position_weights=entropy_weights(seen.teacher_logits),
     )
-    return weighted.total, {"entropy": weighted.distill}
+    return weighted.total, {"entropy": weighted.distill * seen.stands_for}
 
 
 OBJECTIVE = Objective(
