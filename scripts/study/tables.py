@@ -36,7 +36,7 @@ def write(folder: Path, readme: Path | None) -> int:
     files = sorted((folder / "results").glob("*.json"))
     results = {file.stem: json.loads(file.read_text(encoding="utf8")) for file in files}
     sections = {
-        "study": (depth_use, phases, stability, plans, correlations, tasks, healing, costs),
+        "study": (depth_use, phases, stability, plans, correlations, plan_tasks, tasks, healing, costs),
         "summary": (summary,),
     }
     found = {}
@@ -202,15 +202,11 @@ def correlations(results: Results, folder: Path) -> Iterator[str]:
         found, made = results.get(f"held_out_{name}"), results.get(f"plans_{name}")
         if found is None or made is None:
             continue
-        predicted = {
-            "ΔNLL of the plan, calibration": {k: p["dnll"]["total"]["value"] for k, p in made["plans"].items()}
-        }
-        predicted |= {label: made["predicted"][label] for label, *_ in PLANS[1:] if label in made["predicted"]}
         yield f"**{name}**: rank correlation over the {len(PLANS) + len(SEEDS)} plans of a depth, mean of the depths."
         yield ""
         yield _row(["criterion (sum over the removed layers)", *HELD_OUT])
         yield _rule(1 + len(HELD_OUT))
-        for label, costs in predicted.items():
+        for label, costs in _predicted(made).items():
             cells = []
             for domain in HELD_OUT:
                 values = []
@@ -221,6 +217,60 @@ def correlations(results: Results, folder: Path) -> Iterator[str]:
                 cells.append(f"{statistics.mean(values):+.2f}")
             yield _row([label, *cells])
         yield ""
+
+
+def plan_tasks(results: Results, folder: Path) -> Iterator[str]:
+    """Accuracy of every plan, and which criterion predicts it."""
+    del folder
+    for name in (SMALL, GEMMA):
+        judged = {depth: results.get(f"plan_tasks_{depth}_{name}") for depth in DEPTHS[name]}
+        found = {depth: own["tasks"] for depth, own in judged.items() if own is not None}
+        if not found:
+            continue
+        names = sorted(next(iter(next(iter(found.values())).values())))
+        first = next(iter(next(iter(found.values())).values()))
+        yield f"**{name}**, accuracy of every plan on {first[names[0]]['n']} items of each task; * where an exact test"
+        yield "tells it from the original's on the same items (two-sided, 5 %)."
+        yield ""
+        yield _row(["layers", "plan", *names, "mean"])
+        yield _rule(3 + len(names))
+        whole = [first[task]["original"] for task in names]
+        yield _row([str(LAYERS[name]), "original", *(f"{value:.2f}" for value in whole), f"{np.mean(whole):.3f}"])
+        for depth, plans in found.items():
+            for key, own in sorted(plans.items(), key=lambda item: -_accuracy(item[1], names)):
+                cells = [f"{own[t]['candidate']:.2f}{'*' if own[t]['p'] < 0.05 else ''}" for t in names]
+                yield _row([str(depth), key.rpartition("/")[0], *cells, f"{_accuracy(own, names):.3f}"])
+        yield ""
+        depths = " and ".join(map(str, found))
+        yield f"**{name}**: rank correlation of a criterion's cost with the accuracy lost, mean of {depths} layers."
+        yield ""
+        yield _row(["criterion (sum over the removed layers)", *names, "mean of the tasks"])
+        yield _rule(2 + len(names))
+        for label, costs in _predicted(results[f"plans_{name}"]).items():
+            cells = []
+            for pick in (*([task] for task in names), names):
+                values = [
+                    spearmanr(
+                        [costs[key] for key in plans], [-_accuracy(own, pick) for own in plans.values()]
+                    ).statistic
+                    for plans in found.values()
+                ]
+                cells.append(f"{statistics.mean(values):+.2f}")
+            yield _row([label, *cells])
+        yield ""
+
+
+def _accuracy(tasks: Mapping[str, Any], names: Sequence[str]) -> float:
+    return statistics.mean(tasks[name]["candidate"] for name in names)
+
+
+def _predicted(made: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """Criterion -> plan -> what it says that the plan costs."""
+    measured = {key: plan["dnll"]["total"]["value"] for key, plan in made["plans"].items()}
+    return {
+        "ΔNLL of the plan, calibration": measured,
+        **{label: made["predicted"][label] for label, *_ in PLANS[1:] if label in made["predicted"]},
+    }
 
 
 def tasks(results: Results, folder: Path) -> Iterator[str]:

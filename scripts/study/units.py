@@ -60,6 +60,8 @@ TASKS = {
     "piqa": ("acc_norm", 0.5, 60),
 }
 """Task -> metric, chance, items."""
+PLAN_ITEMS = 100
+"""Of each task, that every plan is judged on."""
 
 Unit = Callable[[Bench], dict[str, Any]]
 
@@ -178,8 +180,7 @@ def original(bench: Bench, name: str) -> dict[str, Any]:
 
 def tasks(bench: Bench, name: str, label: str, wanted: int, checkpoint: str = "") -> dict[str, Any]:
     """Accuracy of a cut (or of a healed checkpoint) and of the original on the same items, with paired intervals."""
-    specs = [TaskSpec(task=t, metric=m, chance=c, num_fewshot=0, limit=n) for t, (m, c, n) in TASKS.items()]
-    options: dict[str, Any] = {"local_data": bench.source, "batch_size": 16, "cache_dir": bench.folder / "evaluations"}
+    specs, options = _task_specs(), _task_options(bench)
     tokenizer = bench.tokenizer(name)
     model = bench.model(name)
     first = run_tasks(model, tokenizer, specs, **options)
@@ -197,6 +198,29 @@ def tasks(bench: Bench, name: str, label: str, wanted: int, checkpoint: str = ""
         "failures": {**first.failures, **second.failures},
         "tasks": {s.name: s.model_dump(mode="json") for s in evidence.suites},
     }
+
+
+def plan_tasks(bench: Bench, name: str, wanted: int) -> dict[str, Any]:
+    """Accuracy of every plan of a depth, and of the original, on the same items; answers are kept by the evaluation."""
+    specs = _task_specs(PLAN_ITEMS)
+    options = _task_options(bench)
+    tokenizer, whole = bench.tokenizer(name), bench.model(name)
+    first = run_tasks(whole, tokenizer, specs, **options)
+    suites = [Suite(name=s.task, title=s.task, tasks=[s]) for s in specs]
+    found = {}
+    for key in (key for key in bench.result(f"plans_{name}")["plans"] if _label(key)[1] == wanted):
+        cut = prune.cut(whole, drop_layers=bench.plan(name, *_label(key)).drop)
+        evidence = judge(first, run_tasks(cut, tokenizer, specs, **options), suites)
+        found[key] = {suite.name: suite.tasks[0].model_dump(mode="json") for suite in evidence.suites}
+    return {"tasks": found}
+
+
+def _task_specs(items: int | None = None) -> list[TaskSpec]:
+    return [TaskSpec(task=t, metric=m, chance=c, num_fewshot=0, limit=items or n) for t, (m, c, n) in TASKS.items()]
+
+
+def _task_options(bench: Bench) -> dict[str, Any]:
+    return {"local_data": bench.source, "batch_size": 16, "cache_dir": bench.folder / "evaluations"}
 
 
 def _evaluator(
@@ -275,6 +299,8 @@ UNITS: dict[str, Unit] = {
     "heal_24_every2": _healing(24, "the original at every 2nd token, 3e-3"),
     "heal_24_every8": _healing(24, "the original at every 8th token, 3e-3"),
     "heal_27_every4": _healing(27, "the original at every 4th token, 3e-3"),
+    f"plan_tasks_27_{SMALL}": functools.partial(plan_tasks, name=SMALL, wanted=27),
+    f"plan_tasks_24_{SMALL}": functools.partial(plan_tasks, name=SMALL, wanted=24),
     "heal_24_rate6_seed1": _healing(24, "rate 6e-3", seed=1),
     "heal_24_rate6_seed2": _healing(24, "rate 6e-3", seed=2),
     "heal_24_all3_seed1": _healing(24, "all layers, 3e-3", seed=1),
