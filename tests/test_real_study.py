@@ -80,6 +80,29 @@ def test_tables_stand_between_their_markers_and_nothing_is_shown_that_was_not_me
         tables.write(tmp_path, readme)
 
 
+def test_a_criterion_that_ranks_plans_as_a_task_does_is_said_to_predict_it(tmp_path):
+    costs = {f"plan {n}/27": float(n) for n in range(4)}
+    backwards = {key: -cost for key, cost in costs.items()}
+
+    def judged(lost: float) -> dict:
+        seen = {"n": 50, "original": 0.5, "candidate": 0.5 - lost / 10, "p": 0.5 if lost < 3 else 0.01}
+        return {"lambada": seen, "piqa": {**seen, "candidate": 0.2 + lost / 20}}
+
+    results = {
+        f"plans_{units.SMALL}": {
+            "plans": {key: {"dnll": {"total": {"value": cost}}} for key, cost in costs.items()},
+            "predicted": {"magnitude": backwards},
+        },
+        f"plan_tasks_27_{units.SMALL}": {"tasks": {key: judged(cost) for key, cost in costs.items()}},
+    }
+    text = "\n".join(tables.plan_tasks(results, tmp_path))
+    assert "on 50 items of each task" in text
+    assert "| 27 | plan 0 | 0.50 | 0.20 | 0.350 |" in text
+    assert "| 27 | plan 3 | 0.20* | 0.35* | 0.275 |" in text
+    assert "| ΔNLL of the plan, calibration | +1.00 | -1.00 |" in text
+    assert "| magnitude | -1.00 | +1.00 |" in text
+
+
 @pytest.mark.slow
 def test_every_kind_of_unit_runs_and_is_shown_on_a_small_model(public, tmp_path, monkeypatch):
     name = units.SMALL
