@@ -298,6 +298,7 @@ UNITS: dict[str, Unit] = {
     "heal_24_every4_seed2": _healing(24, "the original at every 4th token, 3e-3", seed=2),
     "heal_24_every2": _healing(24, "the original at every 2nd token, 3e-3"),
     "heal_24_every8": _healing(24, "the original at every 8th token, 3e-3"),
+    "heal_15_every4": _healing(15, "the original at every 4th token, 3e-3", name=GEMMA),
     "heal_27_every4": _healing(27, "the original at every 4th token, 3e-3"),
     f"plan_tasks_27_{SMALL}": functools.partial(plan_tasks, name=SMALL, wanted=27),
     f"plan_tasks_24_{SMALL}": functools.partial(plan_tasks, name=SMALL, wanted=24),
