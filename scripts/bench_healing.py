@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,12 +131,15 @@ def documents(vocabulary: int, prompted: bool) -> Domain:
     return Domain("random", tuple(made), "random", "")
 
 
-def build_trainer(kind: str, shape: str, settings: HealSettings, prompted: bool, folder: Path) -> Trainer:
+def build_trainer(
+    kind: str, shape: str, settings: HealSettings, domains: Mapping[str, Domain] | bool, folder: Path
+) -> Trainer:
     """A trainer of one of `KINDS` on the same rows in the same order as the others."""
     ours, layers, distils = KINDS[kind]
     settings = settings.model_copy(update={"lora_layers": layers})
     teacher, student, kept = build(shape)
-    domains = {"random": documents(teacher.config.vocab_size, prompted)}
+    if isinstance(domains, bool):
+        domains = {"random": documents(teacher.config.vocab_size, prompted=domains)}
     length, size = settings.max_length, settings.per_device_train_batch_size
     split = split_domains(domains, max_length=length, eval_fraction=0.01, eval_max_documents=1, seed=0)
     rows = size * settings.max_steps
@@ -166,9 +169,19 @@ def plain_trainer(model: torch.nn.Module, arguments: TrainingArguments, batches:
 
 
 def measure(
-    shape: str, prompted: bool, steps: int, folder: Path, kinds: Sequence[str] = tuple(KINDS), size: int = 4
+    shape: str,
+    domains: Mapping[str, Domain] | bool,
+    steps: int,
+    folder: Path,
+    kinds: Sequence[str] = tuple(KINDS),
+    size: int = 4,
 ) -> dict[str, Any]:
-    """Median ratios for one shape and one kind of document, batches of `size` rows; nan for what is not timed."""
+    """Median ratios for one shape and some documents, batches of `size` rows; nan for what is not timed.
+
+    Args:
+        domains: documents, or whether random ones begin with a prompt; those are not packed.
+    """
+    prompted = domains is True
     settings = HealSettings(
         max_steps=steps + 2, per_device_train_batch_size=size, max_length=256, distill_weight=0, next_token_weight=1,
         learning_rate=1e-3, lora_r=16, eval_steps=10_000, packing=not prompted,
@@ -177,7 +190,7 @@ def measure(
     batons = [Baton(turns, i) for i in range(len(kinds))]
     threads = []
     for kind, baton in zip(kinds, batons, strict=True):
-        trainer = build_trainer(kind, shape, settings, prompted, folder)
+        trainer = build_trainer(kind, shape, settings, domains, folder)
         trainer.add_callback(baton)
         threads.append(threading.Thread(target=trainer.train))
     for thread in threads:
