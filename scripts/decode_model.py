@@ -33,7 +33,6 @@ from prune.planning.sizes import kv_sizes, measure_sizes
 from prune.planning.units import Units
 
 RUNTIMES = ("llama.cpp", "mlx")
-CONTEXTS = (16, 1024)
 TOKENS = 48
 
 
@@ -107,7 +106,8 @@ def table(place: Path) -> str:
         "| --- | --- | --- |" + " --- |" * len(runtimes),
     ]
     for cut in CUTS:
-        for context in CONTEXTS:
+        contexts = {int(path.name.split(".")[-2]) for path in place.glob(f"*.{cut.name}.*.json")}
+        for context in sorted(contexts):
             cells = []
             for name in runtimes:
                 path = place / f"{name}.{cut.name}.{context}.json"
@@ -125,6 +125,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--table", action="store_true", help="of what was measured")
     parser.add_argument("--runtimes", help="with commas", default=",".join(RUNTIMES))
+    parser.add_argument("--contexts", help="tokens before the decoding, with commas", default="16,1024")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     if not (cache_directory() / SMOLLM2.name / CONFIG).is_file():
@@ -133,7 +134,7 @@ def main() -> int:
     for runtime in () if given.table else given.runtimes.split(","):
         for cut in CUTS if installed(runtime) else ():
             paths = [made(each, given.output, runtime) for each in (None, cut)]
-            for context in CONTEXTS if paths[1] else ():
+            for context in map(int, given.contexts.split(",") if paths[1] else ()):
                 result = given.output / f"{runtime}.{cut.name}.{context}.json"
                 if not result.is_file():
                     write_json(result, measure(runtime, *paths, context, given.rounds))  # type: ignore[arg-type]
