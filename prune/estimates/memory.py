@@ -109,7 +109,6 @@ class Training:
         trained: numbers that training changes.
         method: `lora`, `qlora`, `dora` or `full`.
         teacher: the original runs beside it.
-        every: and is asked at every so-manieth predicted token.
         shared: student and original share their weights.
         checkpointing: activations are computed again.
         bf16: activations are two bytes.
@@ -120,15 +119,9 @@ class Training:
     trained: float
     method: str = "lora"
     teacher: bool = True
-    every: int = 1
     shared: bool = True
     checkpointing: bool = False
     bf16: bool = False
-
-    @property
-    def asked(self) -> float:
-        """The share of the predicted tokens at which the original's head runs."""
-        return 1 / self.every if self.teacher else 0.0
 
 
 def adapters(shape: Shape, layers: int, rank: int) -> float:
@@ -166,7 +159,7 @@ def healing(shape: Shape, batch: Batch, training: Training) -> Moments:
     kept = inputs + each if training.checkpointing else training.adapted * each
     logits = batch.tokens * shape.vocabulary * item
     copies, most = LOSS
-    loss = round((2 + training.asked) * logits) + copies * 4 * min(most, batch.tokens * shape.vocabulary)
+    loss = (3 if training.teacher else 2) * logits + copies * 4 * min(most, batch.tokens * shape.vocabulary)
     apart = shape.weights if training.teacher else 0
     return {
         "loading both models" if training.teacher else "loading": apart + student.weights,

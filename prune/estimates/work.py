@@ -78,4 +78,4 @@ def healing(shape_layers: int, tokens: int, training: Training) -> Work:
     student = below * (0.0 if training.teacher and training.shared else FORWARD)
     student += training.adapted * (FORWARD + backward + again)
     teacher = shape_layers * FORWARD if training.teacher else 0.0
-    return Work(tokens, tokens * (student + teacher), tokens * (FORWARD + backward + training.asked))
+    return Work(tokens, tokens * (student + teacher), tokens * (FORWARD + backward + (1 if training.teacher else 0)))

@@ -11,7 +11,6 @@ the forward pass, chunk by chunk, so nothing of size [N, V] besides the gradient
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -50,12 +49,11 @@ def token_losses(
     Args:
         student_logits: [N, V], any float type.
         targets: [N] int64, the actual next tokens.
-        teacher_logits: [M, V] at the first M <= N positions, the others are not distilled; or what was kept of all N
-            distributions (temperature is 1 then); none: no distillation.
+        teacher_logits: [N, V], or what was kept of the distributions (temperature is 1 then); none: no distillation.
         next_token_weight: of the cross-entropy.
         distill_weight: of the divergence.
         temperature: T; the divergence is multiplied by T² so that its gradient keeps its scale.
-        position_weights: [M] float32, of the divergence at each position; 1 if none.
+        position_weights: [N] float32, of the divergence at each position; 1 if none.
     """
     weight = distill_weight if teacher_logits is not None else 0.0
     return TokenLosses(
@@ -82,16 +80,14 @@ class _TokenLosses(torch.autograd.Function):
         next_token = student.new_zeros((), dtype=torch.float32)
         distill = student.new_zeros((), dtype=torch.float32)
         rows = max(1, CHUNK // vocabulary)
-        taught = 0 if teacher is None else count if isinstance(teacher, Buckets) else len(teacher)
-        for begin, end in _chunks(taught, count, rows):
-            chunk = slice(begin, end)
+        for begin in range(0, count, rows):
+            chunk = slice(begin, begin + rows)
             logits, target = student[chunk].float(), targets[chunk].unsqueeze(1)  # [n, V], [n, 1]
             log_p = logits.log_softmax(-1)  # [n, V]
             next_token -= log_p.gather(1, target).sum()
-            now = teacher if begin < taught else None
-            plain = now is None or temperature == 1
+            plain = teacher is None or temperature == 1
             log_p_t = log_p if plain else (logits / temperature).log_softmax(-1)  # [n, V]
-            log_q = None if now is None else _teacher(now, chunk, log_p_t, temperature)  # [n, V]
+            log_q = None if teacher is None else _teacher(teacher, chunk, log_p_t, temperature)  # [n, V]
             q = None if log_q is None else log_q.exp()  # [n, V]
             if q is not None and log_q is not None:
                 each = q * (log_q - log_p_t)  # [n, V]
@@ -118,13 +114,6 @@ class _TokenLosses(torch.autograd.Function):
     def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * outputs[0].to(gradient.dtype), None, None, None, None, None, None
-
-
-def _chunks(taught: int, count: int, rows: int) -> Iterator[tuple[int, int]]:
-    """Ranges of at most `rows` positions, none across the border of those that the teacher speaks on."""
-    for start, stop in ((0, taught), (taught, count)):
-        for begin in range(start, stop, rows):
-            yield begin, min(begin + rows, stop)
 
 
 def _teacher(teacher: torch.Tensor | Buckets, rows: slice, log_p: torch.Tensor, temperature: float) -> torch.Tensor:

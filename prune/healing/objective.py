@@ -57,7 +57,6 @@ def batch_losses(
     teacher: nn.Module | None = None,
     matches: Sequence[tuple[int, int]] = (),
     prefix: SharedPrefix | None = None,
-    turn: int = 0,
 ) -> Losses:
     """All losses of one batch of `data.Collator`.
 
@@ -69,31 +68,23 @@ def batch_losses(
         teacher: used when some objective needs it.
         matches: of `matched_states`.
         prefix: layers that run once, in the teacher.
-        turn: number of the step, which decides where the teacher is asked if not everywhere.
     """
     inputs = dict(inputs)
     kept = Buckets.taken(inputs)
     labels = inputs.pop("labels")  # [B, T]
     counted = _counted(labels)  # [B, T]
+    targets = labels[:, 1:][counted[:, :-1]]  # [N]
     matching = settings.needs_states and bool(matches)
-    positions = asked = _places(counted)  # [N], [M]
-    thinned = teacher is not None and settings.needs_teacher and settings.distill_every > 1
-    if thinned:
-        due = _due(inputs["input_ids"], counted, settings.distill_every, turn)  # [B, T]
-        asked = _places(due)
-        positions = torch.cat([asked, _places(counted & ~due)])
-    targets = labels.roll(-1, 1).flatten()[positions]  # [N]
 
     theirs = None
     recording, replaying = (prefix.recording(), prefix.replaying()) if prefix else (contextlib.nullcontext(),) * 2
     if teacher is not None and settings.needs_teacher:
         # What is made in inference mode cannot enter the student's graph.
         with torch.no_grad() if prefix else torch.inference_mode(), recording:
-            theirs = _run(teacher, teacher.get_output_embeddings(), inputs, asked, matching)  # type: ignore[operator]
+            theirs = _run(teacher, teacher.get_output_embeddings(), inputs, counted, matching)  # type: ignore[operator]
     with replaying:
-        ours = _run(model, head, inputs, positions, matching)
-    stands_for = settings.distill_every if thinned else 1
-    seen = Seen(targets, ours.logits, theirs.logits if theirs else kept, counted, stands_for)
+        ours = _run(model, head, inputs, counted, matching)
+    seen = Seen(targets, ours.logits, theirs.logits if theirs else kept, counted)
     if theirs is not None and matching:
         seen = replace(seen, states=ours.states, teacher_states=theirs.states, matches=matches)
     total = ours.logits.new_zeros((), dtype=torch.float32)
@@ -116,7 +107,7 @@ def counted_logits(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -
     """[N, V] logits of a model at the counted positions of one batch of `data.Collator`, row after row."""
     inputs = dict(inputs)
     counted = _counted(inputs.pop("labels"))  # [B, T]
-    return _run(model, model.get_output_embeddings(), inputs, _places(counted), states=False).logits
+    return _run(model, model.get_output_embeddings(), inputs, counted, states=False).logits
 
 
 def _counted(labels: torch.Tensor) -> torch.Tensor:
@@ -126,21 +117,6 @@ def _counted(labels: torch.Tensor) -> torch.Tensor:
     return counted
 
 
-def _places(where: torch.Tensor) -> torch.Tensor:
-    """[N] int64, the true ones of a mask [B, T], in the order of the rows laid end to end."""
-    return where.flatten().nonzero().squeeze(1)
-
-
-def _due(ids: torch.Tensor, counted: torch.Tensor, every: int, turn: int) -> torch.Tensor:
-    """[B, T], True at every `every`-th counted position of each row.
-
-    Where a row begins follows from its tokens and the turn: no matter with which rows it shares a batch or a process,
-    it begins there again when a killed run goes on, and elsewhere at the next step.
-    """
-    number = counted.cumsum(1) + ids.sum(1, keepdim=True) + turn  # [B, T]
-    return counted & (number % every == 0)
-
-
 @dataclass(frozen=True)
 class _Outputs:
     logits: torch.Tensor  # [N, V]
@@ -148,21 +124,20 @@ class _Outputs:
 
 
 def _run(
-    model: nn.Module, head: nn.Module | None, inputs: dict[str, Any], positions: torch.Tensor, states: bool
+    model: nn.Module, head: nn.Module | None, inputs: dict[str, Any], counted: torch.Tensor, states: bool
 ) -> _Outputs:
-    with _head_on(head, positions):
+    with _head_on(head, counted):
         output = model(**inputs, use_cache=False, output_hidden_states=states)
     logits = output.logits  # [1, N, V], or [B, T, V] where the head could not be narrowed
-    whole = logits.shape[:2] == inputs["input_ids"].shape
-    logits = logits.flatten(0, 1)[positions] if whole else logits[0]  # [N, V]
+    logits = logits[counted] if logits.shape[:2] == counted.shape else logits[0]  # [N, V]
     return _Outputs(logits, output.hidden_states if states else ())
 
 
 @contextlib.contextmanager
-def _head_on(head: nn.Module | None, positions: torch.Tensor) -> Iterator[None]:
+def _head_on(head: nn.Module | None, counted: torch.Tensor) -> Iterator[None]:
     def narrow(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden, *rest = arguments
-        return (hidden.flatten(0, 1)[positions].unsqueeze(0), *rest)
+        return (hidden[counted].unsqueeze(0), *rest)
 
     hook = None if head is None else head.register_forward_pre_hook(narrow)
     try:

@@ -133,7 +133,6 @@ class HealTrainer(Trainer):
                 teacher=task.teacher,
                 matches=task.matches,
                 prefix=task.prefix,
-                turn=self.state.global_step,
             )
         scale = self.accelerator.num_processes / num_items_in_batch
         loss = losses.total * scale

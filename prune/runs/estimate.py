@@ -299,7 +299,6 @@ def training_of(shape: Shape, settings: HealSettings, depth: int, *, half: bool,
         trained,
         method=settings.method,
         teacher=settings.needs_teacher and not targets,
-        every=settings.distill_every,
         checkpointing=settings.gradient_checkpointing,
         bf16=half,
     )

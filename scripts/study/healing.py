@@ -18,9 +18,7 @@ from study.bench import LENGTHS, Bench, document_nll
 
 JUDGED = 16
 """Held-out documents of each domain."""
-_HEALING: dict[str, Any] = {
-    "per_device_train_batch_size": 4, "max_length": 256, "eval_max_documents": 8, "distill_every": 1,
-}  # fmt: skip
+_HEALING: dict[str, Any] = {"per_device_train_batch_size": 4, "max_length": 256, "eval_max_documents": 8}
 
 
 def healing(bench: Bench, name: str, wanted: int, steps: int, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,9 +128,6 @@ HEALINGS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "rate 6e-3": (12, 0, {"learning_rate": 6e-3}),
     "next token only, 3e-3": (12, 0, {"learning_rate": 3e-3, "distill_weight": 0.0, "next_token_weight": 1.0}),
     "all layers, 3e-3": (12, 0, {"learning_rate": 3e-3, "lora_layers": "all"}),
-    "the original at every 2nd token, 3e-3": (12, 0, {"learning_rate": 3e-3, "distill_every": 2}),
-    "the original at every 4th token, 3e-3": (12, 0, {"learning_rate": 3e-3, "distill_every": 4}),
-    "the original at every 8th token, 3e-3": (12, 0, {"learning_rate": 3e-3, "distill_every": 8}),
     "full at the gaps, 6e-4": (12, 0, {"method": "full", "learning_rate": 6e-4, "train_layers": "gap"}),
 }
 """Recipe -> optimiser steps, seed, changes to the default settings."""

@@ -144,9 +144,7 @@ def test_kept_layers_are_found_even_where_one_tensor_was_rewritten():
 
 
 def test_a_killed_run_resumes_to_the_same_weights_and_history(tmp_path):
-    settings = tiny.settings(
-        save_steps=3, max_steps=9, eval_steps=3, gradient_accumulation_steps=2, distill_every=4
-    )  # fmt: skip
+    settings = tiny.settings(save_steps=3, max_steps=9, eval_steps=3, gradient_accumulation_steps=2)
     whole = run(tmp_path / "whole", settings)
     calls = []
 

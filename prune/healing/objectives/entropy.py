@@ -63,10 +63,10 @@ def _loss(seen: Seen, settings: EntropySettings) -> tuple[torch.Tensor, Mapping[
         seen.targets,
         seen.teacher_logits,
         next_token_weight=0.0,
-        distill_weight=settings.entropy_weight * seen.stands_for,
+        distill_weight=settings.entropy_weight,
         position_weights=entropy_weights(seen.teacher_logits),
     )
-    return weighted.total, {"entropy": weighted.distill * seen.stands_for}
+    return weighted.total, {"entropy": weighted.distill}
 
 
 OBJECTIVE = Objective(

@@ -19,9 +19,7 @@ class Seen:
     Attributes:
         targets: [N], the actual next tokens.
         logits: [N, V] of the student.
-        teacher_logits: [M, V] at the first M of the positions, or what was kept of its distributions at all; None
-            without a teacher.
-        stands_for: how many positions each of the M stands for.
+        teacher_logits: [N, V], or what was kept of its distributions; None without a teacher.
         counted: [B, T], True where the next token is predicted.
         states: entries [B, T, d] of the student's `hidden_states`; empty unless an objective needs them.
         teacher_states: of the teacher.
@@ -32,7 +30,6 @@ class Seen:
     logits: torch.Tensor
     teacher_logits: torch.Tensor | Buckets | None
     counted: torch.Tensor
-    stands_for: int = 1
     states: Sequence[torch.Tensor] = ()
     teacher_states: Sequence[torch.Tensor] = ()
     matches: Sequence[tuple[int, int]] = ()

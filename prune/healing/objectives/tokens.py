@@ -24,12 +24,6 @@ class TokenSettings(Settings):
     temperature: float = Field(
         1.0, gt=0, description="Softmax temperature of the distillation; the term is multiplied by its square."
     )
-    distill_every: int = Field(
-        1,
-        ge=1,
-        description="Compare with the original at every so-manieth predicted token of a row, others at the next step; "
-        "each stands for so many, and the original's head runs on these alone. Kept targets are compared at every one.",
-    )
 
 
 def _loss(seen: Seen, settings: TokenSettings) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
@@ -40,10 +34,10 @@ def _loss(seen: Seen, settings: TokenSettings) -> tuple[torch.Tensor, Mapping[st
         seen.targets,
         seen.teacher_logits if settings.distill_weight else None,
         next_token_weight=settings.next_token_weight,
-        distill_weight=settings.distill_weight * seen.stands_for,
+        distill_weight=settings.distill_weight,
         temperature=settings.temperature,
     )
-    return token.total, {"next_token": token.next_token, "distill": token.distill * seen.stands_for}
+    return token.total, {"next_token": token.next_token, "distill": token.distill}
 
 
 OBJECTIVE = Objective(
