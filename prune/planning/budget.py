@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from prune.errors import UsageError
 from prune.planning.settings import BudgetSettings
 from prune.planning.sizes import Sizes
+from prune.planning.worth import Worth, worth_of
 
 BUDGET_FLAGS = tuple(BudgetSettings.model_fields)
 
@@ -24,10 +25,12 @@ class Budget:
     Attributes:
         removals: numbers of removed layers that can meet it, ascending; the first that `fits` is taken.
         fits: removed layers -> whether the budget is met.
+        worth: what each gives towards it, where they do not give alike.
     """
 
     removals: tuple[int, ...]
     fits: Callable[[Sequence[int]], bool]
+    worth: Worth | None = None
 
 
 def check_one_budget(given: Mapping[str, object]) -> str:
@@ -174,7 +177,11 @@ def size_budget(target: int, sizes: Sizes, protected: frozenset[int], flag: str,
     while size > target:
         size -= removable[count]
         count += 1
-    return Budget(tuple(range(count, most + 1)), lambda removed: sizes.of(tuple(removed)) <= target)
+    return Budget(
+        tuple(range(count, most + 1)),
+        lambda removed: sizes.of(tuple(removed)) <= target,
+        _worth(sizes, protected, sizes.of(()) - target),
+    )
 
 
 def speed_budget(target: float, read: Sizes, protected: frozenset[int], what: str = "layers") -> Budget:
@@ -202,4 +209,12 @@ def speed_budget(target: float, read: Sizes, protected: frozenset[int], what: st
         most_said = math.floor(100 * reach) / 100
         raise UsageError(f"--target_speedup {target}: out of reach by removing {what}; {most_said:.2f} at the most")
     count = next(n for n in range(most + 1) if total >= target * (total - sum(removable[:n])))
-    return Budget(tuple(range(count, most + 1)), lambda removed: total >= target * read.of(tuple(removed)))
+    return Budget(
+        tuple(range(count, most + 1)),
+        lambda removed: total >= target * read.of(tuple(removed)),
+        _worth(read, protected, total - total / target),
+    )
+
+
+def _worth(sizes: Sizes, protected: frozenset[int], wanted: float) -> Worth | None:
+    return worth_of(sizes.layers, (unit for unit in range(len(sizes.layers)) if unit not in protected), wanted)

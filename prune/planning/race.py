@@ -78,6 +78,7 @@ class Round:
         behind: candidate -> layers that its score takes on one document, the prefix being shared.
         trunk: (domain, level) -> layers that the round's subset itself takes on one document that the level adds.
         purse: layer evaluations that the round may take, in units of one layer over one document.
+        gives: candidate -> what it gives towards the budget: the one that costs least for that is looked for.
     """
 
     candidates: Sequence[int]
@@ -85,6 +86,7 @@ class Round:
     behind: Callable[[int], int]
     trunk: Callable[[int, int], int]
     purse: float
+    gives: Callable[[int], float] = lambda layer: 1.0
 
 
 @dataclass(frozen=True)
@@ -114,22 +116,25 @@ class Race:
     Attributes:
         seen: removal -> what its last round learnt of it.
         rounds: what each round learnt of its candidates.
+        rate: what a removal cost for what it gave, in the last round.
     """
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
+        self.rate = 0.0
         self.seen: dict[int, Seen] = {}
         self.rounds: list[dict[int, Seen]] = []
 
     def run(self, given: Round) -> Outcome:
         """Find the removal that costs least; of equal ones the deepest."""
-        heat = Heat(self.ground, given, self.seen)
+        heat = Heat(self.ground, given, self.seen, self.rate)
         with stage("race", math.ceil(given.purse), "layer evaluations") as racing:
             heat.start()
             while readings := heat.readings():
                 racing.at(min(math.ceil(given.purse), round(heat.spent)), heat.words)
                 heat.read(readings)
         outcome, learnt = heat.finish()
+        self.rate = heat.rate
         self.seen = {**self.seen, **learnt}
         self.rounds.append(learnt)
         return outcome
@@ -143,15 +148,19 @@ class Heat:
         costs: candidate -> for each domain what it adds there.
         spent: layer evaluations so far, as modelled.
         left: the leader and those that may still be cheaper.
+        rate: what the leader costs for what it gives. Whoever costs less than this for what it gives is ahead of it, so
+            what others give more or less is taken at this rate, and costs are compared as ever (Dinkelbach 1967).
     """
 
-    def __init__(self, ground: Ground, given: Round, before: dict[int, Seen]) -> None:
+    def __init__(self, ground: Ground, given: Round, before: dict[int, Seen], rate: float = 0.0) -> None:
         self.ground, self.given, self.before = ground, given, before
         self.looks: dict[int, Look] = {}
         self.costs: dict[int, Costs] = {}
         self.trunk: Costs = ()
         self.spent = 0.0
         self.left = len(given.candidates)
+        self.gives = {layer: given.gives(layer) for layer in given.candidates}
+        self.rate = rate
         self._paid: set[tuple[int, int]] = set()  # (domain, level) that the round's own subset was run on
 
     def start(self) -> None:
@@ -167,13 +176,14 @@ class Heat:
                 self.score([layer], first)
 
     def _hoped(self, layer: int) -> float:
-        """What it may have added before, at best."""
-        return self.before[layer].value - HOPE * self.before[layer].error
+        """What it may have added before, at best, less what it gives."""
+        return self.before[layer].value - HOPE * self.before[layer].error - self.rate * self.gives[layer]
 
     def _drifted(self, layer: int) -> float:
-        """What it added before, changed as it did since on the documents that it has now."""
+        """What it added before, changed as it did since on the documents that it has now, less what it gives."""
         old = self.before[layer]
-        return old.value + difference(self.ground, self.costs[layer], old.costs).value
+        since = difference(self.ground, self.costs[layer], old.costs).value
+        return old.value + since - self.rate * self.gives[layer]
 
     def _price(self, layer: int, look: Look) -> float:
         return sum(self.ground.documents(look)) * (self.given.behind(layer) + HEAD)
@@ -203,15 +213,32 @@ class Heat:
             before = self.before[one].costs, self.before[other].costs
         return difference(self.ground, self.costs[one], self.costs[other], before)
 
+    def priced(self, one: int, other: int) -> Difference:
+        """The same less what it gives above the other, at the rate."""
+        gap = self.gap(one, other)
+        return Difference(gap.value - self.rate * (self.gives[one] - self.gives[other]), gap.variances)
+
     def leader(self) -> int:
-        """The cheapest, compared through the one that was read furthest; of equal ones the deepest."""
+        """The cheapest for what it gives."""
+        leader, met = self._cheapest(), set[int]()
+        while leader not in met and len(set(self.gives.values())) > 1:
+            met.add(leader)
+            cost = self._mean(self.costs[leader])
+            if not math.isfinite(cost) or self.gives[leader] <= 0:
+                break
+            self.rate = cost / self.gives[leader]
+            leader = self._cheapest()
+        return leader
+
+    def _cheapest(self) -> int:
+        """At the rate, compared through the one that was read furthest; of equal ones the deepest."""
         finite = [x for x in self.costs if all(np.isfinite(sums).all() for sums in self.costs[x])]
         if not finite:
             return max(self.costs)
         furthest = max(finite, key=lambda x: (sum(self.ground.documents(self.looks[x])), x))
 
         def dearest(layer: int) -> float:
-            gap = self.gap(layer, furthest)
+            gap = self.priced(layer, furthest)
             return gap.value + CAUTION * gap.error
 
         return min(self.costs, key=lambda x: (dearest(x) if x != furthest else 0.0, -x))
@@ -231,7 +258,7 @@ class Heat:
         for challenger in self.costs:
             if challenger == leader:
                 continue
-            gap = self.gap(challenger, leader)
+            gap = self.priced(challenger, leader)
             loss = gap.loss
             if gap.error and loss > enough:
                 self.left += 1
@@ -281,19 +308,21 @@ class Heat:
             cost=self._mean(self.trunk) + value,
             look=self.looks[leader],
             scored=len(self.costs),
-            regret=self._regret(leader, gaps, learnt),
+            regret=self._regret(leader, learnt),
             spent=self.spent,
         )
         return outcome, learnt
 
-    def _regret(self, leader: int, gaps: dict[int, Difference], learnt: dict[int, Seen]) -> float:
+    def _regret(self, leader: int, learnt: dict[int, Seen]) -> float:
         """What the best of the others may have saved; candidates that were not scored drift as the scored ones did."""
         limit = quantile(len(self.given.candidates), sum(self.ground.documents(self.looks[leader])))
         moved = [learnt[x].value - self.before[x].value for x in learnt if x in self.before]
         moved = [float(x) for x in moved if math.isfinite(x)]
         drift, spread = (float(np.mean(moved)), float(np.std(moved))) if moved else (0.0, 0.0)
-        worst = max((limit * gap.error - gap.value for gap in gaps.values()), default=0.0)
+        gaps = [self.priced(layer, leader) for layer in self.costs if layer != leader]
+        worst = max((limit * gap.error - gap.value for gap in gaps), default=0.0)
         for layer in set(self.given.candidates) - learnt.keys():
-            old = self.before[layer].value + drift - learnt[leader].value
+            more = self.rate * (self.gives[layer] - self.gives[leader])
+            old = self.before[layer].value + drift - learnt[leader].value - more
             worst = max(worst, limit * spread - old)
         return max(0.0, worst)

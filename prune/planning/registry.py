@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from prune.errors import PruneError, UsageError, nearest
 from prune.planning.slots import Slots
 from prune.planning.tuning import Tuning
+from prune.planning.worth import Worth
 
 if TYPE_CHECKING:
     from prune.planning.context import Context
@@ -90,6 +91,7 @@ class Problem:
         slots: number of layers that stay -> for each position the source layers that may stand there, None where no
             cut of that size will do; absent where any layers may go.
         documents: makes the costs by document; None where the criterion has none.
+        worth: what each layer gives towards a budget, where they do not give alike.
     """
 
     num_layers: int
@@ -100,6 +102,7 @@ class Problem:
     tuning: Tuning = field(default_factory=Tuning)
     slots: Slots | None = None
     documents: Callable[[], Documents] | None = None
+    worth: Worth | None = None
 
     @property
     def full(self) -> Keep:
@@ -115,6 +118,10 @@ class Problem:
         """The layers that stay when some go."""
         gone = frozenset(removed)
         return tuple(layer for layer in range(self.num_layers) if layer not in gone)
+
+    def gives(self, layer: int, gone: Iterable[int]) -> float:
+        """What a layer gives towards the budget when others are gone; 1 where all give alike."""
+        return 1.0 if self.worth is None else self.worth.of(layer, gone)
 
     def naive_round(self, removed: int) -> int:
         """Layers that one document takes when every removal after `removed` is scored with a pass of its own."""

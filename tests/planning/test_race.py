@@ -46,11 +46,14 @@ class World:
     def scores(self, keeps, look):
         return [[self.of(set(range(DEPTH)) - set(keep))[: self.ground.documents(look)[0]]] for keep in keeps]
 
+    def documents(self) -> Documents:
+        return Documents(self.ground, self.scores)
+
     def search(self, strategy: str, **tuning):
         problem = Problem(
             DEPTH, frozenset(), (4,), lambda n: [0.0] * DEPTH,
             lambda keeps: [self.cost(set(range(DEPTH)) - set(keep)) for keep in keeps], Tuning(**tuning),
-            documents=lambda: Documents(self.ground, self.scores),
+            documents=self.documents,
         )  # fmt: skip
         return list(get_strategy(strategy).search(problem))[-1]
 

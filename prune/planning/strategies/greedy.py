@@ -34,7 +34,7 @@ def search(problem: Problem) -> Iterator[Step]:
     found = Search(problem, problem.documents())
     while len(found.order) < problem.removals[-1]:
         found.remove()
-        if len(problem.removals) == 1 and len(found.order) == problem.removals[0]:
+        if problem.worth is None and (len(found.order),) == problem.removals:
             found.exchange()
         yield found.step()
 
@@ -126,7 +126,7 @@ class Search:
             return common, costs
 
         candidates = [layer for layer in trunk if layer not in problem.protected]
-        return Round(candidates, sample, behind, own, self._purse())
+        return Round(candidates, sample, behind, own, self._purse(), lambda layer: problem.gives(layer, order))
 
     def _purse(self) -> float:
         """Layer evaluations that the next round may take.
