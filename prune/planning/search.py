@@ -32,6 +32,8 @@ def search_plans(
         strategy, chosen = IN_STEP, get_strategy(IN_STEP)
     elif scored.subset_costs is None and chosen.free:
         strategy, chosen = "one_shot", get_strategy("one_shot")
+    if not every and budget.worth is None and context.slots is None:  # whatever goes, so many are enough
+        budget = dataclasses.replace(budget, removals=budget.removals[:1])
     alone: dict[int, float] = {}
     problem = _problem(context, scored, budget, tuning, alone)
     plans = []

@@ -109,3 +109,14 @@ def test_sublayers_of_a_model_meet_a_speed_for_less_than_by_their_costs_alone():
         order.append(min(zip(left, evaluator.score_many(keeps), strict=True), key=lambda pair: pair[1].total)[0])
     (by_cost,) = evaluator.score_many([tuple(unit for unit in range(units.size) if unit not in order)])
     assert cost <= by_cost.total
+
+
+def test_a_budget_in_bytes_of_layers_that_are_alike_is_searched_as_the_number_of_layers_that_it_comes_to():
+    model = build(layers=16)
+    sizes = loaded_sizes(model, Units(16), "params")
+    plans = [
+        make_plan(source="made", model=model, domains=domains(), **budget)
+        for budget in ({"num_layers": 12}, {"target_params": sizes.of((0, 1, 2, 3)) + 1})
+    ]
+    assert plans[0].order == plans[1].order
+    assert plans[0].evaluations["plans_checked"] == plans[1].evaluations["plans_checked"]
