@@ -78,7 +78,7 @@ class Round:
         behind: candidate -> layers that its score takes on one document, the prefix being shared.
         trunk: (domain, level) -> layers that the round's subset itself takes on one document that the level adds.
         purse: layer evaluations that the round may take, in units of one layer over one document.
-        gives: candidate -> what it gives towards the budget: the one that costs least for that is looked for.
+        gives: candidate -> what it gives towards the budget, above 0: which costs least for that is looked for.
     """
 
     candidates: Sequence[int]
@@ -116,25 +116,22 @@ class Race:
     Attributes:
         seen: removal -> what its last round learnt of it.
         rounds: what each round learnt of its candidates.
-        rate: what a removal cost for what it gave, in the last round.
     """
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
-        self.rate = 0.0
         self.seen: dict[int, Seen] = {}
         self.rounds: list[dict[int, Seen]] = []
 
     def run(self, given: Round) -> Outcome:
         """Find the removal that costs least; of equal ones the deepest."""
-        heat = Heat(self.ground, given, self.seen, self.rate)
+        heat = Heat(self.ground, given, self.seen)
         with stage("race", math.ceil(given.purse), "layer evaluations") as racing:
             heat.start()
             while readings := heat.readings():
                 racing.at(min(math.ceil(given.purse), round(heat.spent)), heat.words)
                 heat.read(readings)
         outcome, learnt = heat.finish()
-        self.rate = heat.rate
         self.seen = {**self.seen, **learnt}
         self.rounds.append(learnt)
         return outcome
@@ -148,19 +145,19 @@ class Heat:
         costs: candidate -> for each domain what it adds there.
         spent: layer evaluations so far, as modelled.
         left: the leader and those that may still be cheaper.
-        rate: what the leader costs for what it gives. Whoever costs less than this for what it gives is ahead of it, so
-            what others give more or less is taken at this rate, and costs are compared as ever (Dinkelbach 1967).
+        share: candidate -> what it gives, over what the one that gives most does. Costs are compared over it, document
+            by document, so that what makes a document hard still cancels.
     """
 
-    def __init__(self, ground: Ground, given: Round, before: dict[int, Seen], rate: float = 0.0) -> None:
+    def __init__(self, ground: Ground, given: Round, before: dict[int, Seen]) -> None:
         self.ground, self.given, self.before = ground, given, before
         self.looks: dict[int, Look] = {}
         self.costs: dict[int, Costs] = {}
         self.trunk: Costs = ()
         self.spent = 0.0
         self.left = len(given.candidates)
-        self.gives = {layer: given.gives(layer) for layer in given.candidates}
-        self.rate = rate
+        most = max(map(given.gives, given.candidates))
+        self.share = {layer: given.gives(layer) / most if most > 0 else 1.0 for layer in given.candidates}
         self._paid: set[tuple[int, int]] = set()  # (domain, level) that the round's own subset was run on
 
     def start(self) -> None:
@@ -174,16 +171,17 @@ class Heat:
                 break
             if self.spent + self._price(layer, first) <= FIRST_LOOK * given.purse:  # late layers cost next to nothing
                 self.score([layer], first)
+        if min(map(self._mean, self.costs.values())) <= 0:  # what costs nothing goes first, whatever it gives
+            self.share = dict.fromkeys(self.share, 1.0)
 
     def _hoped(self, layer: int) -> float:
-        """What it may have added before, at best, less what it gives."""
-        return self.before[layer].value - HOPE * self.before[layer].error - self.rate * self.gives[layer]
+        """What it may have added before, at best, for what it gives."""
+        return (self.before[layer].value - HOPE * self.before[layer].error) / self.share[layer]
 
     def _drifted(self, layer: int) -> float:
-        """What it added before, changed as it did since on the documents that it has now, less what it gives."""
+        """What it added before, changed as it did since on the documents that it has now, for what it gives."""
         old = self.before[layer]
-        since = difference(self.ground, self.costs[layer], old.costs).value
-        return old.value + since - self.rate * self.gives[layer]
+        return (old.value + difference(self.ground, self.costs[layer], old.costs).value) / self.share[layer]
 
     def _price(self, layer: int, look: Look) -> float:
         return sum(self.ground.documents(look)) * (self.given.behind(layer) + HEAD)
@@ -208,30 +206,23 @@ class Heat:
 
     def gap(self, one: int, other: int) -> Difference:
         """What one candidate adds above another."""
-        before = None
-        if one in self.before and other in self.before:
-            before = self.before[one].costs, self.before[other].costs
-        return difference(self.ground, self.costs[one], self.costs[other], before)
+        return self._difference(one, other, 1.0, 1.0)
 
     def priced(self, one: int, other: int) -> Difference:
-        """The same less what it gives above the other, at the rate."""
-        gap = self.gap(one, other)
-        return Difference(gap.value - self.rate * (self.gives[one] - self.gives[other]), gap.variances)
+        """The same, each for what it gives."""
+        return self._difference(one, other, self.share[one], self.share[other])
+
+    def _difference(self, one: int, other: int, first: float, second: float) -> Difference:
+        def over(costs: Costs, share: float) -> Costs:
+            return costs if share == 1 else [sums / share for sums in costs]
+
+        before = None
+        if one in self.before and other in self.before:
+            before = over(self.before[one].costs, first), over(self.before[other].costs, second)
+        return difference(self.ground, over(self.costs[one], first), over(self.costs[other], second), before)
 
     def leader(self) -> int:
-        """The cheapest for what it gives."""
-        leader, met = self._cheapest(), set[int]()
-        while leader not in met and len(set(self.gives.values())) > 1:
-            met.add(leader)
-            cost = self._mean(self.costs[leader])
-            if not math.isfinite(cost) or self.gives[leader] <= 0:
-                break
-            self.rate = cost / self.gives[leader]
-            leader = self._cheapest()
-        return leader
-
-    def _cheapest(self) -> int:
-        """At the rate, compared through the one that was read furthest; of equal ones the deepest."""
+        """The cheapest for what it gives, compared through the one that was read furthest; of equals the deepest."""
         finite = [x for x in self.costs if all(np.isfinite(sums).all() for sums in self.costs[x])]
         if not finite:
             return max(self.costs)
@@ -314,7 +305,10 @@ class Heat:
         return outcome, learnt
 
     def _regret(self, leader: int, learnt: dict[int, Seen]) -> float:
-        """What the best of the others may have saved; candidates that were not scored drift as the scored ones did."""
+        """What the best of the others may have saved for what the choice gives.
+
+        Candidates that were not scored drift as the scored ones did.
+        """
         limit = quantile(len(self.given.candidates), sum(self.ground.documents(self.looks[leader])))
         moved = [learnt[x].value - self.before[x].value for x in learnt if x in self.before]
         moved = [float(x) for x in moved if math.isfinite(x)]
@@ -322,7 +316,6 @@ class Heat:
         gaps = [self.priced(layer, leader) for layer in self.costs if layer != leader]
         worst = max((limit * gap.error - gap.value for gap in gaps), default=0.0)
         for layer in set(self.given.candidates) - learnt.keys():
-            more = self.rate * (self.gives[layer] - self.gives[leader])
-            old = self.before[layer].value + drift - learnt[leader].value - more
-            worst = max(worst, limit * spread - old)
-        return max(0.0, worst)
+            own, share = self.before[layer].value + drift, self.share[layer]
+            worst = max(worst, limit * spread / share - (own / share - learnt[leader].value / self.share[leader]))
+        return max(0.0, worst * self.share[leader])

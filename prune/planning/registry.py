@@ -65,6 +65,7 @@ class Criterion:
         documents: `subset_costs` by document, for searches that decide on some of them; None where there are no such
             figures.
         apart: whether it also knows what attention and MLP cost alone.
+        ranks: its scores say an order and no costs, so that they are not weighed against what a layer gives.
     """
 
     summary: str
@@ -73,6 +74,7 @@ class Criterion:
     measured: bool = False
     documents: Callable[[Context], Documents] | None = None
     apart: bool = False
+    ranks: bool = False
 
 
 @dataclass
@@ -122,6 +124,10 @@ class Problem:
     def gives(self, layer: int, gone: Iterable[int]) -> float:
         """What a layer gives towards the budget when others are gone; 1 where all give alike."""
         return 1.0 if self.worth is None else self.worth.of(layer, gone)
+
+    def gives_enough(self, gone: Iterable[int], before: Iterable[int]) -> bool:
+        """Whether some removals give what is wanted, or at least what others did."""
+        return self.worth is None or self.worth.in_all(gone) >= min(self.worth.wanted, self.worth.in_all(before))
 
     def naive_round(self, removed: int) -> int:
         """Layers that one document takes when every removal after `removed` is scored with a pass of its own."""

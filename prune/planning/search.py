@@ -87,8 +87,9 @@ def _problem(
     read = criterion.documents
     sweeps = context.evaluator is not None and context.evaluator.sweeps  # a race asks for few documents at a time
     documents = None if read is None or sweeps else lambda: read(context)
+    worth = None if criterion.ranks else budget.worth
     return Problem(
-        depth, context.protected, budget.removals, layer_scores, costs, tuning, context.slots, documents, budget.worth
+        depth, context.protected, budget.removals, layer_scores, costs, tuning, context.slots, documents, worth
     )  # fmt: skip
 
 

@@ -23,9 +23,13 @@ class Worth:
     sizes: Sequence[float]
     wanted: float
 
+    def in_all(self, gone: Iterable[int]) -> float:
+        """What several give."""
+        return sum(self.sizes[unit] for unit in gone)
+
     def of(self, unit: int, gone: Iterable[int]) -> float:
         """What a unit gives when others are gone; its size where the budget is met."""
-        left = self.wanted - sum(self.sizes[other] for other in gone)
+        left = self.wanted - self.in_all(gone)
         return min(self.sizes[unit], left) if left > 0 else self.sizes[unit]
 
 
@@ -35,5 +39,7 @@ def worth_of(sizes: Sequence[float], removable: Iterable[int], wanted: float) ->
 
 
 def per_worth(cost: float, worth: float) -> float:
-    """Cost for what it gives, lower is better; what gives nothing comes last."""
-    return cost / worth if worth > 0 else float("inf")
+    """Cost for what it gives, lower is better: what costs nothing comes first, what gives nothing last."""
+    if worth <= 0:
+        return float("inf")
+    return cost / worth if cost > 0 else cost

@@ -9,6 +9,7 @@ import pytest
 
 from prune.planning.evaluator import Evaluator
 from prune.planning.planner import make_plan
+from prune.planning.race import Race, Round
 from prune.planning.registry import Problem, get_strategy
 from prune.planning.sizes import loaded_sizes
 from prune.planning.units import Units
@@ -73,8 +74,62 @@ def test_budgets_are_met_for_less_by_scoring_everything_and_by_races():
     assert np.mean(given) < 0.9 * np.mean(plain)
     assert sum(ours > 1.02 * theirs for ours, theirs in zip(given, plain, strict=True)) <= 1
     # Where two kinds are nearly tied, a race may take the other one, and the last removals then fit less well.
-    assert np.mean(raced) < 0.95 * np.mean(plain)
-    assert sum(ours > 1.02 * theirs for ours, theirs in zip(raced, given, strict=True)) <= 4
+    assert np.mean(raced) < 1.02 * np.mean(given)
+    assert sum(ours > 1.02 * theirs for ours, theirs in zip(raced, given, strict=True)) <= 2
+
+
+def test_exchanges_give_no_less_than_is_wanted_and_make_no_plan_dearer():
+    worth, better = Worth(SIZES, 9), 0
+    for seed in range(12):
+        world = Uneven(seed)
+        greedy, swapped = (world.cost(world.met(name, worth)) for name in ("greedy", "greedy_swap"))
+        assert swapped <= greedy * (1 + 1e-9)
+        better += swapped < greedy * (1 - 1e-9)
+    assert better
+
+
+def test_what_costs_nothing_goes_first_and_what_gives_nothing_last():
+    costs, worth = [-0.2, -0.15, -0.1, 0.0], Worth((3, 3, 1, 0), 6)
+    for strategy in ("greedy_full", "one_shot"):
+        assert first_that_fits(strategy, costs, worth) == (0, 1)
+
+    world = World(0)
+    world.alone[4] *= 1e-3
+    sizes = [0 if unit == 4 else size for unit, size in enumerate(SIZES)]
+    problem = Problem(
+        DEPTH, frozenset(), tuple(range(3, DEPTH)), lambda n: [0.0] * DEPTH,
+        lambda keeps: [world.cost(set(range(DEPTH)) - set(keep)) for keep in keeps],
+        documents=world.documents, worth=Worth(sizes, 9),
+    )  # fmt: skip
+    for strategy in ("greedy", "greedy_full"):
+        steps = get_strategy(strategy).search(problem)
+        assert 4 not in next(step.order for step in steps if sum(sizes[unit] for unit in step.order) >= 9)
+
+
+def test_a_race_does_not_miss_the_cheapest_for_what_it_gives_after_a_removal_that_cost_little():
+    ground = World(0).ground
+    alone = [0.03, 0.40, 0.41, *(0.32 + 0.01 * number for number in range(7))]
+    tokens = ground.tokens[0]
+    race, gone = Race(ground), [0]
+
+    def sample(candidates, look):
+        read = ground.documents(look)[0]
+        return [np.zeros(read)], [[alone[layer] * tokens[:read]] for layer in candidates]
+
+    def at(candidates):
+        return Round(candidates, sample, lambda layer: 1, lambda *_: 0, 1e9, lambda layer: 3.0 if layer < 3 else 1.0)
+
+    assert race.run(at(list(range(10)))).layer == 0
+    assert race.run(at([layer for layer in range(10) if layer not in gone])).layer == 1
+
+
+def test_orders_that_say_no_costs_are_taken_as_they_are():
+    plan = make_plan(
+        source="made", model=build("llama"), unit="sublayer", criterion="last_n", strategy="one_shot",
+        target_params=round(0.6 * sum(p.numel() for p in build("llama").parameters())),
+    )  # fmt: skip
+    parts = [f"{part}.{layer}" for layer in reversed(range(LAYERS)) for part in ("mlp", "attention")]
+    assert plan.order == parts[: len(plan.order)]
 
 
 def test_a_race_between_units_that_give_alike_is_as_it_was():

@@ -14,4 +14,4 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
     return [0.0 if layer in chosen else 1.0 for layer in range(context.units.size)]
 
 
-CRITERION = Criterion("baseline: layers at even spacing go", layer_scores, apart=True)
+CRITERION = Criterion("baseline: layers at even spacing go", layer_scores, apart=True, ranks=True)

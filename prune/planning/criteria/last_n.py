@@ -12,4 +12,4 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
     return [float(context.units.size - unit) for unit in range(context.units.size)]
 
 
-CRITERION = Criterion("baseline: the deepest layers go first", layer_scores, apart=True)
+CRITERION = Criterion("baseline: the deepest layers go first", layer_scores, apart=True, ranks=True)

@@ -15,4 +15,4 @@ def layer_scores(context: Context, removals: int) -> Sequence[float]:
     return [float(rank) for rank in ranks]
 
 
-CRITERION = Criterion("baseline: an order drawn with --seed", layer_scores, apart=True)
+CRITERION = Criterion("baseline: an order drawn with --seed", layer_scores, apart=True, ranks=True)

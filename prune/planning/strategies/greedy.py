@@ -125,7 +125,8 @@ class Search:
             common, *costs = self.documents.scores(subsets, look)
             return common, costs
 
-        candidates = [layer for layer in trunk if layer not in problem.protected]
+        free = [layer for layer in trunk if layer not in problem.protected]
+        candidates = [layer for layer in free if problem.gives(layer, order) > 0] or free
         return Round(candidates, sample, behind, own, self._purse(), lambda layer: problem.gives(layer, order))
 
     def _purse(self) -> float:

@@ -17,7 +17,7 @@ def search(problem: Problem) -> Iterator[Step]:
     keep = problem.full
     order: tuple[int, ...] = ()
     trail: tuple[float, ...] = ()
-    before = 0.0 if problem.worth is None else problem.costs([keep])[0]
+    before = 0.0
 
     def price(cost: float, layer: int) -> float:
         if problem.worth is None or not math.isfinite(before):
@@ -26,7 +26,10 @@ def search(problem: Problem) -> Iterator[Step]:
 
     while len(order) < problem.removals[-1]:
         layers = [layer for layer in keep if layer not in problem.protected]
-        costs = problem.costs([tuple(other for other in keep if other != layer) for layer in layers])
+        subsets = [tuple(other for other in keep if other != layer) for layer in layers]
+        whole = problem.worth is not None and not order  # its cost is asked for in the same sweep
+        costs = list(problem.costs([keep, *subsets] if whole else subsets))
+        before = costs.pop(0) if whole else before
         before, layer = min(zip(costs, layers, strict=True), key=lambda pair: (price(*pair), -pair[1]))
         keep = tuple(other for other in keep if other != layer)
         order, trail = (*order, layer), (*trail, before)

@@ -1,7 +1,8 @@
 """Greedy removal, then exchanges: while putting one removed layer back and taking another out helps, the best does.
 
-Greedy keeps its early choices even when later ones make them poor; an exchange undoes one. Ends at a subset that no
-single exchange improves, or at --max_subsets. The exchanges contend with the subset at hand (`elimination`).
+Greedy keeps its early choices even when later ones make them poor; an exchange undoes one, and must give no less
+towards the budget than is wanted. Ends at a subset that no single exchange improves, or at --max_subsets. The exchanges
+contend with the subset at hand (`elimination`).
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ def _exchanged(problem: Problem, step: Step) -> Step:
         for back in order:
             rest = tuple(layer for layer in order if layer != back)
             for out in problem.removable:
-                keep = problem.without((*rest, out))
-                if out not in order and keep not in tried:
-                    exchanges[keep] = (*rest, out)
+                if out in order or not problem.gives_enough((*rest, out), order):
+                    continue
+                gone = _spared(problem, rest, out, order)
+                if (keep := problem.without(gone)) not in tried:
+                    exchanges[keep] = gone
         new = list(exchanges)[: problem.tuning.max_subsets - len(tried)]
         if not new:
             break
@@ -46,6 +49,16 @@ def _exchanged(problem: Problem, step: Step) -> Step:
     if order == step.order:
         return step
     return Step(order, cost, estimated=contests.notes and {**contests.notes, **(step.estimated or {})})
+
+
+def _spared(problem: Problem, rest: Keep, out: int, before: Keep) -> Keep:
+    """The new removals, the largest of the others back as long as what they give is not needed."""
+    if problem.worth is not None:
+        for unit in sorted(rest, key=problem.worth.sizes.__getitem__, reverse=True):
+            fewer = tuple(other for other in rest if other != unit)
+            if problem.gives_enough((*fewer, out), before):
+                rest = fewer
+    return (*rest, out)
 
 
 STRATEGY = Strategy("greedy, then single exchanges of a removed and a kept layer while they help", search)
