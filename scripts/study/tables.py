@@ -69,7 +69,7 @@ def summary(results: Results, folder: Path) -> Iterator[str]:
     first = next(iter(scores.values()), {})
     yield _summary_row(LAYERS[SMALL], "original", whole["documents"], {n: first[n]["original"] for n in first}, names)
     for depth in DEPTHS[SMALL]:
-        healed = results.get(f"heal_{depth}_rate")
+        healed = results.get(f"heal_{depth}_rate3")
         if healed is None:
             continue
         for state, side in (("cut", "cut"), (f"healed, {healed['tokens'] / 1000:.0f}k tokens", "healed")):

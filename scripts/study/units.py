@@ -54,14 +54,14 @@ PLANS: tuple[tuple[str, str, str], ...] = (
 """Label, criterion, strategy."""
 DATA_FREE = ("magnitude", "last_n", "random")
 TASKS = {
-    "lambada_openai": ("acc", 0.0, 60),
-    "hellaswag": ("acc_norm", 0.25, 40),
-    "arc_easy": ("acc_norm", 0.25, 60),
-    "piqa": ("acc_norm", 0.5, 60),
+    "lambada_openai": ("acc", 0.0),
+    "hellaswag": ("acc_norm", 0.25),
+    "arc_easy": ("acc_norm", 0.25),
+    "piqa": ("acc_norm", 0.5),
 }
-"""Task -> metric, chance, items."""
-PLAN_ITEMS = 100
-"""Of each task, that every plan is judged on."""
+"""Task -> metric, chance."""
+ITEMS = 100
+"""Of each task."""
 
 Unit = Callable[[Bench], dict[str, Any]]
 
@@ -202,8 +202,7 @@ def tasks(bench: Bench, name: str, label: str, wanted: int, checkpoint: str = ""
 
 def plan_tasks(bench: Bench, name: str, wanted: int) -> dict[str, Any]:
     """Accuracy of every plan of a depth, and of the original, on the same items; answers are kept by the evaluation."""
-    specs = _task_specs(PLAN_ITEMS)
-    options = _task_options(bench)
+    specs, options = _task_specs(), _task_options(bench)
     tokenizer, whole = bench.tokenizer(name), bench.model(name)
     first = run_tasks(whole, tokenizer, specs, **options)
     suites = [Suite(name=s.task, title=s.task, tasks=[s]) for s in specs]
@@ -215,8 +214,8 @@ def plan_tasks(bench: Bench, name: str, wanted: int) -> dict[str, Any]:
     return {"tasks": found}
 
 
-def _task_specs(items: int | None = None) -> list[TaskSpec]:
-    return [TaskSpec(task=t, metric=m, chance=c, num_fewshot=0, limit=items or n) for t, (m, c, n) in TASKS.items()]
+def _task_specs() -> list[TaskSpec]:
+    return [TaskSpec(task=t, metric=m, chance=c, num_fewshot=0, limit=ITEMS) for t, (m, c) in TASKS.items()]
 
 
 def _task_options(bench: Bench) -> dict[str, Any]:
@@ -263,21 +262,16 @@ UNITS: dict[str, Unit] = {
     "heal_24_default": _healing(24, "rate 2e-4"),
     "heal_27_rate": _healing(27, "rate 1e-3"),
     f"depth_{GEMMA}": functools.partial(depth, name=GEMMA, count=4),
-    "tasks_24_cut": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=24),
-    "tasks_24_healed": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=24, checkpoint="heal_24_rate"),
     "heal_24_full": _healing(24, "full at the gaps, 2e-4"),
     "heal_24_rate3": _healing(24, "rate 3e-3"),
     "heal_24_all": _healing(24, "all layers, 1e-3"),
     "heal_24_entropy": _healing(24, "weighted by entropy, 1e-3"),
-    "tasks_27_cut": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=27),
-    "tasks_27_healed": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=27, checkpoint="heal_27_rate"),
     "heal_24_next": _healing(24, "next token only, 1e-3"),
     f"singles_{GEMMA}": functools.partial(singles, name=GEMMA, count=6),
     f"plans_{GEMMA}": functools.partial(plans, name=GEMMA),
     f"held_out_{GEMMA}": functools.partial(held_out, name=GEMMA),
     "heal_24_rank": _healing(24, "rank 64, 1e-3"),
     "heal_24_temperature": _healing(24, "temperature 2, 1e-3"),
-    "tasks_21_cut": functools.partial(tasks, name=SMALL, label="greedy dnll", wanted=21),
     "heal_24_rate6": _healing(24, "rate 6e-3"),
     "heal_24_next3": _healing(24, "next token only, 3e-3"),
     "heal_24_all3": _healing(24, "all layers, 3e-3"),
@@ -293,6 +287,13 @@ UNITS: dict[str, Unit] = {
     "heal_21_rate3": _healing(21, "rate 3e-3"),
     "heal_15_rate": _healing(15, "rate 1e-3", name=GEMMA),
     "heal_15_rate3": _healing(15, "rate 3e-3", name=GEMMA),
+    **{
+        f"tasks_{depth}_{state}": functools.partial(
+            tasks, name=SMALL, label="greedy dnll", wanted=depth, checkpoint=f"heal_{depth}_rate3" * (state == "healed")
+        )
+        for depth in (24, 27, 21)
+        for state in ("cut", "healed")
+    },
     f"plan_tasks_27_{SMALL}": functools.partial(plan_tasks, name=SMALL, wanted=27),
     f"plan_tasks_24_{SMALL}": functools.partial(plan_tasks, name=SMALL, wanted=24),
     "heal_24_rate6_seed1": _healing(24, "rate 6e-3", seed=1),
