@@ -89,10 +89,10 @@ def healed(shape: Shape, means: Means) -> tuple[str, float, int, Training]:
             return f"{many} {flags}".strip(), step, means.cards, training
     alone = replace(base, teacher=False)
     step = memory.healing(shape, batch, alone)["a step of training"]
-    wide = 2 * shape.cut(depth).weights  # FSDP shards float32
-    spread = wide / means.cards + step - shape.cut(depth).weights + 2 * 4 * shape.layer
-    if means.cards > 1 and spread <= means.room:
-        return "accelerate launch --use_fsdp --fsdp_version 2, --targets", spread, means.cards, alone
+    whole = shape.cut(depth).weights  # every card holds it before it is taken apart
+    spread = 2 * whole / means.cards + step - whole + 2 * 4 * shape.layer  # FSDP shards float32
+    if means.cards > 1 and max(whole, spread) <= means.room:
+        return "accelerate launch --use_fsdp --fsdp_version 2, --targets", max(whole, spread), means.cards, alone
     return "", 0.0, 0, alone
 
 

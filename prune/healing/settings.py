@@ -143,7 +143,7 @@ class HealSettings(ObjectiveSettings):
     )
     deepspeed: str | None = Field(
         None,
-        description="DeepSpeed configuration, a JSON file, for training in several processes; ZeRO stage 1 or 2.",
+        description="DeepSpeed configuration, a JSON file, for training in several processes; ZeRO stage 1, 2 or 3.",
         json_schema_extra=ADVANCED,
     )
     seed: int = Field(

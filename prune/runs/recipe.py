@@ -189,7 +189,7 @@ class ExportRecipe(ExportSettings):
     """What is written, and when."""
 
     require: list[str] = Field([], description="suites that must pass; all if absent")
-    fallback: bool = Field(True, description="export the shallowest candidate that passes a part, under that label")
+    fallback: bool = Field(True, description="export the candidate that passes most suites, under that label")
 
 
 class ReportRecipe(PageSettings):

@@ -17,10 +17,10 @@ class CutSettings(Settings):
     keep_layers: LayerList | None = Field(None, description="The layers that stay, same form.")
     drop_attn: LayerList = Field(
         [],
-        description="Layers whose attention goes: in memory its output projection becomes zero; on disk only with "
-        "drop_mlp, where both amount to whole layers.",
+        description="Layers whose attention goes: in memory a module takes its place that returns zeros; on disk with "
+        "--runtime mlx or llama.cpp, which read such models, or with drop_mlp, where both amount to whole layers.",
     )
-    drop_mlp: LayerList = Field([], description="Layers whose MLP goes, likewise, with drop_attn.")
+    drop_mlp: LayerList = Field([], description="Layers whose MLP goes, likewise.")
     max_shard_size: str = Field("5GB", description="Largest weight file.", json_schema_extra=OUTPUT)
     link: bool = Field(
         False, description="Share unchanged weight files: reflink, else hard link.", json_schema_extra=OUTPUT
