@@ -26,18 +26,12 @@ class Exchange:
     Attributes:
         back: the removed layer that stays.
         out: the kept one that goes.
-        gap: by how much they differed in the last round that scored both, in nats per token. Its sign says little: a
-            round that came before other removals is only near, and one that read few documents may have missed what
-            a few of them weigh.
+        dearer: by how much the second cost more in the last round that scored both, in nats per token.
     """
 
     back: int
     out: int
-    gap: float
-
-    def of(self, order: Keep) -> Keep:
-        """The removals after it; the new one stands last."""
-        return (*(layer for layer in order if layer != self.back), self.out)
+    dearer: float
 
 
 @dataclass(frozen=True)
@@ -68,17 +62,27 @@ def check(problem: Problem, ground: Ground, order: Keep, rounds: Sequence[Mappin
         purse: layer evaluations that this may take beside the plan's own score.
     """
     candidates = _candidates(problem, ground, order, rounds)
+    alone = {layer: seen.value for learnt in rounds for layer, seen in learnt.items()}  # in the last round of each
     done: list[Exchange] = []
     known: dict[frozenset[int], float] = {}
     while True:
         some, price = [], 0.0
-        able = [each for each in candidates if each.back in order and each.out not in order]
-        for exchange in sorted(able, key=lambda x: (max(x.gap, LEAST) * _layers(problem, order, x), x.back, x.out)):
-            more = ground.size * _layers(problem, order, exchange, alone=bool(known))
-            if frozenset(exchange.of(order)) not in known and price + more <= purse:
+        able: dict[Exchange, Keep] = {}
+        for each in candidates:
+            if each.back in order and each.out not in order:
+                new = problem.exchanged(order, each.back, each.out)
+                able |= {each: new} if new is not None else {}
+
+        def rank(each: Exchange, order: Keep = order, able: Mapping[Exchange, Keep] = able) -> tuple[float, int, int]:
+            promise = max(_change(each, order, able[each], alone), LEAST)
+            return promise * _layers(problem, order, able[each]), each.back, each.out
+
+        for exchange in sorted(able, key=rank):
+            more = ground.size * _layers(problem, order, able[exchange], alone=bool(known))
+            if frozenset(able[exchange]) not in known and price + more <= purse:
                 some.append(exchange)
                 price += more
-        plans = [order, *(exchange.of(order) for exchange in some)]
+        plans = [order, *(able[exchange] for exchange in some)]
         costs = problem.costs([problem.without(plan) for plan in plans])
         known |= {frozenset(plan): cost for plan, cost in zip(plans, costs, strict=True)}
         purse -= price
@@ -98,12 +102,22 @@ def _candidates(problem: Problem, ground: Ground, order: Keep, rounds: Sequence[
             both = next((seen for seen in reversed(rounds) if back in seen and out in seen), None)
             gap = math.inf if both is None else difference(ground, both[out].costs, both[back].costs).value
             if math.isfinite(gap):
-                found.append(Exchange(back, out, abs(gap)))
+                found.append(Exchange(back, out, gap))
     return found
 
 
-def _layers(problem: Problem, order: Keep, exchange: Exchange, alone: bool = False) -> float:
+def _change(exchange: Exchange, order: Keep, new: Keep, alone: Mapping[int, float]) -> float:
+    """What an exchange is expected to add, or how far it is from adding nothing.
+
+    The sign of a single difference says little: a round that came before other removals is only near, and one that read
+    few documents may have missed what a few of them weigh. What also comes back since the budget does not need it says
+    more: what it cost is saved.
+    """
+    spared = set(order) - set(new) - {exchange.back}
+    return exchange.dearer - sum(alone[layer] for layer in spared) if spared else abs(exchange.dearer)
+
+
+def _layers(problem: Problem, order: Keep, new: Keep, alone: bool = False) -> float:
     """Layers that a plan takes on a document: from where it leaves the plan at hand, or the full model."""
-    new = exchange.of(order)
-    start = min(new) if alone else min(exchange.back, exchange.out)
+    start = min(new) if alone else min(set(order) ^ set(new))
     return HEAD + sum(layer > start for layer in problem.without(new))

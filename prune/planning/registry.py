@@ -129,6 +129,21 @@ class Problem:
         """Whether some removals give what is wanted, or at least what others did."""
         return self.worth is None or self.worth.in_all(gone) >= min(self.worth.wanted, self.worth.in_all(before))
 
+    def exchanged(self, order: Keep, back: int, out: int) -> Keep | None:
+        """The removals when one comes back and another layer goes, which then stands last.
+
+        Where they give more than is wanted, the largest of the others that are not needed come back, too; None where
+        they give too little.
+        """
+        rest = tuple(layer for layer in order if layer != back)
+        if not self.gives_enough((*rest, out), order):
+            return None
+        if self.worth is not None:
+            for layer in sorted(rest, key=self.worth.sizes.__getitem__, reverse=True):
+                fewer = tuple(other for other in rest if other != layer)
+                rest = fewer if self.gives_enough((*fewer, out), order) else rest
+        return (*rest, out)
+
     def naive_round(self, removed: int) -> int:
         """Layers that one document takes when every removal after `removed` is scored with a pass of its own."""
         return (len(self.removable) - removed) * (self.num_layers - removed - 1)

@@ -73,8 +73,8 @@ def test_budgets_are_met_for_less_by_scoring_everything_and_by_races():
         raced.append(world.cost(world.met("greedy", worth)))
     assert np.mean(given) < 0.9 * np.mean(plain)
     assert sum(ours > 1.02 * theirs for ours, theirs in zip(given, plain, strict=True)) <= 1
-    # Where two kinds are nearly tied, a race may take the other one, and the last removals then fit less well.
-    assert np.mean(raced) < 1.02 * np.mean(given)
+    # Exchanges at the race's end mend what the last removals fit badly, which scoring everything leaves.
+    assert np.mean(raced) < 0.98 * np.mean(given)
     assert sum(ours > 1.02 * theirs for ours, theirs in zip(raced, given, strict=True)) <= 2
 
 
@@ -82,10 +82,12 @@ def test_exchanges_give_no_less_than_is_wanted_and_make_no_plan_dearer():
     worth, better = Worth(SIZES, 9), 0
     for seed in range(12):
         world = Uneven(seed)
-        greedy, swapped = (world.cost(world.met(name, worth)) for name in ("greedy", "greedy_swap"))
+        full, greedy, swapped = (
+            world.cost(world.met(name, worth)) for name in ("greedy_full", "greedy", "greedy_swap")
+        )
         assert swapped <= greedy * (1 + 1e-9)
-        better += swapped < greedy * (1 - 1e-9)
-    assert better
+        better += swapped < full * (1 - 1e-9)
+    assert better >= 3
 
 
 def test_what_costs_nothing_goes_first_and_what_gives_nothing_last():

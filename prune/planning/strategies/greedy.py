@@ -34,7 +34,7 @@ def search(problem: Problem) -> Iterator[Step]:
     found = Search(problem, problem.documents())
     while len(found.order) < problem.removals[-1]:
         found.remove()
-        if problem.worth is None and (len(found.order),) == problem.removals:
+        if found.ends():
             found.exchange()
         yield found.step()
 
@@ -78,6 +78,13 @@ class Search:
             len(self.order), self.problem.removals[-1], outcome.layer, outcome.scored, self._read(outcome.look),
             self.documents.ground.size,
         )  # fmt: skip
+
+    def ends(self) -> bool:
+        """Whether this is the one plan that is wanted."""
+        worth, removals = self.problem.worth, self.problem.removals
+        if worth is not None:
+            return len(self.order) >= removals[0] and worth.in_all(self.order) >= worth.wanted
+        return (len(self.order),) == removals
 
     def exchange(self) -> None:
         """Score what is nearly as good on all documents, with what is left of the purse."""

@@ -30,12 +30,9 @@ def _exchanged(problem: Problem, step: Step) -> Step:
     while True:
         exchanges: dict[Keep, Keep] = {}
         for back in order:
-            rest = tuple(layer for layer in order if layer != back)
             for out in problem.removable:
-                if out in order or not problem.gives_enough((*rest, out), order):
-                    continue
-                gone = _spared(problem, rest, out, order)
-                if (keep := problem.without(gone)) not in tried:
+                gone = problem.exchanged(order, back, out) if out not in order else None
+                if gone is not None and (keep := problem.without(gone)) not in tried:
                     exchanges[keep] = gone
         new = list(exchanges)[: problem.tuning.max_subsets - len(tried)]
         if not new:
@@ -49,16 +46,6 @@ def _exchanged(problem: Problem, step: Step) -> Step:
     if order == step.order:
         return step
     return Step(order, cost, estimated=contests.notes and {**contests.notes, **(step.estimated or {})})
-
-
-def _spared(problem: Problem, rest: Keep, out: int, before: Keep) -> Keep:
-    """The new removals, the largest of the others back as long as what they give is not needed."""
-    if problem.worth is not None:
-        for unit in sorted(rest, key=problem.worth.sizes.__getitem__, reverse=True):
-            fewer = tuple(other for other in rest if other != unit)
-            if problem.gives_enough((*fewer, out), before):
-                rest = fewer
-    return (*rest, out)
 
 
 STRATEGY = Strategy("greedy, then single exchanges of a removed and a kept layer while they help", search)
