@@ -6,8 +6,7 @@ fields for their own help. Unknown fields are errors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,12 +15,12 @@ from prune.healing.objectives import OBJECTIVES, WEIGHTS, ObjectiveSettings
 from prune.settings import ADVANCED, DATA, METHOD, TRAINING, Settings
 
 Method = Literal["lora", "dora", "qlora", "full"]
-FULL_LEARNING_RATE = 2e-4
-"""Default of method full: at the rate of adapters, whole weights would lose what they hold."""
 RATE_TIMES_WIDTH, HIGHEST_RATE = 1.7, 3e-3
-"""Adapters' rate falls with the width of the stream, as Adam's best one does (Yang et al. 2022, arXiv 2203.03466). The
-factor is from SmolLM2 (width 576), where 3e-3 brought back far more than 1e-3, and Gemma 3 270M (scripts/README.md).
+"""The rate falls with the width of the stream, as Adam's best one does (Yang et al. 2022, arXiv 2203.03466). The factor
+is from SmolLM2 (width 576), where 3e-3 brought back far more than 1e-3, and Gemma 3 270M (scripts/README.md).
 """
+WHOLE_WEIGHTS = 0.2
+"""Of the rate of adapters: at theirs, whole weights would lose what they hold. SmolLM2's, at 6e-4, came back as far."""
 
 
 class HealSettings(ObjectiveSettings):
@@ -66,7 +65,7 @@ class HealSettings(ObjectiveSettings):
         None,
         gt=0,
         description="Peak learning rate of AdamW; none given: 1.7 over the width of the residual stream, at most "
-        "0.003; with method full 0.0002.",
+        "0.003; with method full a fifth of that.",
     )
     max_steps: int = Field(300, ge=1, description="Optimiser steps.")
     per_device_train_batch_size: int = Field(
@@ -159,13 +158,6 @@ class HealSettings(ObjectiveSettings):
         """`q_proj` means the modules of that name; peft would read a lone string as a pattern for whole paths."""
         return [value] if isinstance(value, str) and value.isidentifier() else value
 
-    @model_validator(mode="before")
-    @classmethod
-    def _whole_weights_learn_slower(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("method") == "full" and values.get("learning_rate") is None:
-            return {**values, "learning_rate": FULL_LEARNING_RATE}
-        return values
-
     @model_validator(mode="after")
     def _some_objective(self) -> HealSettings:
         if not any(objective.active(self) for objective in OBJECTIVES):
@@ -176,7 +168,8 @@ class HealSettings(ObjectiveSettings):
 
     def for_width(self, width: int) -> Self:
         """The same with a learning rate for a residual stream of this width, where none is given."""
-        rate = self.learning_rate or min(HIGHEST_RATE, RATE_TIMES_WIDTH / width)
+        usual = min(HIGHEST_RATE, RATE_TIMES_WIDTH / width) * (WHOLE_WEIGHTS if self.method == "full" else 1)
+        rate = self.learning_rate or usual
         return self.model_copy(update={"learning_rate": rate})
 
     @property

@@ -62,6 +62,7 @@ def test_whole_weights_learn_slower_than_adapters_unless_a_rate_is_given() -> No
     assert HealSettings().for_width(4096).learning_rate == pytest.approx(1.7 / 4096)
     assert HealSettings(method="dora").for_width(64).learning_rate == 3e-3
     assert HealSettings(learning_rate=5e-4).for_width(64).learning_rate == 5e-4
-    assert HealSettings(method="full").for_width(64).learning_rate == 2e-4
+    assert HealSettings(method="full").for_width(64).learning_rate == pytest.approx(6e-4)
+    assert HealSettings(method="full").for_width(4096).learning_rate == pytest.approx(0.34 / 4096)
     assert HealSettings(method="full", learning_rate=5e-3).learning_rate == 5e-3
-    assert HealRecipe(method="full").learning_rate == 2e-4
+    assert HealRecipe(method="full").for_width(64).learning_rate == pytest.approx(6e-4)
