@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import resource
 import statistics
@@ -223,17 +224,23 @@ def memory(options: argparse.Namespace) -> Iterator[str]:
     model, domain = load_model(str(options.model)), documents(options, 4, 96)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     count, tokens = len(domain.documents), 96
-    rows = torch.tensor([d.input_ids for d in domain.documents])
+    many = torch.tensor([d.input_ids for d in documents(options, 16, 96).documents])  # [16, T]
 
-    def scored() -> None:
+    def scored(rows: torch.Tensor) -> None:
         with torch.inference_mode():
             model(rows).logits.log_softmax(-1)
 
     config = model.config
     stream = count * tokens * config.hidden_size * 4
     formulas: dict[str, tuple[Callable[[], object], int, str]] = {
-        "evaluation": (scored, count * sequence_bytes(model, tokens, all_logits=True), "B x `fitted.sequence_bytes`"),
-        "analysis": (
+        f"evaluation, {len(rows)} x {tokens}": (
+            functools.partial(scored, rows),
+            len(rows) * sequence_bytes(model, tokens, all_logits=True),
+            "B x `fitted.sequence_bytes`",
+        )
+        for rows in (many[:4], many)
+    } | {
+        f"analysis, {count} x {tokens}": (
             lambda: analyze(model, {"text": domain}, source="model", batch_size=count, bootstrap=50),
             2 * (config.num_hidden_layers + 1) * stream + 10 * count * tokens * config.vocab_size * 4,
             "2 (L + 1) streams + 10 B T V logits, float32",
