@@ -50,6 +50,24 @@ def healing(bench: Bench, name: str, wanted: int, steps: int, seed: int, changes
     }
 
 
+def trained_original(bench: Bench, name: str, steps: int) -> dict[str, Any]:
+    """The original itself, trained on the same text: what data gives without any layer being missing."""
+    model = bench.model(name)
+    before = held_out_nll(bench, name, model)
+    changes = HEALINGS["next token only, 3e-3"][2]
+    settings = HealSettings(**{**_HEALING, "max_steps": steps, "eval_steps": steps, "lora_layers": "all", **changes})
+    scratch = bench.folder / "training" / f"{name}-whole-{steps}"
+    result = heal(model, None, bench.domains(name, "healing"), settings, output_dir=scratch)
+    return {
+        "changes": changes,
+        "settings": settings.model_dump(),
+        "tokens": result.tokens_seen,
+        "trained_parameters": result.trained_parameters,
+        "cut": before,
+        "healed": held_out_nll(bench, name, result.model.to(torch.bfloat16).float()),
+    }
+
+
 @dataclass(frozen=True)
 class Phase:
     """Part of a healing in several: so many steps with changed settings, on other mathematics if `answers` says so.

@@ -298,7 +298,8 @@ def healing(results: Results, folder: Path) -> Iterator[str]:
     for name in (SMALL, GEMMA):
         whole = results.get(f"original_{name}")
         runs = {
-            depth: [f for unit, f in results.items() if unit.startswith(f"heal_{depth}_")] for depth in DEPTHS[name]
+            depth: [f for unit, f in results.items() if unit.startswith(f"heal_{depth}_")]
+            for depth in (LAYERS[name], *DEPTHS[name])
         }
         if whole is None or not any(runs.values()):
             continue
@@ -309,15 +310,15 @@ def healing(results: Results, folder: Path) -> Iterator[str]:
         clean = {d: _per_token(whole["documents"][d]) for d in HELD_OUT}
         yield _row([str(LAYERS[name]), "original", "-", "-", "-", *(f"{clean[d]:.3f}" for d in HELD_OUT), *"----"])
         for depth, own in runs.items():
-            yield from _healed(depth, own, whole["documents"])
+            yield from _healed(depth, own, whole["documents"], cut=depth < LAYERS[name])
         yield ""
 
 
-def _healed(depth: int, runs: Sequence[Mapping[str, Any]], whole: Mapping[str, Any]) -> Iterator[str]:
+def _healed(depth: int, runs: Sequence[Mapping[str, Any]], whole: Mapping[str, Any], *, cut: bool) -> Iterator[str]:
     """The rows of one depth: the cut, then every recipe, those of equal tokens from the best on."""
-    if runs:
-        cut = {d: _per_token(runs[0]["cut"][d]) for d in HELD_OUT}
-        yield _row([str(depth), "cut", "-", "-", "-", *(f"{cut[d]:.3f}" for d in HELD_OUT), *"----"])
+    if runs and cut:
+        before = {d: _per_token(runs[0]["cut"][d]) for d in HELD_OUT}
+        yield _row([str(depth), "cut", "-", "-", "-", *(f"{before[d]:.3f}" for d in HELD_OUT), *"----"])
     for found in sorted(runs, key=lambda run: (round(run["tokens"], -4), _per_token(run["healed"]["text"]))):
         yield _row([
             str(depth),
@@ -326,7 +327,7 @@ def _healed(depth: int, runs: Sequence[Mapping[str, Any]], whole: Mapping[str, A
             str(found["settings"]["seed"]),
             f"{found['trained_parameters'] / 1e6:.1f}M",
             *(f"{_per_token(found['healed'][d]):.3f}" for d in HELD_OUT),
-            *(_back(found, whole, d) for d in ("text", "math")),
+            *(_back(found, whole, d) if cut else "-" for d in ("text", "math")),
             f"{found['cpu_seconds']:.0f}",
             f"{found['peak_mb']:.0f} MB",
         ])  # fmt: skip

@@ -24,7 +24,7 @@ from prune.planning.planner import make_plan, with_scores
 from prune.planning.registry import get_criterion
 from study.bench import BATCH, Bench
 from study.documents import prepare
-from study.healing import HEALINGS, healing, held_out_nll, phased
+from study.healing import HEALINGS, healing, held_out_nll, phased, trained_original
 
 SMALL, GEMMA = "SmolLM2-135M-Instruct", "gemma-3-270m"
 LAYERS = {SMALL: 30, GEMMA: 18}
@@ -308,6 +308,8 @@ UNITS: dict[str, Unit] = {
     "heal_24_next3_256": _healing(24, "next token only, 3e-3", steps=256),
     "heal_15_next3": _healing(15, "next token only, 3e-3", name=GEMMA),
     "heal_15_all3": _healing(15, "all layers, 3e-3", name=GEMMA),
+    "heal_30_next3": functools.partial(trained_original, name=SMALL, steps=12),
+    "heal_30_next3_64": functools.partial(trained_original, name=SMALL, steps=64),
     "heal_24_blocks": functools.partial(phased, name=SMALL, wanted=24, label="block-wise 4 steps, then 3e-3"),
     "heal_24_answers": functools.partial(phased, name=SMALL, wanted=24, label="the original's answers, 3e-3"),
     "heal_24_own": functools.partial(phased, name=SMALL, wanted=24, label="6 steps, then 6 on its own answers, 3e-3"),
