@@ -208,7 +208,7 @@ def plan_tasks(bench: Bench, name: str, wanted: int) -> dict[str, Any]:
     suites = [Suite(name=s.task, title=s.task, tasks=[s]) for s in specs]
     found = {}
     for key in (key for key in bench.result(f"plans_{name}")["plans"] if _label(key)[1] == wanted):
-        cut = prune.cut(whole, drop_layers=bench.plan(name, *_label(key)).drop)
+        cut = prune.cut(whole, drop_layers=bench.plan(name, *_label(key)).drop, copy=True)
         evidence = judge(first, run_tasks(cut, tokenizer, specs, **options), suites)
         found[key] = {suite.name: suite.tasks[0].model_dump(mode="json") for suite in evidence.suites}
     return {"tasks": found}
