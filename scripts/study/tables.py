@@ -68,6 +68,9 @@ def summary(results: Results, folder: Path) -> Iterator[str]:
     yield _rule(2 + len(HELD_OUT) + len(names))
     first = next(iter(scores.values()), {})
     yield _summary_row(LAYERS[SMALL], "original", whole["documents"], {n: first[n]["original"] for n in first}, names)
+    if (trained := results.get(f"heal_{LAYERS[SMALL]}_next3")) is not None:
+        state = f"original, trained on the same {trained['tokens'] / 1000:.0f}k tokens"
+        yield _summary_row(LAYERS[SMALL], state, trained["healed"], {}, names)
     for depth in DEPTHS[SMALL]:
         healed = results.get(f"heal_{depth}_rate3")
         if healed is None:
