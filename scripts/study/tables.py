@@ -245,7 +245,8 @@ def plan_tasks(results: Results, folder: Path) -> Iterator[str]:
                 yield _row([str(depth), key.rpartition("/")[0], *cells, f"{_accuracy(own, names):.3f}"])
         yield ""
         depths = " and ".join(map(str, found))
-        yield f"**{name}**: rank correlation of a criterion's cost with the accuracy lost, mean of {depths} layers."
+        over = f"at {depths} layers" + (", mean of the depths" if len(found) > 1 else "")
+        yield f"**{name}**: rank correlation of a criterion's cost with the accuracy lost, {over}."
         yield ""
         yield _row(["criterion (sum over the removed layers)", *names, "mean of the tasks"])
         yield _rule(2 + len(names))
