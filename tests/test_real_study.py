@@ -96,7 +96,7 @@ def test_a_criterion_that_ranks_plans_as_a_task_does_is_said_to_predict_it(tmp_p
         f"plan_tasks_27_{units.SMALL}": {"tasks": {key: judged(cost) for key, cost in costs.items()}},
     }
     text = "\n".join(tables.plan_tasks(results, tmp_path))
-    assert "on 50 items of each task" in text
+    assert "50 items a task" in text
     assert "| 27 | plan 0 | 0.50 | 0.20 | 0.350 |" in text
     assert "| 27 | plan 3 | 0.20* | 0.35* | 0.275 |" in text
     assert "| ΔNLL of the plan, calibration | +1.00 | -1.00 |" in text

@@ -232,8 +232,8 @@ def plan_tasks(results: Results, folder: Path) -> Iterator[str]:
             continue
         names = sorted(next(iter(next(iter(found.values())).values())))
         first = next(iter(next(iter(found.values())).values()))
-        yield f"**{name}**, accuracy of every plan on {first[names[0]]['n']} items of each task; * where an exact test"
-        yield "tells it from the original's on the same items (two-sided, 5 %)."
+        items = first[names[0]]["n"]
+        yield f"**{name}**, accuracy of every plan, {items} items a task; *: not the original's (exact paired test, 5 %)."
         yield ""
         yield _row(["layers", "plan", *names, "mean"])
         yield _rule(3 + len(names))
@@ -253,13 +253,9 @@ def plan_tasks(results: Results, folder: Path) -> Iterator[str]:
         for label, costs in _predicted(results[f"plans_{name}"]).items():
             cells = []
             for pick in (*([task] for task in names), names):
-                values = [
-                    spearmanr(
-                        [costs[key] for key in plans], [-_accuracy(own, pick) for own in plans.values()]
-                    ).statistic
-                    for plans in found.values()
-                ]
-                cells.append(f"{statistics.mean(values):+.2f}")
+                lost = {depth: [-_accuracy(own, pick) for own in plans.values()] for depth, plans in found.items()}
+                ranks = [spearmanr([costs[key] for key in found[d]], lost[d]).statistic for d in found]
+                cells.append(f"{statistics.mean(ranks):+.2f}")
             yield _row([label, *cells])
         yield ""
 
