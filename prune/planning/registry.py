@@ -125,6 +125,13 @@ class Problem:
         """What a layer gives towards the budget when others are gone; 1 where all give alike."""
         return 1.0 if self.worth is None else self.worth.of(layer, gone)
 
+    def may_go(self, layer: int, gone: Keep) -> bool:
+        """Whether the budget stays within reach: where one must stay at the end, there is still one small enough."""
+        if self.worth is None or self.protected:
+            return True
+        small = self.worth.in_all(self.removable) - self.worth.wanted
+        return any(self.worth.sizes[x] <= small for x in self.removable if x != layer and x not in gone)
+
     def gives_enough(self, gone: Iterable[int], before: Iterable[int]) -> bool:
         """Whether some removals give what is wanted, or at least what others did."""
         return self.worth is None or self.worth.in_all(gone) >= min(self.worth.wanted, self.worth.in_all(before))

@@ -233,7 +233,7 @@ def plan_tasks(results: Results, folder: Path) -> Iterator[str]:
         names = sorted(next(iter(next(iter(found.values())).values())))
         first = next(iter(next(iter(found.values())).values()))
         items = first[names[0]]["n"]
-        yield f"**{name}**, accuracy of every plan, {items} items a task; *: not the original's (exact paired test, 5 %)."
+        yield f"**{name}**, accuracy of every plan, {items} items a task; *: unlike the original (paired test, 5 %)."
         yield ""
         yield _row(["layers", "plan", *names, "mean"])
         yield _rule(3 + len(names))

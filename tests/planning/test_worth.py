@@ -46,6 +46,25 @@ def test_one_that_gives_much_goes_before_many_that_give_little_and_not_where_lit
     assert first_that_fits(strategy, alone, Worth((1, 1, 1, 3), 4)) == (3, 2)
 
 
+@pytest.mark.parametrize("strategy", ["greedy_full", "one_shot"])
+def test_a_budget_that_only_the_smallest_may_survive_is_met(strategy):
+    sizes = (1, 3, 1, 3)
+    assert 0 not in first_that_fits(strategy, [0.9, 0.3, 0.1, 0.2], Worth(sizes, 7))
+    assert len(first_that_fits(strategy, [0.1, 0.9, 0.2, 0.3], Worth(sizes, 7))) == 3
+
+
+def test_a_race_meets_a_budget_that_only_the_smallest_may_survive():
+    world = Uneven(0)
+    worth = Worth(SIZES, sum(SIZES) - 1)
+    problem = Problem(
+        DEPTH, frozenset(), tuple(range(DEPTH - 1, DEPTH)), lambda n: [0.0] * DEPTH,
+        lambda keeps: [world.cost(set(range(DEPTH)) - set(keep)) for keep in keeps],
+        documents=world.documents, worth=worth,
+    )  # fmt: skip
+    *_, step = get_strategy("greedy").search(problem)
+    assert worth.in_all(step.order) >= worth.wanted
+
+
 class Uneven(World):
     """Units that cost the more the more they give, in the mean."""
 

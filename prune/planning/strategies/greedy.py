@@ -132,7 +132,7 @@ class Search:
             common, *costs = self.documents.scores(subsets, look)
             return common, costs
 
-        free = [layer for layer in trunk if layer not in problem.protected]
+        free = [layer for layer in trunk if layer not in problem.protected and problem.may_go(layer, order)]
         candidates = [layer for layer in free if problem.gives(layer, order) > 0] or free
         return Round(candidates, sample, behind, own, self._purse(), lambda layer: problem.gives(layer, order))
 

@@ -25,7 +25,7 @@ def search(problem: Problem) -> Iterator[Step]:
         return per_worth(cost - before, problem.gives(layer, order))
 
     while len(order) < problem.removals[-1]:
-        layers = [layer for layer in keep if layer not in problem.protected]
+        layers = [layer for layer in keep if layer not in problem.protected and problem.may_go(layer, order)]
         subsets = [tuple(other for other in keep if other != layer) for layer in layers]
         whole = problem.worth is not None and not order  # its cost is asked for in the same sweep
         costs = list(problem.costs([keep, *subsets] if whole else subsets))

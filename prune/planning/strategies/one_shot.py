@@ -13,7 +13,7 @@ def search(problem: Problem) -> Iterator[Step]:
         scores = problem.layer_scores(count)
         order: Keep = ()
         while len(order) < count:
-            left = (layer for layer in problem.removable if layer not in order)
+            left = (layer for layer in problem.removable if layer not in order and problem.may_go(layer, order))
             order = (*order, min(left, key=lambda layer: (_price(problem, scores, layer, order), -layer)))
         yield Step(order, sum(scores[layer] for layer in order))
 
