@@ -129,7 +129,7 @@ class Problem:
         """Whether the budget stays within reach: where one must stay at the end, there is still one small enough."""
         if self.worth is None or self.protected:
             return True
-        small = self.worth.in_all(self.removable) - self.worth.wanted
+        small = self.worth.in_all(self.removable) - self.worth.wanted * (1 - 1e-9)  # what is wanted was rounded
         return any(self.worth.sizes[x] <= small for x in self.removable if x != layer and x not in gone)
 
     def gives_enough(self, gone: Iterable[int], before: Iterable[int]) -> bool:

@@ -53,6 +53,19 @@ def test_a_budget_that_only_the_smallest_may_survive_is_met(strategy):
     assert len(first_that_fits(strategy, [0.1, 0.9, 0.2, 0.3], Worth(sizes, 7))) == 3
 
 
+def test_what_a_speed_up_wants_may_be_rounded():
+    model = build("llama")
+    read = loaded_sizes(model, Units(LAYERS, "sublayer"), "read")
+    total, smallest = read.of(()), min(read.layers)
+    for more in (0.0, 1e-12, -1e-12):
+        target = total / (read.rest + smallest) * (1 - more)
+        worth = Worth(read.layers, total - total / target)
+        problem = Problem(2 * LAYERS, frozenset(), (1,), lambda n: [], lambda keeps: [], worth=worth)
+        assert any(problem.may_go(unit, ()) for unit in range(2 * LAYERS))
+        last = tuple(unit for unit in range(2 * LAYERS) if unit != read.layers.index(smallest))
+        assert problem.may_go(last[-1], last[:-1])
+
+
 def test_a_race_meets_a_budget_that_only_the_smallest_may_survive():
     world = Uneven(0)
     worth = Worth(SIZES, sum(SIZES) - 1)
