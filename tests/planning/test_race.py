@@ -9,10 +9,10 @@ import pytest
 
 from evals.progress import line
 from prune.planning.evaluator import Evaluator
-from prune.planning.exchange import check
+from prune.planning.exchange import Ending, check
 from prune.planning.paired import CONFIDENCE, Documents, Ground, difference, nested_shares
 from prune.planning.planner import make_plan, sweep
-from prune.planning.race import Race, Round, Seen
+from prune.planning.race import HEAD, Race, Round, Seen
 from prune.planning.registry import Problem, get_strategy
 from prune.planning.tuning import Tuning
 from tests.planning.small import LAYERS, build, domains
@@ -24,15 +24,14 @@ SEEDS = range(6, 10)  # worlds of which some leave an exchange to be made
 class World:
     """Made-up documents: a layer's cost on a document, with interactions, and the document's own difficulty."""
 
-    def __init__(self, seed: int, noise: float = 0.02) -> None:
-        draw = np.random.default_rng(seed)
+    def __init__(self, seed: int, noise: float = 0.02, depth: int = DEPTH) -> None:
+        draw, self.depth = np.random.default_rng(seed), depth
         self.tokens = draw.integers(20, 60, DOCUMENTS).astype(float)  # [documents]
         hard = draw.lognormal(0, 0.5, DOCUMENTS)  # [documents]: shared by all layers, so it cancels in pairs
-        alone = draw.lognormal(-2, 0.6, DEPTH)  # [L]
-        self.alone = self.tokens * hard * (alone[:, None] + noise * draw.standard_normal((DEPTH, DOCUMENTS)))
-        self.pair = 0.02 * np.abs(draw.standard_normal((DEPTH, DEPTH)))[:, :, None] * self.tokens * hard
+        alone = draw.lognormal(-2, 0.6, depth)  # [L]
+        self.alone = self.tokens * hard * (alone[:, None] + noise * draw.standard_normal((depth, DOCUMENTS)))
+        self.pair = 0.02 * np.abs(draw.standard_normal((depth, depth)))[:, :, None] * self.tokens * hard
         self.ground = Ground([self.tokens], [1.0], [nested_shares(DOCUMENTS)])
-        self.evaluations = 0.0  # one layer over one document, a candidate's prefix free
 
     def of(self, drop) -> np.ndarray:
         """[documents]"""
@@ -44,15 +43,15 @@ class World:
         return self.of(drop).sum() / self.tokens.sum()
 
     def scores(self, keeps, look):
-        return [[self.of(set(range(DEPTH)) - set(keep))[: self.ground.documents(look)[0]]] for keep in keeps]
+        return [[self.of(set(range(self.depth)) - set(keep))[: self.ground.documents(look)[0]]] for keep in keeps]
 
     def documents(self) -> Documents:
         return Documents(self.ground, self.scores)
 
     def search(self, strategy: str, **tuning):
         problem = Problem(
-            DEPTH, frozenset(), (4,), lambda n: [0.0] * DEPTH,
-            lambda keeps: [self.cost(set(range(DEPTH)) - set(keep)) for keep in keeps], Tuning(**tuning),
+            self.depth, frozenset(), (self.depth // 4,), lambda n: [0.0] * self.depth,
+            lambda keeps: [self.cost(set(range(self.depth)) - set(keep)) for keep in keeps], Tuning(**tuning),
             documents=self.documents,
         )  # fmt: skip
         return list(get_strategy(strategy).search(problem))[-1]
@@ -150,12 +149,62 @@ def test_a_purse_that_is_spent_buys_no_exchange():
         return [world.cost(set(range(DEPTH)) - set(keep)) for keep in keeps]
 
     problem = Problem(DEPTH, frozenset({0}), (2,), lambda n: [], costs)
-    poor = check(problem, world.ground, order, [seen], 0.0)
+    poor = check(problem, world.documents(), order, [seen], 0.0)
     assert (poor.order, poor.tried, len(asked)) == (order, 0, 1)
-    rich = check(problem, world.ground, order, [seen], 1e9)
+    rich = check(problem, world.documents(), order, [seen], 1e9)
     best = min(world.cost((a, b)) for a in range(1, DEPTH) for b in range(1, a))
     assert rich.cost == pytest.approx(best)
     assert 0 not in rich.order
+
+
+def test_a_first_look_finds_exchanges_of_which_the_rounds_knew_nothing(monkeypatch):
+    """Layers chosen by what each costs alone, in worlds where most of the cost lies between them."""
+    order = tuple(range(0, 32, 4))
+    asked = []
+
+    def ended(world):
+        def scores(keeps, look):
+            asked.append(len(keeps))
+            return world.scores(keeps, look)
+
+        world.pair = 20 * world.pair
+        seen = {layer: Seen([world.alone[layer]], 0.0, 0.0) for layer in range(32)}
+        problem = Problem(
+            32,
+            frozenset(),
+            (8,),
+            lambda n: [],
+            lambda keeps: [world.cost(set(range(32)) - set(keep)) for keep in keeps],
+        )
+        purse = 20 * 16 * DOCUMENTS  # some twenty plans
+        found = check(problem, Documents(world.ground, scores), order, [seen], purse)
+        assert found.cost == pytest.approx(world.cost(found.order))
+        assert found.cost <= world.cost(order)
+        return found.cost, world.cost(order)
+
+    with_, first = zip(*(ended(World(seed, depth=32)) for seed in range(8)), strict=True)
+    assert asked
+    monkeypatch.setattr("prune.planning.exchange.MANY", np.inf)
+    looks = len(asked)
+    without, _ = zip(*(ended(World(seed, depth=32)) for seed in range(8)), strict=True)
+    assert len(asked) == looks
+    assert np.mean(with_) < np.mean(without) < np.mean(first)
+    assert sum(np.less(with_, without)) >= 6
+
+
+def test_plans_of_one_call_take_as_many_layers_as_they_are_priced():
+    """Against the layers that the model ran, prefixes shared, for a made-up order in which exchanges are asked for."""
+    evaluator = Evaluator(build(layers=16), domains(), batch_size=64)
+    problem = Problem(16, frozenset(), (3,), lambda n: [], lambda keeps: [s.total for s in evaluator.score_many(keeps)])
+    evaluator.clean_nll()
+    ground = Ground(evaluator.tokens_in_order(), [0.5, 0.5], list(evaluator.shares.values()))
+    ending = Ending(problem, Documents(ground, lambda keeps, look: []), [], (4, 9, 12), 0.0)
+    plans = [(4, 9, 12), (4, 9, 13), (4, 9, 14), (9, 12, 3), (9, 12, 15), (4, 12, 2)]
+    priced = sum(ending.takes(plan, plans[:at]) - HEAD for at, plan in enumerate(plans))
+    before = evaluator.work.layers
+    problem.costs([problem.without(plan) for plan in plans])
+    assert evaluator.work.layers - before == evaluator.num_documents * priced
+    assert priced < sum(ending.takes(plan, []) - HEAD for plan in plans)
 
 
 def test_progress_names_candidates_left_and_documents(monkeypatch):

@@ -88,8 +88,7 @@ class Search:
 
     def exchange(self) -> None:
         """Score what is nearly as good on all documents, with what is left of the purse."""
-        ground = self.documents.ground
-        self.checked = exchange.check(self.problem, ground, self.order, self.race.rounds, self._left())
+        self.checked = exchange.check(self.problem, self.documents, self.order, self.race.rounds, self._left())
         self.order = self.checked.order
         for each in self.checked.done:
             log.info("layer %d stays, layer %d goes instead", each.back, each.out)
