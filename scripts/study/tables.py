@@ -62,7 +62,7 @@ def summary(results: Results, folder: Path) -> Iterator[str]:
     whole = results.get(f"original_{SMALL}")
     if whole is None:
         return
-    scores = {unit: found["tasks"] for unit, found in results.items() if unit.startswith("tasks_")}
+    scores = {unit: found["tasks"] for unit, found in results.items() if _of_tasks(unit) == SMALL}
     names = sorted({task for tasks in scores.values() for task in tasks})
     yield _row(["layers", "", *(f"NLL {LABELS[d]}" for d in HELD_OUT), *names])
     yield _rule(2 + len(HELD_OUT) + len(names))
@@ -278,18 +278,24 @@ def tasks(results: Results, folder: Path) -> Iterator[str]:
     del folder
     rows = []
     for unit, found in results.items():
-        if unit.startswith("tasks_"):
+        if model := _of_tasks(unit):
             _, depth, state = unit.split("_")
             for task, suite in found["tasks"].items():
                 lo, hi = suite["retention_lo"], suite["retention_hi"]
                 kept = "not defined" if suite["retention"] is None else f"{suite['retention']:.2f} [{lo:.2f}, {hi:.2f}]"
-                rows.append((task, -int(depth), state, suite, kept))
+                rows.append((model, task, -int(depth), state, suite, kept))
     if rows:
-        yield _row(["task", "layers", "state", "items", "original", "candidate", "retention above chance"])
-        yield _rule(7)
-        for task, depth, state, suite, kept in sorted(rows, key=lambda row: row[:3]):
+        yield _row(["model", "task", "layers", "state", "items", "original", "candidate", "retention above chance"])
+        yield _rule(8)
+        for model, task, depth, state, suite, kept in sorted(rows, key=lambda row: row[:4]):
             scores = (f"{suite[side]:.3f}" for side in ("original", "candidate"))
-            yield _row([task, str(-depth), state, str(suite["n"]), *scores, kept])
+            yield _row([model, task, str(-depth), state, str(suite["n"]), *scores, kept])
+
+
+def _of_tasks(unit: str) -> str | None:
+    """The model of a unit that measures tasks; None for any other."""
+    depth = int(unit.split("_")[1]) if unit.startswith("tasks_") else None
+    return next((name for name, depths in DEPTHS.items() if depth in depths), None)
 
 
 def healing(results: Results, folder: Path) -> Iterator[str]:
