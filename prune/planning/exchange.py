@@ -118,8 +118,11 @@ class Ending:
                     found[each] = new
         return found
 
-    def _rank(self, exchange: Exchange, new: Keep) -> tuple[float, int, int]:
-        return max(self._change(exchange, new), LEAST) * self.takes(new, [self.order]), exchange.back, exchange.out
+    def _ranked(self, able: Mapping[Exchange, Keep]) -> list[Exchange]:
+        """The most promising for what they take first."""
+        beside = [self.problem.full, self.problem.without(self.order)]
+        worth = {e: max(self._change(e, new), LEAST) * self.takes(new, beside) for e, new in able.items()}
+        return sorted(able, key=lambda e: (worth[e], e.back, e.out))
 
     def _change(self, exchange: Exchange, new: Keep) -> float:
         """What an exchange adds now, where it was seen; else what it may add, or how far it is from adding nothing.
@@ -134,20 +137,21 @@ class Ending:
         return exchange.dearer - sum(self._alone[x] for x in spared) if spared else abs(exchange.dearer)
 
     def takes(self, new: Keep, beside: Sequence[Keep]) -> float:
-        """Layers that a plan takes on a document, when it is run beside others: what it shares with one is free."""
+        """Layers that removals take on a document, run beside other subsets: what they share with one is free."""
         keep = self.problem.without(new)
-        shared = max(shared_length(keep, self.problem.without(other)) for other in ((), *beside))
-        return HEAD + len(keep) - shared
+        return HEAD + len(keep) - max(shared_length(keep, other) for other in beside)
 
     def _buy(self, able: Mapping[Exchange, Keep], count: Mapping[Exchange, int], most: float) -> list[Exchange]:
         """Pay for the first, by rank, that `most` layer evaluations buy; `count`: documents that each is read on."""
-        beside = [] if frozenset(self.order) in self.known else [self.order]
+        beside = [self.problem.full]
+        if frozenset(self.order) not in self.known:
+            beside.append(self.problem.without(self.order))
         some, price = [], 0.0
-        for each in sorted(count, key=lambda each: self._rank(each, able[each])):
+        for each in self._ranked({each: able[each] for each in count}):
             more = count[each] * self.takes(able[each], beside)
             if price + more <= most:
                 some.append(each)
-                beside.append(able[each])
+                beside.append(self.problem.without(able[each]))
                 price += more
         self.purse -= price
         return some
@@ -155,7 +159,8 @@ class Ending:
     def glance(self, able: Mapping[Exchange, Keep]) -> None:
         """Read those that come first on the first share, where the purse pays for many."""
         ground, new = self.ground, {each: gone for each, gone in able.items() if each not in self._now}
-        whole = [ground.size * self.takes(gone, [self.order]) for gone in able.values()]
+        beside = [self.problem.full, self.problem.without(self.order)]
+        whole = [ground.size * self.takes(gone, beside) for gone in able.values()]
         number = sum(ground.documents(ground.first))
         if not new or self.purse < MANY * float(np.mean(whole)) or number >= ground.size / 2:
             return

@@ -200,11 +200,12 @@ def test_plans_of_one_call_take_as_many_layers_as_they_are_priced():
     ground = Ground(evaluator.tokens_in_order(), [0.5, 0.5], list(evaluator.shares.values()))
     ending = Ending(problem, Documents(ground, lambda keeps, look: []), [], (4, 9, 12), 0.0)
     plans = [(4, 9, 12), (4, 9, 13), (4, 9, 14), (9, 12, 3), (9, 12, 15), (4, 12, 2)]
-    priced = sum(ending.takes(plan, plans[:at]) - HEAD for at, plan in enumerate(plans))
+    keeps = [problem.full, *map(problem.without, plans)]
+    priced = sum(ending.takes(plan, keeps[: at + 1]) - HEAD for at, plan in enumerate(plans))
     before = evaluator.work.layers
-    problem.costs([problem.without(plan) for plan in plans])
+    problem.costs(keeps[1:])
     assert evaluator.work.layers - before == evaluator.num_documents * priced
-    assert priced < sum(ending.takes(plan, []) - HEAD for plan in plans)
+    assert priced < sum(ending.takes(plan, keeps[:1]) - HEAD for plan in plans)
 
 
 def test_progress_names_candidates_left_and_documents(monkeypatch):
