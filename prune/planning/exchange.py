@@ -13,13 +13,13 @@ only orders them; nothing is decided on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from prune.planning.paired import Costs, Documents, difference
-from prune.planning.prefix import shared_length
+from prune.planning.prefix import longest_known, prefixes
 from prune.planning.race import HEAD, Seen
 from prune.planning.registry import Keep, Problem
 
@@ -120,7 +120,7 @@ class Ending:
 
     def _ranked(self, able: Mapping[Exchange, Keep]) -> list[Exchange]:
         """The most promising for what they take first."""
-        beside = [self.problem.full, self.problem.without(self.order)]
+        beside = self._at_hand(order=True)
         worth = {e: max(self._change(e, new), LEAST) * self.takes(new, beside) for e, new in able.items()}
         return sorted(able, key=lambda e: (worth[e], e.back, e.out))
 
@@ -136,22 +136,25 @@ class Ending:
         spared = set(self.order) - set(new) - {exchange.back}
         return exchange.dearer - sum(self._alone[x] for x in spared) if spared else abs(exchange.dearer)
 
-    def takes(self, new: Keep, beside: Sequence[Keep]) -> float:
-        """Layers that removals take on a document, run beside other subsets: what they share with one is free."""
+    def takes(self, new: Keep, beside: Set[Keep]) -> float:
+        """Layers that removals take on a document, when these beginnings of subsets are run anyway: they are free."""
         keep = self.problem.without(new)
-        return HEAD + len(keep) - max(shared_length(keep, other) for other in beside)
+        return HEAD + len(keep) - longest_known(keep, beside)
+
+    def _at_hand(self, *, order: bool) -> set[Keep]:
+        """Beginnings of the full model, and of the plan at hand."""
+        found = prefixes(self.problem.full)
+        return found | prefixes(self.problem.without(self.order)) if order else found
 
     def _buy(self, able: Mapping[Exchange, Keep], count: Mapping[Exchange, int], most: float) -> list[Exchange]:
         """Pay for the first, by rank, that `most` layer evaluations buy; `count`: documents that each is read on."""
-        beside = [self.problem.full]
-        if frozenset(self.order) not in self.known:
-            beside.append(self.problem.without(self.order))
+        beside = self._at_hand(order=frozenset(self.order) not in self.known)  # whose scores are at hand is not run
         some, price = [], 0.0
         for each in self._ranked({each: able[each] for each in count}):
             more = count[each] * self.takes(able[each], beside)
             if price + more <= most:
                 some.append(each)
-                beside.append(self.problem.without(able[each]))
+                beside |= prefixes(self.problem.without(able[each]))
                 price += more
         self.purse -= price
         return some
@@ -159,7 +162,7 @@ class Ending:
     def glance(self, able: Mapping[Exchange, Keep]) -> None:
         """Read those that come first on the first share, where the purse pays for many."""
         ground, new = self.ground, {each: gone for each, gone in able.items() if each not in self._now}
-        beside = [self.problem.full, self.problem.without(self.order)]
+        beside = self._at_hand(order=True)
         whole = [ground.size * self.takes(gone, beside) for gone in able.values()]
         number = sum(ground.documents(ground.first))
         if not new or self.purse < MANY * float(np.mean(whole)) or number >= ground.size / 2:

@@ -7,8 +7,9 @@ from a subset it has just scored. Assumption: a layer's output depends on the st
 
 from __future__ import annotations
 
+import bisect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import torch
 
@@ -22,6 +23,16 @@ def shared_length(first: Keep, second: Keep) -> int:
     """Number of leading layers that two subsets have in common."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def prefixes(keep: Keep) -> set[Keep]:
+    """Every beginning of a subset, the empty one and itself included."""
+    return {keep[:length] for length in range(len(keep) + 1)}
+
+
+def longest_known(keep: Keep, known: Set[Keep]) -> int:
+    """Length of the longest beginning of a subset that is among `known`, which holds every beginning of its members."""
+    return bisect.bisect_left(range(1, len(keep) + 1), True, key=lambda length: keep[:length] not in known)
 
 
 def _is_clean(keep: Keep, length: int) -> bool:

@@ -12,6 +12,7 @@ from prune.planning.evaluator import Evaluator
 from prune.planning.exchange import Ending, check
 from prune.planning.paired import CONFIDENCE, Documents, Ground, difference, nested_shares
 from prune.planning.planner import make_plan, sweep
+from prune.planning.prefix import prefixes
 from prune.planning.race import HEAD, Race, Round, Seen
 from prune.planning.registry import Problem, get_strategy
 from prune.planning.tuning import Tuning
@@ -201,11 +202,12 @@ def test_plans_of_one_call_take_as_many_layers_as_they_are_priced():
     ending = Ending(problem, Documents(ground, lambda keeps, look: []), [], (4, 9, 12), 0.0)
     plans = [(4, 9, 12), (4, 9, 13), (4, 9, 14), (9, 12, 3), (9, 12, 15), (4, 12, 2)]
     keeps = [problem.full, *map(problem.without, plans)]
-    priced = sum(ending.takes(plan, keeps[: at + 1]) - HEAD for at, plan in enumerate(plans))
+    beside = [set().union(*map(prefixes, keeps[: at + 1])) for at in range(len(plans))]
+    priced = sum(ending.takes(plan, known) - HEAD for plan, known in zip(plans, beside, strict=True))
     before = evaluator.work.layers
     problem.costs(keeps[1:])
     assert evaluator.work.layers - before == evaluator.num_documents * priced
-    assert priced < sum(ending.takes(plan, keeps[:1]) - HEAD for plan in plans)
+    assert priced < sum(ending.takes(plan, beside[0]) - HEAD for plan in plans)
 
 
 def test_progress_names_candidates_left_and_documents(monkeypatch):
