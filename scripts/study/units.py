@@ -7,6 +7,7 @@ importance, so that a study stopped early has what matters most.
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -79,6 +80,7 @@ def depth(bench: Bench, name: str, count: int | None, effects: bool = False) -> 
     chosen = {"measure": ("skip", "local", "future")} if effects else {}
     analysis = analyze(bench.model(name), domains, source=name, batch_size=BATCH, **chosen)
     where = bench.folder / "analysis" / (f"{name}-effects" if effects else name)
+    shutil.rmtree(where, ignore_errors=True)  # of a unit that was stopped before its result stood
     analysis.save(where)
     info = {key: analysis.info[key] for key in ("data", "phase_changes", "stability", "warnings", "scalars", "seed")}
     return {"analysis": str(where.relative_to(bench.folder)), **info}
