@@ -23,7 +23,7 @@ from evals.progress import stage
 from prune.planning.paired import Costs, Difference, Ground, Look, difference, quantile
 
 LEAST = 0.3  # of a later round's candidates are scored: layers change when their neighbours go
-FIRST_LOOK = 0.5  # of a later round's purse at most, for scoring more of them than that
+FIRST_LOOK = 0.5  # of what these leave of the round's purse at most, for scoring more of them
 HOPE = 2.0  # standard errors below its old cost that a candidate may have had, for CELF's rule
 NEAR = 0.5  # pairs that promise so much of what the best promises are read together: they share prefixes
 ENOUGH = 0.0005  # of what the subset costs: with less to lose from stopping, the rest of the purse is saved
@@ -166,10 +166,11 @@ class Heat:
         known = sorted((x for x in given.candidates if x in self.before), key=lambda x: (self._hoped(x), -x))
         number = max(2, math.ceil(LEAST * len(given.candidates)))
         self.score([*(x for x in given.candidates if x not in self.before), *known[:number]], first)
+        most = self.spent + FIRST_LOOK * (given.purse - self.spent)
         for layer in known[number:]:
             if self._hoped(layer) >= min(self._drifted(x) for x in known if x in self.costs):
                 break
-            if self.spent + self._price(layer, first) <= FIRST_LOOK * given.purse:  # late layers cost next to nothing
+            if self.spent + self._price(layer, first) <= most:  # late layers cost next to nothing
                 self.score([layer], first)
         if min(map(self._mean, self.costs.values())) <= 0:  # what costs nothing goes first, whatever it gives
             self.share = dict.fromkeys(self.share, 1.0)

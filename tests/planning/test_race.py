@@ -239,6 +239,28 @@ def test_a_clear_leader_wins_on_the_first_look_and_close_ones_are_read_far():
     assert raced(close).look > (len(world.ground.shares[0]) // 2,)
 
 
+def test_a_late_layer_is_still_scored_where_those_that_were_cheap_took_half_of_the_purse_and_became_dear():
+    """Clones: two cheap layers whose neighbours went are dear now, and the last, which costs nothing to score, is not."""
+    world = World(3, noise=0.0)
+    costs = np.linspace(1, 2, DEPTH)[:, None] * world.tokens
+
+    def sample(candidates, look):
+        (size,) = world.ground.documents(look)
+        return [np.zeros(size)], [[costs[layer][:size]] for layer in candidates]
+
+    def behind(layer):
+        return DEPTH - 1 - layer
+
+    race = Race(world.ground)
+    first = race.run(Round(range(DEPTH), sample, behind, lambda domain, level: 0, 1e9))
+    assert first.layer == 0
+    costs[: DEPTH - 1] *= 5
+    least = sum(behind(layer) for layer in range(1, 6)) * world.ground.documents(world.ground.first)[0]
+    second = race.run(Round(range(1, DEPTH), sample, behind, lambda domain, level: 0, 1.5 * least))
+    assert second.layer == DEPTH - 1
+    assert second.scored < DEPTH - 1
+
+
 def test_a_search_on_a_model_is_repeatable_nests_and_says_what_it_read():
     model = build(layers=16)
     first, again = (make_plan(source="made", model=model, domains=domains(), drop_fraction=0.25) for _ in range(2))
