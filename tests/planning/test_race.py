@@ -240,7 +240,7 @@ def test_a_clear_leader_wins_on_the_first_look_and_close_ones_are_read_far():
 
 
 def test_a_late_layer_is_still_scored_where_those_that_were_cheap_took_half_of_the_purse_and_became_dear():
-    """Clones: two cheap layers whose neighbours went are dear now, and the last, which costs nothing to score, is not."""
+    """Of clones those whose likes went become dear; the last layer, which costs nothing to score, did not."""
     world = World(3, noise=0.0)
     costs = np.linspace(1, 2, DEPTH)[:, None] * world.tokens
 
