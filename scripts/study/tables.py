@@ -31,12 +31,16 @@ SMALLEST_SET = 6
 Results = Mapping[str, Mapping[str, Any]]
 
 
+EFFECTS = ("skip_effect", "local_effect", "future_effect")
+"""Measurements of altered runs."""
+
+
 def write(folder: Path, readme: Path | None) -> int:
     """Put the tables into the README, or print them."""
     files = sorted((folder / "results").glob("*.json"))
     results = {file.stem: json.loads(file.read_text(encoding="utf8")) for file in files}
     sections = {
-        "study": (depth_use, phases, stability, plans, correlations, plan_tasks, tasks, healing, costs),
+        "study": (depth_use, effects, phases, stability, plans, correlations, plan_tasks, tasks, healing, costs),
         "summary": (summary,),
     }
     found = {}
@@ -118,6 +122,29 @@ def depth_use(results: Results, folder: Path) -> Iterator[str]:
                 " / ".join(f"{of['width/participation_ratio'][part[0]]:.1f}" for part in thirds),
             ])  # fmt: skip
         yield ""
+
+
+def effects(results: Results, folder: Path) -> Iterator[str]:
+    """What leaving a layer out changes in what later layers write, by thirds of the layers that are left out."""
+    rows = []
+    for name in (SMALL, GEMMA):
+        if (found := results.get(f"effects_{name}")) is None:
+            continue
+        arrays = _arrays(folder / found["analysis"])
+        depth, thirds = LAYERS[name], np.array_split(np.arange(LAYERS[name] - 1), 3)  # no layer is after the last
+        for domain, about in found["data"].items():
+            of = {kind: arrays[f"by_domain/{domain}/{kind}/layer/mean"] for kind in EFFECTS}  # each [L, L]
+            after = {kind: np.array([each[s, s + 1 :].mean() for s in range(depth - 1)]) for kind, each in of.items()}
+            beside = np.array([of["skip_effect"][s, s + 1] for s in range(depth - 1)])
+            cells = [_of_thirds(values, thirds) for values in (*after.values(), beside)]
+            rows.append(_row([name, domain, str(about["documents"]), *cells]))
+    if rows:
+        yield "What later layers write without a layer, over what they write with it: mean relative change, thirds of the"
+        yield "layers left out (Csordás et al. 2025, figures 4 and 5)."
+        yield ""
+        yield _row(["model", "domain", "documents", "all run again", "what each sees of it alone", "left out before, "
+                    "measured at later tokens", "all run again, the next layer only"])  # fmt: skip
+        yield from (_rule(7), *rows)
 
 
 def phases(results: Results, folder: Path) -> Iterator[str]:

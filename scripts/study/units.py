@@ -75,8 +75,7 @@ def data(bench: Bench) -> dict[str, Any]:
 
 def depth(bench: Bench, name: str, count: int | None, effects: bool = False) -> dict[str, Any]:
     """The analysis: the default measures, or (`effects`) what a skipped layer does to later ones."""
-    only = PLANNING if effects else MEASURED[name]
-    domains = bench.domains(name, "calibration", only=only, count=count)
+    domains = bench.domains(name, "calibration", only=MEASURED[name], count=count)
     chosen = {"measure": ("skip", "local", "future")} if effects else {}
     analysis = analyze(bench.model(name), domains, source=name, batch_size=BATCH, **chosen)
     where = bench.folder / "analysis" / (f"{name}-effects" if effects else name)
@@ -318,5 +317,6 @@ UNITS: dict[str, Unit] = {
     "heal_24_answers": functools.partial(phased, name=SMALL, wanted=24, label="the original's answers, 3e-3"),
     "heal_24_own": functools.partial(phased, name=SMALL, wanted=24, label="6 steps, then 6 on its own answers, 3e-3"),
     f"effects_{SMALL}": functools.partial(depth, name=SMALL, count=2, effects=True),
+    f"effects_{GEMMA}": functools.partial(depth, name=GEMMA, count=2, effects=True),
 }
 """Name -> unit, most important first."""
