@@ -139,8 +139,8 @@ def effects(results: Results, folder: Path) -> Iterator[str]:
             cells = [_of_thirds(values, thirds) for values in (*after.values(), beside)]
             rows.append(_row([name, domain, str(about["documents"]), *cells]))
     if rows:
-        yield "Mean relative change of what later layers write when a layer is left out, by thirds of the layers left out"
-        yield "(Csordás et al. 2025, figures 4 and 5)."
+        yield "Mean relative change of what later layers write when a layer is left out, by thirds of the layers left"
+        yield "out (Csordás et al. 2025, figures 4 and 5)."
         yield ""
         yield _row(["model", "domain", "documents", "all run again", "what each sees of it alone", "left out before, "
                     "measured at later tokens", "all run again, the next layer only"])  # fmt: skip
