@@ -14,7 +14,7 @@ from prune.data.domains import Domain, batches, load_domain
 from prune.model.loading import load_model, load_tokenizer
 from prune.planning.plan import Plan
 
-LENGTHS = {"text": 128, "math": 192, "code": 128, "ja": 128, "stories": 128}
+LENGTHS = {"text": 128, "math": 192, "code": 128, "ja": 128, "stories": 128, "levels": 192}
 """Documents are cut to so many tokens."""
 BATCH = 8
 

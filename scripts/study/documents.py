@@ -65,6 +65,24 @@ def prepare(source: Path, target: Path) -> dict[str, dict[str, int]]:
     return {kind: {name: len(rows) for name, rows in domains.items()} for kind, domains in kinds.items()}
 
 
+def write_levels(source: Path, target: Path, each: int) -> None:
+    """Write as many problems of every MATH level, with their solutions; the level is a document's difficulty.
+
+    Args:
+        source: folder with `math500`, as its authors publish it.
+        target: new file.
+        each: problems of a level.
+    """
+    rows = list(_records(source / "math500/test.jsonl"))
+    chosen = [row for level in range(1, 6) for row in _drawn((r for r in rows if r["level"] == level), each)]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lines = (
+        json.dumps({"prompt": f"{r['problem']}\n", "completion": r["solution"], "difficulty": r["level"]}) + "\n"
+        for r in chosen
+    )
+    target.write_text("".join(lines), encoding="utf8")
+
+
 def _drawn(rows: Iterator[Row], count: int) -> list[Row]:
     known = list(rows)
     return random.Random(SEED).sample(known, min(count, len(known)))

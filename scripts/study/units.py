@@ -19,12 +19,13 @@ from evals.harness import run_tasks
 from evals.suite import Suite, TaskSpec
 from prune.analysis import analyze
 from prune.analysis.result import Analysis
+from prune.data.domains import load_domain
 from prune.planning.context import Context
 from prune.planning.evaluator import Evaluator
 from prune.planning.planner import make_plan, with_scores
 from prune.planning.registry import get_criterion
-from study.bench import BATCH, Bench
-from study.documents import prepare
+from study.bench import BATCH, LENGTHS, Bench
+from study.documents import prepare, write_levels
 from study.healing import HEALINGS, healing, held_out_nll, phased, trained_original
 
 SMALL, GEMMA = "SmolLM2-135M-Instruct", "gemma-3-270m"
@@ -82,6 +83,17 @@ def depth(bench: Bench, name: str, count: int | None, effects: bool = False) -> 
     analysis.save(where)
     info = {key: analysis.info[key] for key in ("data", "phase_changes", "stability", "warnings", "scalars", "seed")}
     return {"analysis": str(where.relative_to(bench.folder)), **info}
+
+
+def difficulty(bench: Bench, name: str, each: int) -> dict[str, Any]:
+    """Do harder problems use more depth? MATH-500's levels, `each` problems of every one."""
+    file = bench.folder / "data" / "levels" / f"{each}.jsonl"
+    write_levels(bench.source, file, each)
+    domain = load_domain("levels", str(file), bench.tokenizer(name), seq_length=LENGTHS["levels"])
+    found = analyze(
+        bench.model(name), {"levels": domain}, source=name, batch_size=BATCH, measure=("contributions", "dnll")
+    )
+    return {"documents": len(domain.documents), "difficulty": found.info["difficulty"]["levels"]}
 
 
 def singles(bench: Bench, name: str, count: int | None) -> dict[str, Any]:
@@ -316,6 +328,8 @@ UNITS: dict[str, Unit] = {
     "heal_24_answers": functools.partial(phased, name=SMALL, wanted=24, label="the original's answers, 3e-3"),
     "heal_24_own": functools.partial(phased, name=SMALL, wanted=24, label="6 steps, then 6 on its own answers, 3e-3"),
     f"effects_{SMALL}": functools.partial(depth, name=SMALL, count=2, effects=True),
+    f"difficulty_{SMALL}": functools.partial(difficulty, name=SMALL, each=6),
+    f"difficulty_{GEMMA}": functools.partial(difficulty, name=GEMMA, each=3),
     f"effects_{GEMMA}": functools.partial(depth, name=GEMMA, count=2, effects=True),
 }
 """Name -> unit, most important first."""
