@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from study import documents, healing, tables, units
+from study import depth_tables, documents, healing, tables, units
 from study.bench import Bench
 
 from prune.embedded import MODEL
@@ -48,11 +49,54 @@ def test_calibration_healing_and_held_out_documents_share_nothing(public, tmp_pa
 def test_sets_of_documents_agree_fully_when_all_documents_say_the_same_and_little_when_they_say_nothing():
     tokens = np.full(16, 10.0)
     same = np.arange(30.0)[:, None] * np.ones(16)
-    assert tables._halves(same, tokens, 8) == (1.0, float(tables.SMALLEST_SET))
+    assert depth_tables._halves(same, tokens, 8) == (1.0, float(depth_tables.SMALLEST_SET))
     noise = np.random.default_rng(0).normal(size=(30, 16))
-    ranks, shared = tables._halves(noise, tokens, 8)
+    ranks, shared = depth_tables._halves(noise, tokens, 8)
     assert abs(ranks) < 0.4
     assert shared < 4
+
+
+def test_levels_are_as_many_problems_of_each_with_their_solutions(tmp_path):
+    (tmp_path / "math500").mkdir()
+    rows = [{"problem": f"{n}?", "solution": f"so {n}", "level": 1 + n % 5} for n in range(40)]
+    (tmp_path / "math500/test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    documents.write_levels(tmp_path, tmp_path / "new/levels.jsonl", 3)
+    found = [json.loads(line) for line in (tmp_path / "new/levels.jsonl").read_text().splitlines()]
+    assert [row["difficulty"] for row in found] == [level for level in range(1, 6) for _ in range(3)]
+    for row in found:
+        number = int(row["prompt"].removesuffix("?\n"))
+        assert row["completion"] == f"so {number}"
+        assert number % 5 + 1 == row["difficulty"]
+
+
+def test_what_later_layers_make_of_a_layer_is_the_mean_over_those_after_it(tmp_path):
+    """An [L, L] table whose row s holds s + 1 after the diagonal and nonsense before."""
+    depth = units.LAYERS[units.SMALL]
+    each = np.triu(np.arange(1.0, depth + 1)[:, None] * np.ones(depth), 1) + np.tril(np.full((depth, depth), 1e6))
+    (tmp_path / "made").mkdir()
+    names = (f"by_domain/text/{kind}/layer/mean" for kind in depth_tables.EFFECTS)
+    save_file({name: np.ascontiguousarray(each) for name in names}, tmp_path / "made/measurements.safetensors")
+    results = {f"effects_{units.SMALL}": {"analysis": "made", "data": {"text": {"documents": 2}}}}
+    row = list(depth_tables.effects(results, tmp_path))[-1]
+    thirds = [np.mean(part) + 1 for part in np.array_split(np.arange(depth - 1), 3)]
+    cell = " / ".join(f"{mean:.2f}" for mean in thirds)
+    assert row == f"| {units.SMALL} | text | 2 | {cell} | {cell} | {cell} | {cell} |"
+
+
+def test_depth_by_difficulty_says_when_so_few_problems_cannot_tell(tmp_path):
+    told = {"documents": 26, "levels": {"1": 9.0, "5": 9.5}, "shift": 0.5, "shift_lo": -0.1, "shift_hi": 1.1,
+            "spearman": 0.2, "verdict": "cannot tell"}  # fmt: skip
+    few = {"documents": 5, "levels": {"1": 9.0}, "verdict": "cannot tell"}
+    found = {"output_effect/kl": told, "output_effect/l2_mean": few}
+    rows = list(depth_tables.difficulty({f"difficulty_{units.GEMMA}": {"difficulty": found}}, tmp_path))
+    assert rows[-2].endswith("| 26 | 9.0 / 9.5 | +0.50 [-0.10, +1.10] | +0.20 | cannot tell |")
+    assert rows[-1].endswith("| 5 | 9.0 | - | - | cannot tell |")
+
+
+def test_tasks_stand_under_their_own_model():
+    assert tables._of_tasks("tasks_24_cut") == units.SMALL
+    assert tables._of_tasks("tasks_15_healed") == units.GEMMA
+    assert tables._of_tasks("heal_24_rate3") is None
 
 
 def test_what_came_back_is_the_share_of_what_the_cut_lost():

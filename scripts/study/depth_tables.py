@@ -87,9 +87,11 @@ def difficulty(results: Results, folder: Path) -> Iterator[str]:
     for name in (SMALL, GEMMA):
         for key, own in results.get(f"difficulty_{name}", {}).get("difficulty", {}).items():
             levels = " / ".join(f"{score:.1f}" for score in own["levels"].values())
-            shift = f"{own['shift']:+.2f} [{own['shift_lo']:+.2f}, {own['shift_hi']:+.2f}]"
-            cells = [str(own["documents"]), levels, shift, f"{own['spearman']:+.2f}", own["verdict"]]
-            rows.append(row([name, SCORES[key], *cells]))
+            shift = rank = "-"
+            if "shift" in own:  # absent where there are too few problems
+                shift = f"{own['shift']:+.2f} [{own['shift_lo']:+.2f}, {own['shift_hi']:+.2f}]"
+                rank = f"{own['spearman']:+.2f}"
+            rows.append(row([name, SCORES[key], str(own["documents"]), levels, shift, rank, own["verdict"]]))
     if rows:
         yield "Depth score (mean layer, weighted by its effect) of MATH-500's problems with their solutions, by level."
         yield ""
