@@ -6,10 +6,11 @@ One model per stage. Unknown keys are refused with the nearest valid name. Paths
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -319,8 +320,22 @@ def _explain(error: ValidationError) -> str:
             )
             owner = field.annotation if field is not None else None
         valid = list(owner.model_fields) if isinstance(owner, type) and issubclass(owner, BaseModel) else []
-        return f"unknown key {where}: {nearest(str(first['loc'][-1]), valid)}"
+        word = str(first["loc"][-1])
+        below = _below(word, valid) if owner is Recipe else []
+        return f"unknown key {where}: " + (f"did you mean {' or '.join(below)}?" if below else nearest(word, valid))
     return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _below(word: str, valid: list[str]) -> list[str]:
+    """What a key at the top may have meant in a section, where a name there is nearer than any at the top."""
+    inner: dict[str, list[str]] = {}
+    for section, field in Recipe.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                for name in kind.model_fields:
+                    inner.setdefault(name, []).append(f"{section}.{name}")
+    close = difflib.get_close_matches(word, [*valid, *inner], n=1, cutoff=0.75)
+    return inner[close[0]] if close and close[0] not in valid else []
 
 
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:

@@ -41,6 +41,8 @@ def test_a_recipe_makes_the_round_trip(tmp_path):
     [
         (MINIMAL.replace("plan:", "plann:"), "'plann' .did you mean 'plan'"),
         (MINIMAL.replace("depths", "depht"), "plan.depht: 'depht' .did you mean 'depths'"),
+        (MINIMAL + "dephts: [12]", "unknown key dephts: did you mean plan.depths\\?"),
+        (MINIMAL + "lora_r: 8", "unknown key lora_r: did you mean heal.lora_r\\?"),
         (MINIMAL + "heal: {lora_rank: 3}", "heal.lora_rank: 'lora_rank' .did you mean 'lora_r"),
         (MINIMAL.replace("[12]", "[]"), "plan.depths"),
         (MINIMAL.replace("[12]", "[0]"), "plan.depths.0"),
