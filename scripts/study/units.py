@@ -30,7 +30,7 @@ from study.healing import HEALINGS, healing, held_out_nll, phased, trained_origi
 
 SMALL, GEMMA = "SmolLM2-135M-Instruct", "gemma-3-270m"
 LAYERS = {SMALL: 30, GEMMA: 18}
-DEPTHS = {SMALL: (27, 24, 21), GEMMA: (15,)}
+DEPTHS = {SMALL: (27, 24, 21), GEMMA: (16, 15, 13)}
 MEASURED = {SMALL: ("text", "math", "code", "ja"), GEMMA: ("text", "math", "ja")}
 """Domains of the analysis."""
 PLANNING = ("text", "math")
@@ -320,6 +320,8 @@ UNITS: dict[str, Unit] = {
     "heal_21_rate3_64": _healing(21, "rate 3e-3", steps=64),
     "heal_24_rate3_256": _healing(24, "rate 3e-3", steps=256),
     "heal_24_next3_256": _healing(24, "next token only, 3e-3", steps=256),
+    "heal_24_rate3_640": _healing(24, "rate 3e-3", steps=640),
+    "heal_24_next3_640": _healing(24, "next token only, 3e-3", steps=640),
     "heal_15_next3": _healing(15, "next token only, 3e-3", name=GEMMA),
     "heal_15_all3": _healing(15, "all layers, 3e-3", name=GEMMA),
     "heal_30_next3": functools.partial(trained_original, name=SMALL, steps=12),
