@@ -16,6 +16,8 @@ SMALLEST_SET = 6
 
 EFFECTS = ("skip_effect", "local_effect", "future_effect")
 """Measurements of altered runs."""
+GONE = (0.5, 0.9)
+"""Shares of an erasure's effect of which it is said by where they are gone."""
 SCORES = {
     "output_effect/l2_mean": "change of the predictions",
     "output_effect/kl": "KL of the predictions",
@@ -78,6 +80,36 @@ def effects(results: Results, folder: Path) -> Iterator[str]:
         yield row(["model", "domain", "documents", "all run again", "what each sees of it alone", "left out before, "
                     "measured at later tokens", "all run again, the next layer only"])  # fmt: skip
         yield from (rule(7), *rows)
+
+
+def questions(results: Results, folder: Path) -> Iterator[str]:
+    """Down to which depth a worked answer still reads its question."""
+    del folder
+    rows = []
+    for name in (SMALL, GEMMA):
+        if (found := results.get(f"questions_{name}")) is None:
+            continue
+        thirds = np.array_split(np.arange(LAYERS[name]), 3)
+        erased = np.array(found["erasure/kl"])  # [L, 8]
+        shares = np.array(found["integrated_gradients/share"])  # [L, 8]
+        mean = erased.mean(1)  # [L]
+        cells = [_of_thirds(values, thirds) for values in (mean, erased[:, 0], erased[:, -1], shares[:, -1])]
+        gone = " / ".join(_gone(mean, share) for share in GONE)
+        rows.append(row([name, str(found["data"]["math"]["documents"]), *cells[:3], gone, cells[3]]))
+    if rows:
+        yield "An eighth of a question's stream is erased before a layer: divergence of the predictions of its worked"
+        yield "answer, nats a token, by thirds of the layers; and what share of the question's integrated gradients its"
+        yield "last eighth holds (Csordás et al. 2025, section 5)."
+        yield ""
+        yield row(["model", "documents", "mean of the eighths", "first eighth", "last eighth",
+                    "half / nine tenths of the effect gone from layer", "gradients: last eighth"])  # fmt: skip
+        yield from (rule(7), *rows)
+
+
+def _gone(effect: np.ndarray, share: float) -> str:
+    """The first layer from which on no effect [L] is above what is left of the greatest."""
+    above = np.flatnonzero(effect > (1 - share) * effect.max())
+    return str(above[-1] + 1)
 
 
 def difficulty(results: Results, folder: Path) -> Iterator[str]:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from study.depth_tables import depth_use, difficulty, effects, phases, stability
+from study.depth_tables import depth_use, difficulty, effects, phases, questions, stability
 from study.healing import HEALINGS
 from study.markdown import Results, row, rule
-from study.units import DEPTHS, GEMMA, LAYERS, PLANS, SEEDS, SMALL
+from study.units import CANDIDATES, DEPTHS, GEMMA, LAYERS, PLANS, SEARCHED, SEEDS, SMALL
 
 MARKERS = {
     "study": ("<!-- study: begin -->", "<!-- study: end -->"),
@@ -37,10 +37,12 @@ def write(folder: Path, readme: Path | None) -> int:
         "study": (
             depth_use,
             effects,
+            questions,
             difficulty,
             phases,
             stability,
             plans,
+            searches,
             correlations,
             plan_tasks,
             tasks,
@@ -138,6 +140,32 @@ def _plans_at(
             yield label, ", ".join(map(str, made["plans"][key]["drop"])), rise
     if draws:
         yield f"random (mean of {len(draws)})", "-", {d: statistics.mean(draw[d] for draw in draws) for d in HELD_OUT}
+
+
+def searches(results: Results, folder: Path) -> Iterator[str]:
+    """What other searches find among the same layers by the same documents, and what it takes them."""
+    del folder
+    for unit, found in results.items():
+        if not unit.startswith("searches_"):
+            continue
+        _, depth, name = unit.split("_", 2)
+        whole = found["plans"]["greedy in full"]["work"]["layer_evaluations"]
+        yield f"**{name}**, {depth} layers: searches among the {CANDIDATES[name]} layers that are cheapest alone, by"
+        yield f"{SEARCHED[name]} documents a domain; layer evaluations over those of greedy in full."
+        yield ""
+        domains = sorted(next(iter(found["plans"].values()))["calibration"])
+        yield row(["search", "removed", "layer evaluations", *(f"ΔNLL {d}, its documents" for d in domains),
+                    *(f"{d}, held out" for d in HELD_OUT), "mean"])  # fmt: skip
+        yield rule(4 + len(domains) + len(HELD_OUT))
+        rows = []
+        for label, own in found["plans"].items():
+            nll = {d: found["original"][d] + own["held_out"][d] for d in HELD_OUT}
+            work = own["work"]["layer_evaluations"] / whole
+            cells = [*(f"{own['calibration'][d]:.3f}" for d in domains), *(f"{nll[d]:.3f}" for d in HELD_OUT)]
+            mean = statistics.mean(nll.values())
+            rows.append((mean, row([label, ", ".join(map(str, own["drop"])), f"{work:.2f}", *cells, f"{mean:.3f}"])))
+        yield from (text for _, text in sorted(rows))
+        yield ""
 
 
 def correlations(results: Results, folder: Path) -> Iterator[str]:

@@ -18,12 +18,14 @@ from evals.gate import judge
 from evals.harness import run_tasks
 from evals.suite import Suite, TaskSpec
 from prune.analysis import analyze
+from prune.analysis.registry import ON_PROMPTS
 from prune.analysis.result import Analysis
-from prune.data.domains import load_domain
+from prune.data.domains import Domain, load_domain
 from prune.planning.context import Context
 from prune.planning.evaluator import Evaluator
 from prune.planning.planner import make_plan, with_scores
 from prune.planning.registry import get_criterion
+from prune.planning.tuning import Tuning
 from study.bench import BATCH, LENGTHS, Bench
 from study.documents import prepare, write_levels
 from study.healing import HEALINGS, healing, held_out_nll, phased, trained_original
@@ -54,6 +56,20 @@ PLANS: tuple[tuple[str, str, str], ...] = (
     ("last n", "last_n", "one_shot"),
 )
 """Label, criterion, strategy."""
+SEARCHES: tuple[tuple[str, str, str], ...] = (
+    ("greedy, the default", "dnll", "greedy"),
+    ("greedy in full", "dnll", "greedy_full"),
+    ("beam", "dnll", "beam"),
+    ("greedy, then exchanges", "dnll", "greedy_swap"),
+    ("evolution", "dnll", "evolutionary"),
+    ("blocks of two", "dnll", "blocks"),
+    ("greedy by KL", "kl", "greedy"),
+    ("greedy by the answers' NLL", "answer_nll", "greedy"),
+    ("every k-th", "every_kth", "one_shot"),
+)
+"""Label, criterion, strategy of the searches that are set side by side."""
+SUBSETS = 200
+"""That evolution and exchanges may score."""
 DATA_FREE = ("magnitude", "last_n", "random")
 TASKS = {
     "lambada_openai": ("acc", 0.0),
@@ -83,6 +99,16 @@ def depth(bench: Bench, name: str, count: int | None, effects: bool = False) -> 
     analysis.save(where)
     info = {key: analysis.info[key] for key in ("data", "phase_changes", "stability", "warnings", "scalars", "seed")}
     return {"analysis": str(where.relative_to(bench.folder)), **info}
+
+
+def questions(bench: Bench, name: str, count: int) -> dict[str, Any]:
+    """How deep a worked answer still needs its question, on the shortest documents: long ones take hours."""
+    whole = bench.domains(name, "healing", only=("math",))["math"]  # nothing is chosen here, and these are many
+    short = tuple(sorted(whole.documents, key=lambda document: len(document.input_ids))[:count])
+    domain = Domain("math", short, whole.source, f"{whole.sha256}:shortest {count}")
+    analysis = analyze(bench.model(name), {"math": domain}, source=name, batch_size=BATCH, measure=ON_PROMPTS)
+    tables = ("erasure/kl", "integrated_gradients/share")
+    return {"data": analysis.info["data"], **{key: analysis[key].tolist() for key in tables}}  # [L, 8] each
 
 
 def difficulty(bench: Bench, name: str, each: int) -> dict[str, Any]:
@@ -170,6 +196,28 @@ def _predictions(
     for key, plan in found.items():
         result["one-shot dnll"][key] = float(sum(alone[layer] for layer in plan["drop"]))
     return result
+
+
+def searches(bench: Bench, name: str, wanted: int) -> dict[str, Any]:
+    """Every search from nothing, on the documents and among the candidates of `plans`, and its plan held out."""
+    model = bench.model(name)
+    held = _evaluator(bench, name, "held_out", model=model, count=JUDGED)
+    domains = bench.domains(name, "calibration", count=SEARCHED[name], only=PLANNING)
+    dear = np.argsort(_single_scores(bench, name))[CANDIDATES[name] :].tolist()
+    found = {}
+    for label, criterion, strategy in SEARCHES:
+        evaluator = Evaluator(model, domains, batch_size=BATCH)  # no cache: what the search takes by itself
+        plan = make_plan(source=name, num_layers=wanted, model=model, evaluator=evaluator, protect=dear,
+                         criterion=criterion, strategy=strategy, tuning=Tuning(max_subsets=SUBSETS))  # fmt: skip
+        work = evaluator.work.describe()
+        found[label] = {
+            "drop": plan.drop,
+            "work": work,
+            "calibration": evaluator.score(plan.keep).by_domain,
+            "held_out": held.score(plan.keep).by_domain,
+        }
+        print(label, plan.drop, work, flush=True)
+    return {"original": held.clean_nll(), "plans": found}
 
 
 def held_out(bench: Bench, name: str) -> dict[str, Any]:
@@ -333,5 +381,8 @@ UNITS: dict[str, Unit] = {
     f"difficulty_{SMALL}": functools.partial(difficulty, name=SMALL, each=6),
     f"difficulty_{GEMMA}": functools.partial(difficulty, name=GEMMA, each=3),
     f"effects_{GEMMA}": functools.partial(depth, name=GEMMA, count=2, effects=True),
+    f"searches_24_{SMALL}": functools.partial(searches, name=SMALL, wanted=24),
+    f"questions_{SMALL}": functools.partial(questions, name=SMALL, count=4),
+    f"questions_{GEMMA}": functools.partial(questions, name=GEMMA, count=4),
 }
 """Name -> unit, most important first."""
