@@ -28,8 +28,8 @@ def public(tmp_path):
         (tmp_path / f"wikitext2/{split}.txt").write_text("".join(lines))
     (tmp_path / "gsm8k").mkdir()
     for split in ("train", "test"):
-        rows = (json.dumps({"question": f"{split} {n}?", "answer": f"{n}\n#### {n}"}) + "\n" for n in range(700))
-        (tmp_path / f"gsm8k/{split}.jsonl").write_text("".join(rows))
+        rows = ({"question": f"{split} {n}: {long[:60]}?", "answer": f"{n}\n#### {n}"} for n in range(700))
+        (tmp_path / f"gsm8k/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for folder in ("tinystories", "mgsm"):
         (tmp_path / folder).mkdir()
     (tmp_path / "tinystories/eval.txt").write_text("<|endoftext|>".join(f"{n} {long}" for n in range(30)))
@@ -91,6 +91,35 @@ def test_depth_by_difficulty_says_when_so_few_problems_cannot_tell(tmp_path):
     rows = list(depth_tables.difficulty({f"difficulty_{units.GEMMA}": {"difficulty": found}}, tmp_path))
     assert rows[-2].endswith("| 26 | 9.0 / 9.5 | +0.50 [-0.10, +1.10] | +0.20 | cannot tell |")
     assert rows[-1].endswith("| 5 | 9.0 | - | - | cannot tell |")
+
+
+def test_a_question_is_needed_up_to_the_last_layer_whose_erasure_tells(tmp_path):
+    """Effects that fall by a tenth of the first a layer, not quite steadily: what is gone must stay gone."""
+    effect = np.linspace(1.0, 0.1, 10)
+    assert depth_tables._gone(effect, 0.45) == "5"
+    effect[7] = 0.9
+    assert depth_tables._gone(effect, 0.45) == "8"
+    assert depth_tables._gone(np.ones(10), 0.5) == "10"  # never
+    depth = units.LAYERS[units.SMALL]
+    erased = np.zeros((depth, 8))
+    erased[:20, 0], erased[:10, -1] = 0.8, 1.6
+    shares = np.full((depth, 8), 0.125)
+    found = {"data": {"math": {"documents": 4}}, "erasure/kl": erased, "integrated_gradients/share": shares}
+    row = list(depth_tables.questions({f"questions_{units.SMALL}": found}, tmp_path))[-1]
+    means = "0.30 / 0.10 / 0.00 | 0.80 / 0.80 / 0.00 | 1.60 / 0.00 / 0.00"
+    assert row == f"| {units.SMALL} | 4 | {means} | 10 / 20 | 0.12 / 0.12 / 0.12 |"
+
+
+def test_searches_are_in_the_order_of_what_their_plans_cost_held_out(tmp_path):
+    def plan(rise: float, work: int) -> dict:
+        return {"drop": [3, 4], "work": {"layer_evaluations": work}, "calibration": {"text": 0.1, "math": 0.2},
+                "held_out": dict.fromkeys(tables.HELD_OUT, rise)}  # fmt: skip
+
+    found = {"original": dict.fromkeys(tables.HELD_OUT, 2.0),
+             "plans": {"greedy in full": plan(0.5, 1000), "beam": plan(0.25, 1500)}}  # fmt: skip
+    rows = list(tables.searches({f"searches_24_{units.SMALL}": found}, tmp_path))
+    assert rows[-3] == "| beam | 3, 4 | 1.50 | 0.200 | 0.100 | 2.250 | 2.250 | 2.250 | 2.250 |"
+    assert rows[-2] == "| greedy in full | 3, 4 | 1.00 | 0.200 | 0.100 | 2.500 | 2.500 | 2.500 | 2.500 |"
 
 
 def test_tasks_stand_under_their_own_model():
@@ -167,7 +196,9 @@ def test_every_kind_of_unit_runs_and_is_shown_on_a_small_model(public, tmp_path,
         f"original_{name}": lambda b: units.original(b, name),
         "heal_14_rate": lambda b: healing.healing(b, name, 14, 1, 0, {"learning_rate": 1e-3}),
         "heal_14_full": lambda b: healing.healing(b, name, 14, 1, 0, {"method": "full", "train_layers": "gap"}),
-        "effects": lambda b: units.depth(b, name, 1, effects=True),
+        f"effects_{name}": lambda b: units.depth(b, name, 1, effects=True),
+        f"searches_14_{name}": lambda b: units.searches(b, name, 14),
+        f"questions_{name}": lambda b: units.questions(b, name, 2),
     }
     cost = {"cpu_seconds": 1.0, "system_seconds": 0.1, "peak_mb": 10.0}
     for unit, run in made.items():
@@ -186,5 +217,8 @@ def test_every_kind_of_unit_runs_and_is_shown_on_a_small_model(public, tmp_path,
         "of the text lost, back",
         "ΔNLL of one layer",
         "random (mean of 3)",
+        "what each sees of it alone",
+        "greedy by the answers' NLL",
+        "gradients: last eighth",
     ):
         assert words in shown
