@@ -12,9 +12,10 @@ from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from study import depth_tables, documents, healing, tables, units
+from study import accuracy, depth, depth_tables, documents, healing, plans, settings, tables, units
 from study.bench import Bench
 
+from evals.suite import TaskSpec
 from prune.embedded import MODEL
 
 
@@ -33,6 +34,9 @@ def public(tmp_path):
     for folder in ("tinystories", "mgsm"):
         (tmp_path / folder).mkdir()
     (tmp_path / "tinystories/eval.txt").write_text("<|endoftext|>".join(f"{n} {long}" for n in range(30)))
+    (tmp_path / "lambada").mkdir()
+    rows = ({"text": f"Ann had {number} cats and one dog. She fed the dog"} for number in range(9))
+    (tmp_path / "lambada/lambada_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "mgsm/mgsm_ja.tsv").write_text("".join(f"問い{n}\t{n}\n" for n in range(20)))
     return tmp_path
 
@@ -71,16 +75,16 @@ def test_levels_are_as_many_problems_of_each_with_their_solutions(tmp_path):
 
 def test_what_later_layers_make_of_a_layer_is_the_mean_over_those_after_it(tmp_path):
     """An [L, L] table whose row s holds s + 1 after the diagonal and nonsense before."""
-    depth = units.LAYERS[units.SMALL]
+    depth = settings.LAYERS[settings.SMALL]
     each = np.triu(np.arange(1.0, depth + 1)[:, None] * np.ones(depth), 1) + np.tril(np.full((depth, depth), 1e6))
     (tmp_path / "made").mkdir()
     names = (f"by_domain/text/{kind}/layer/mean" for kind in depth_tables.EFFECTS)
     save_file({name: np.ascontiguousarray(each) for name in names}, tmp_path / "made/measurements.safetensors")
-    results = {f"effects_{units.SMALL}": {"analysis": "made", "data": {"text": {"documents": 2}}}}
+    results = {f"effects_{settings.SMALL}": {"analysis": "made", "data": {"text": {"documents": 2}}}}
     row = list(depth_tables.effects(results, tmp_path))[-1]
     thirds = [np.mean(part) + 1 for part in np.array_split(np.arange(depth - 1), 3)]
     cell = " / ".join(f"{mean:.2f}" for mean in thirds)
-    assert row == f"| {units.SMALL} | text | 2 | {cell} | {cell} | {cell} | {cell} |"
+    assert row == f"| {settings.SMALL} | text | 2 | {cell} | {cell} | {cell} | {cell} |"
 
 
 def test_depth_by_difficulty_says_when_so_few_problems_cannot_tell(tmp_path):
@@ -88,7 +92,7 @@ def test_depth_by_difficulty_says_when_so_few_problems_cannot_tell(tmp_path):
             "spearman": 0.2, "verdict": "cannot tell"}  # fmt: skip
     few = {"documents": 5, "levels": {"1": 9.0}, "verdict": "cannot tell"}
     found = {"output_effect/kl": told, "output_effect/l2_mean": few}
-    rows = list(depth_tables.difficulty({f"difficulty_{units.GEMMA}": {"difficulty": found}}, tmp_path))
+    rows = list(depth_tables.difficulty({f"difficulty_{settings.GEMMA}": {"difficulty": found}}, tmp_path))
     assert rows[-2].endswith("| 26 | 9.0 / 9.5 | +0.50 [-0.10, +1.10] | +0.20 | cannot tell |")
     assert rows[-1].endswith("| 5 | 9.0 | - | - | cannot tell |")
 
@@ -100,14 +104,14 @@ def test_a_question_is_needed_up_to_the_last_layer_whose_erasure_tells(tmp_path)
     effect[7] = 0.9
     assert depth_tables._gone(effect, 0.45) == "8"
     assert depth_tables._gone(np.ones(10), 0.5) == "10"  # never
-    depth = units.LAYERS[units.SMALL]
+    depth = settings.LAYERS[settings.SMALL]
     erased = np.zeros((depth, 8))
     erased[:20, 0], erased[:10, -1] = 0.8, 1.6
     shares = np.full((depth, 8), 0.125)
     found = {"data": {"math": {"documents": 4}}, "erasure/kl": erased, "integrated_gradients/share": shares}
-    row = list(depth_tables.questions({f"questions_{units.SMALL}": found}, tmp_path))[-1]
+    row = list(depth_tables.questions({f"questions_{settings.SMALL}": found}, tmp_path))[-1]
     means = "0.30 / 0.10 / 0.00 | 0.80 / 0.80 / 0.00 | 1.60 / 0.00 / 0.00"
-    assert row == f"| {units.SMALL} | 4 | {means} | 10 / 20 | 0.12 / 0.12 / 0.12 |"
+    assert row == f"| {settings.SMALL} | 4 | {means} | 10 / 20 | 0.12 / 0.12 / 0.12 |"
 
 
 def test_searches_are_in_the_order_of_what_their_plans_cost_held_out(tmp_path):
@@ -117,14 +121,14 @@ def test_searches_are_in_the_order_of_what_their_plans_cost_held_out(tmp_path):
 
     found = {"original": dict.fromkeys(tables.HELD_OUT, 2.0),
              "plans": {"greedy in full": plan(0.5, 1000), "beam": plan(0.25, 1500)}}  # fmt: skip
-    rows = list(tables.searches({f"searches_24_{units.SMALL}": found}, tmp_path))
+    rows = list(tables.searches({f"searches_24_{settings.SMALL}": found}, tmp_path))
     assert rows[-3] == "| beam | 3, 4 | 1.50 | 0.200 | 0.100 | 2.250 | 2.250 | 2.250 | 2.250 |"
     assert rows[-2] == "| greedy in full | 3, 4 | 1.00 | 0.200 | 0.100 | 2.500 | 2.500 | 2.500 | 2.500 |"
 
 
 def test_tasks_stand_under_their_own_model():
-    assert tables._of_tasks("tasks_24_cut") == units.SMALL
-    assert tables._of_tasks("tasks_15_healed") == units.GEMMA
+    assert tables._of_tasks("tasks_24_cut") == settings.SMALL
+    assert tables._of_tasks("tasks_15_healed") == settings.GEMMA
     assert tables._of_tasks("heal_24_rate3") is None
 
 
@@ -162,11 +166,11 @@ def test_a_criterion_that_ranks_plans_as_a_task_does_is_said_to_predict_it(tmp_p
         return {"lambada": seen, "piqa": {**seen, "candidate": 0.2 + lost / 20}}
 
     results = {
-        f"plans_{units.SMALL}": {
+        f"plans_{settings.SMALL}": {
             "plans": {key: {"dnll": {"total": {"value": cost}}} for key, cost in costs.items()},
             "predicted": {"magnitude": backwards},
         },
-        f"plan_tasks_27_{units.SMALL}": {"tasks": {key: judged(cost) for key, cost in costs.items()}},
+        f"plan_tasks_27_{settings.SMALL}": {"tasks": {key: judged(cost) for key, cost in costs.items()}},
     }
     text = "\n".join(tables.plan_tasks(results, tmp_path))
     assert "50 items a task" in text
@@ -178,27 +182,31 @@ def test_a_criterion_that_ranks_plans_as_a_task_does_is_said_to_predict_it(tmp_p
 
 @pytest.mark.slow
 def test_every_kind_of_unit_runs_and_is_shown_on_a_small_model(public, tmp_path, monkeypatch):
-    name = units.SMALL
-    monkeypatch.setitem(units.LAYERS, name, 16)
-    monkeypatch.setitem(units.DEPTHS, name, (14,))
-    monkeypatch.setitem(units.CANDIDATES, name, 5)
-    monkeypatch.setitem(units.SEARCHED, name, 2)
-    monkeypatch.setattr(units, "JUDGED", 2)
+    name = settings.SMALL
+    monkeypatch.setitem(settings.LAYERS, name, 16)
+    monkeypatch.setitem(settings.DEPTHS, name, (14,))
+    monkeypatch.setitem(settings.CANDIDATES, name, 5)
+    monkeypatch.setitem(settings.SEARCHED, name, 2)
+    monkeypatch.setattr(plans, "JUDGED", 2)
     monkeypatch.setattr(healing, "JUDGED", 2)
+    monkeypatch.setattr(accuracy, "SPECS", [TaskSpec(task="lambada_openai", metric="acc", chance=0.0, limit=4)])
     bench = Bench(tmp_path / "study", public, {name: MODEL})
     (bench.folder / "results").mkdir(parents=True)
     made = {
         "data": units.data,
-        f"depth_{name}": lambda b: units.depth(b, name, 2),
-        f"singles_{name}": lambda b: units.singles(b, name, 4),
-        f"plans_{name}": lambda b: units.plans(b, name),
-        f"held_out_{name}": lambda b: units.held_out(b, name),
+        f"depth_{name}": lambda b: depth.depth(b, name, 2),
+        f"singles_{name}": lambda b: depth.singles(b, name, 4),
+        f"plans_{name}": lambda b: plans.plans(b, name),
+        f"held_out_{name}": lambda b: plans.held_out(b, name),
         f"original_{name}": lambda b: units.original(b, name),
         "heal_14_rate": lambda b: healing.healing(b, name, 14, 1, 0, {"learning_rate": 1e-3}),
         "heal_14_full": lambda b: healing.healing(b, name, 14, 1, 0, {"method": "full", "train_layers": "gap"}),
-        f"effects_{name}": lambda b: units.depth(b, name, 1, effects=True),
-        f"searches_14_{name}": lambda b: units.searches(b, name, 14),
-        f"questions_{name}": lambda b: units.questions(b, name, 2),
+        f"effects_{name}": lambda b: depth.depth(b, name, 1, effects=True),
+        "tasks_14_cut": lambda b: accuracy.tasks(b, name, "greedy dnll", 14),
+        "tasks_14_healed": lambda b: accuracy.tasks(b, name, "greedy dnll", 14, "heal_14_rate"),
+        f"plan_tasks_14_{name}": lambda b: accuracy.plan_tasks(b, name, 14),
+        f"searches_14_{name}": lambda b: plans.searches(b, name, 14),
+        f"questions_{name}": lambda b: depth.questions(b, name, 2),
     }
     cost = {"cpu_seconds": 1.0, "system_seconds": 0.1, "peak_mb": 10.0}
     for unit, run in made.items():
@@ -217,6 +225,8 @@ def test_every_kind_of_unit_runs_and_is_shown_on_a_small_model(public, tmp_path,
         "of the text lost, back",
         "ΔNLL of one layer",
         "random (mean of 3)",
+        "| lambada_openai | 14 | healed | 4 |",
+        "accuracy of every plan, 4 items a task",
         "what each sees of it alone",
         "greedy by the answers' NLL",
         "gradients: last eighth",

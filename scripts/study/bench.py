@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from prune.data.domains import Domain, batches, load_domain
 from prune.model.loading import load_model, load_tokenizer
+from prune.planning.evaluator import Evaluator
 from prune.planning.plan import Plan
 
 LENGTHS = {"text": 128, "math": 192, "code": 128, "ja": 128, "stories": 128, "levels": 192}
@@ -54,6 +55,14 @@ class Bench:
                 short = domain.documents[:count]
                 found[file.stem] = Domain(file.stem, short, str(file), f"{domain.sha256}:{len(short)}")
         return found
+
+    def evaluator(
+        self, name: str, kind: str, *, model: Any = None, count: int | None = None, only: tuple[str, ...] = ()
+    ) -> Evaluator:
+        """Scores subsets of a model's layers on documents of one kind, and keeps the scores for later units."""
+        domains = self.domains(name, kind, count=count, only=only)
+        cache = self.folder / "scores.sqlite"
+        return Evaluator(model if model is not None else self.model(name), domains, batch_size=BATCH, cache=cache)
 
     def plan(self, name: str, label: str, depth: int) -> Plan:
         """A plan that the unit `plans/NAME` made."""

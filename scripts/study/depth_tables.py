@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from study.markdown import Results, row, rule
-from study.units import GEMMA, LAYERS, PLANNING, SMALL
+from study.settings import GEMMA, LAYERS, PLANNING, SMALL
 
 SMALLEST_SET = 6
 """Layers in the sets whose agreement is shown."""

@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from study.depth_tables import depth_use, difficulty, effects, phases, questions, stability
 from study.healing import HEALINGS
 from study.markdown import Results, row, rule
-from study.units import CANDIDATES, DEPTHS, GEMMA, LAYERS, PLANS, SEARCHED, SEEDS, SMALL
+from study.settings import CANDIDATES, DEPTHS, GEMMA, LAYERS, PLANS, SEARCHED, SEEDS, SMALL
 
 MARKERS = {
     "study": ("<!-- study: begin -->", "<!-- study: end -->"),
