@@ -7,7 +7,7 @@ Oracle: on calibration documents, every pair, triple and quadruple of layers is 
 ΔNLL minus the optimum's. The evolutionary search gets a budget below the size of the space, so that it does search.
 Quarter: a quarter of the layers goes, chosen on calibration documents; NLL per domain on held-out documents, against
 the best that any search found, and the default against each baseline with paired intervals. Compensation: without
-training, at three depths. The tables stand in scripts/README.md.
+training, where the searches' quarter and the depths before it lie. The tables stand in scripts/README.md.
 
     python scripts/bench_planning.py [--tables search beyond oracle quarter compensation] [--documents N] [--seed 0]
         [--races 5] [--races_in FOLDER] [--prediction_share 1] [--cache scores.sqlite]

@@ -1,6 +1,6 @@
 """What work on a real model costs: ratios within one run, since only those carry over to other machines.
 
-    python scripts/bench_real.py --model SMOLLM2_DIR --data PUBLIC_DATA [--parts eval,analysis,heal,decode,memory]
+    python scripts/bench_real.py --model SMOLLM2_DIR --data PUBLIC_DATA [--parts eval,analysis,heal,decode,memory,head]
 
 Everything runs on one CPU thread in float32; seconds are the process's own CPU seconds. Parts:
 

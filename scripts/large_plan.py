@@ -2,9 +2,9 @@
 
     python scripts/large_plan.py [--card_gb 80] [--tflops 400] [--read_gb_s 4]
 
-Shapes are Llama 3.1's; memory and work come from `prune/estimates`, as in `prune run --dry_run`. Assumptions, all of
-them options: matrix products at `--tflops` (some 40 % of an H100's peak in bfloat16), a disk that reads `--read_gb_s`,
-calibration documents of 1024 tokens, a quarter of the layers to go, a hundred million tokens of healing.
+Shapes are Llama 3.1's; memory and work come from `prune/estimates`, as in `prune run --dry_run`. Assumptions: matrix
+products at `--tflops` (some 40 % of an H100's peak in bfloat16), a disk that reads `--read_gb_s`, calibration documents
+of 1024 tokens, a quarter of the layers to go, a hundred million tokens of healing.
 """
 
 from __future__ import annotations

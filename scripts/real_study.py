@@ -2,10 +2,13 @@
 
 Work is in units (`study/units.py`), most important first; each is a process of its own whose result is one JSON file
 with its CPU seconds and peak memory, so a study that was stopped goes on where it was. `table` writes the results into
-scripts/README.md between the markers. Some two hours of one core for everything.
+scripts/README.md between the markers. Some eight hours of one core for everything.
 
-    python scripts/real_study.py run -o FOLDER --data PUBLIC_DATA [--models FOLDER] [--only NAME ...] [--list]
+    python scripts/real_study.py run -o FOLDER --data PUBLIC_DATA --models FOLDER [--only NAME ...] [--list]
     python scripts/real_study.py table -o FOLDER [--readme scripts/README.md]
+
+PUBLIC_DATA holds what `study/documents.py` names and, for the tasks, LAMBADA, HellaSwag, ARC-Easy and PIQA as
+`--local_data` takes them (evals/local_data/README.md). FOLDER of the models is the cache that `real_models.py` fills.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ def prepare(source: Path, target: Path) -> dict[str, dict[str, int]]:
     """Write `target/KIND/DOMAIN.jsonl`.
 
     Args:
-        source: folder with `wikitext2`, `gsm8k`, `tinystories` and `mgsm`, each as its authors publish it.
+        source: folder with `wikitext2`, `gsm8k`, `tinystories` and `mgsm` (and `math500`, see `write_levels`), each as
+            its authors publish it.
         target: new folder.
 
     Returns:
