@@ -37,7 +37,8 @@ def depth_use(results: Results, folder: Path) -> Iterator[str]:
         yield f"**{name}**: mean of each third of the layers (" + ", ".join(spans) + ")."
         yield ""
         yield row(["domain", "documents", "relative contribution", "cosine with the stream", "ΔNLL of one layer",
-                    "dearest", "cheapest", "lens KL before each third", "participation ratio before each third"])  # fmt: skip
+                    "dearest", "cheapest", "lens KL before each third",
+                    "participation ratio before each third"])  # fmt: skip
         yield rule(9)
         for domain, about in found["data"].items():
             of = {key: arrays[f"by_domain/{domain}/{key}"] for key in (
