@@ -100,13 +100,14 @@ def test_depth_by_difficulty_says_when_so_few_problems_cannot_tell(tmp_path):
 def test_a_question_is_needed_up_to_the_last_layer_whose_erasure_tells(tmp_path):
     """Effects that fall by a tenth of the first a layer, not quite steadily: what is gone must stay gone."""
     effect = np.linspace(1.0, 0.1, 10)
-    assert depth_tables._gone(effect, 0.45) == "5"
+    assert depth_tables._gone(effect, 0.45) == 5
     effect[7] = 0.9
-    assert depth_tables._gone(effect, 0.45) == "8"
-    assert depth_tables._gone(np.ones(10), 0.5) == "10"  # never
+    assert depth_tables._gone(effect, 0.45) == 8
+    assert depth_tables._gone(np.ones(10), 0.5) == 10  # never
     depth = settings.LAYERS[settings.SMALL]
     erased = np.zeros((depth, 8))
     erased[:20, 0], erased[:10, -1] = 0.8, 1.6
+    erased[0] = 99  # of the embedding: does not count
     shares = np.full((depth, 8), 0.125)
     found = {"data": {"math": {"documents": 4}}, "erasure/kl": erased, "integrated_gradients/share": shares}
     row = list(depth_tables.questions({f"questions_{settings.SMALL}": found}, tmp_path))[-1]

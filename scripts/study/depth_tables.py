@@ -90,27 +90,27 @@ def questions(results: Results, folder: Path) -> Iterator[str]:
     for name in (SMALL, GEMMA):
         if (found := results.get(f"questions_{name}")) is None:
             continue
-        thirds = np.array_split(np.arange(LAYERS[name]), 3)
+        first, *others = np.array_split(np.arange(LAYERS[name]), 3)
+        thirds = [first[1:], *others]  # a mean of embeddings is no stream that a model knows: layer 0 says nothing
         erased = np.array(found["erasure/kl"])  # [L, 8]
         shares = np.array(found["integrated_gradients/share"])  # [L, 8]
         mean = erased.mean(1)  # [L]
         cells = [_of_thirds(values, thirds) for values in (mean, erased[:, 0], erased[:, -1], shares[:, -1])]
-        gone = " / ".join(_gone(mean, share) for share in GONE)
+        gone = " / ".join(str(1 + _gone(mean[1:], share)) for share in GONE)
         rows.append(row([name, str(found["data"]["math"]["documents"]), *cells[:3], gone, cells[3]]))
     if rows:
         yield "An eighth of a question's stream is erased before a layer: divergence of the predictions of its worked"
-        yield "answer, nats a token, by thirds of the layers; and what share of the question's integrated gradients its"
-        yield "last eighth holds (Csordás et al. 2025, section 5)."
+        yield "answer, nats a token, by thirds of the layers but layer 0; and the share of the question's integrated"
+        yield "gradients that its last eighth holds (Csordás et al. 2025, section 5)."
         yield ""
         yield row(["model", "documents", "mean of the eighths", "first eighth", "last eighth",
                     "half / nine tenths of the effect gone from layer", "gradients: last eighth"])  # fmt: skip
         yield from (rule(7), *rows)
 
 
-def _gone(effect: np.ndarray, share: float) -> str:
-    """The first layer from which on no effect [L] is above what is left of the greatest."""
-    above = np.flatnonzero(effect > (1 - share) * effect.max())
-    return str(above[-1] + 1)
+def _gone(effect: np.ndarray, share: float) -> int:
+    """From which on no effect is above what is left of the greatest: an index, or their number."""
+    return int(np.flatnonzero(effect > (1 - share) * effect.max())[-1]) + 1
 
 
 def difficulty(results: Results, folder: Path) -> Iterator[str]:
