@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="BaseModel")
 log = logging.getLogger("prune")
 CHUNK = 1 << 20
+LONGEST_NAME = 255 - len("..partial")
+"""Bytes of a target's name, beside which a hidden one is written first."""
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF)
 """What a file system without locks answers: Lustre, old NFS, FUSE; EBADF is NFS asked for a lock on a directory."""
 BUSY = "{}: another process is writing it; wait for it, or give -o another directory"
@@ -171,12 +173,22 @@ def require_utf8(path: Path) -> None:
 
 
 def refuse_non_empty(target: Path, flag: str = "-o") -> None:
-    """Refuse a target that is a file or a directory with content.
+    """Refuse a target that is no new directory and cannot become one, before any work is done for it.
 
     Raises:
-        UsageError: the target exists and is not an empty directory, or its name is not UTF-8.
+        UsageError: the target exists and is not an empty directory, its name is not UTF-8 or too long, it lies below a
+            file, or it is one that nothing can be renamed to: a link, a mount point, the directory one is in.
     """
     require_utf8(target)
+    whole = Path(os.path.abspath(target))
+    if below := next((part for part in whole.parents if part.is_file()), None):
+        raise UsageError(f"{target}: {below} is a file: give {flag} another place")
+    if len(os.fsencode(whole.name)) > LONGEST_NAME:
+        raise UsageError(f"{str(target)[:60]}...: a name of more than {LONGEST_NAME} bytes: give {flag} a shorter one")
+    if target.is_symlink():
+        raise UsageError(f"{target}: is a symbolic link: give {flag} a new directory")
+    if whole == Path.cwd() or whole.is_mount():
+        raise UsageError(f"{target}: cannot be replaced while it is in use: give {flag} a new directory in it")
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UsageError(f"{target} exists and is not empty: give {flag} a new directory, or remove it first")
 

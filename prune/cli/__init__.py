@@ -25,6 +25,7 @@ OF_THE_PLACE = {
     errno.EACCES: "mend its permissions, or choose another -o",
     errno.EPERM: "mend its permissions, or choose another -o",
     errno.EISDIR: "remove the directory that stands in the place of a file, or choose another -o",
+    errno.ENAMETOOLONG: "give a shorter one",
     errno.ENOTDIR: "remove the file that stands in the place of a directory, or choose another -o",
 }
 """Failures of the disk or the directory that a user can mend, with the cure; any other OSError is a bug."""

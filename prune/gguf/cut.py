@@ -69,7 +69,7 @@ def cut_file(
         PruneError: a damaged file, an architecture, key or tensor that cannot be expressed (named), or a failed write.
     """
     source, target = Path(model), Path(output)
-    check_target(target)
+    check_target(target, source)
     found = read_model(source)
     depth = depth_of(found)
     keep, drop = choose_layers(depth, drop_layers=drop_layers, keep_layers=keep_layers, plan=plan)
@@ -106,11 +106,13 @@ def join_parts(model: Model, target: Path) -> None:
         raise PruneError(f"{target}: {write_failure(error)}") from error
 
 
-def check_target(target: Path) -> None:
+def check_target(target: Path, source: Path | None = None) -> None:
+    """Refuse a target that is no new .gguf file; of a `source` that is one, it says how to cut into a directory."""
     if target.is_dir():
         raise UsageError(f"{target}: is a directory; give -o the file to write, such as {target / 'cut.gguf'}")
     if target.suffix.lower() != SUFFIX:
-        raise UsageError(f"{target}: a GGUF file is cut into a GGUF file; give -o a name that ends in {SUFFIX}")
+        first = f", or make a checkpoint of it first: `prune import {source} -o DIR`" if source else ""
+        raise UsageError(f"{target}: a GGUF file is cut into a GGUF file; give -o a name that ends in {SUFFIX}{first}")
     if target.exists() or target.is_symlink():
         raise UsageError(f"{target}: exists; give -o another name, or remove it first")
 

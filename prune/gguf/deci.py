@@ -68,7 +68,7 @@ def cut_parts_of_file(
             llama.cpp reads wrongly, or a failed write.
     """
     source, target = Path(model), Path(output)
-    check_target(target)
+    check_target(target, source)
     found = read_model(source)
     _check_architecture(found)
     depth = depth_of(found, absent)

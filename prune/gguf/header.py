@@ -28,6 +28,11 @@ MAX_STRINGS = 1 << 22
 """In one array; the largest vocabularies have some 300,000 tokens and twice as many merges."""
 MAX_VALUES = 1 << 16
 """Numbers of an array that are kept; longer ones (token scores) are only stepped over."""
+MAX_IN_ALL = 1 << 21
+"""Values of all arrays; Gemma's 262,144 tokens, the most known, are 1.3 million with scores, types and merges."""
+MAX_TOKEN = 2048
+"""Bytes of a token; transformers takes time by their square where a vocabulary has no merges."""
+TOKENS = "tokenizer.ggml.tokens"
 MAX_DIMENSIONS = 4
 MAX_NAME = 64
 MAX_KEY = 65535
@@ -131,7 +136,7 @@ class _Cursor:
     """Reads forward through the header; refuses what would go past the end before it allocates anything."""
 
     def __init__(self, handle: BinaryIO, size: int, name: str) -> None:
-        self.handle, self.size, self.name, self.at = handle, size, name, 0
+        self.handle, self.size, self.name, self.at, self.values = handle, size, name, 0, 0
 
     def fail(self, what: str) -> PruneError:
         return PruneError(f"{self.name}: {what}")
@@ -174,6 +179,14 @@ class _Cursor:
             raise self.fail(f"claims {count} {what}, which cannot be: {self.size - self.at} bytes follow")
         return count
 
+    def of_array(self, what: str, smallest: int, limit: int) -> int:
+        """The count of an array's values, of which a file may have so many in all."""
+        count = self.count(what, smallest, limit)
+        self.values += count
+        if self.values > MAX_IN_ALL:
+            raise self.fail(f"arrays of more than {MAX_IN_ALL} values in all with {what}; no model has so many")
+        return count
+
 
 def _parse(cursor: _Cursor, path: Path) -> Header:
     if cursor.size < 24 or cursor.take(4) != MAGIC:
@@ -204,7 +217,8 @@ def _field(cursor: _Cursor) -> Field:
     where = f"metadata key {key[:80]!r}"
     if kind not in VALUE_NAMES:
         raise cursor.fail(f"{where}: unknown value type {kind}")
-    value = _array(cursor, where) if kind == ARRAY else _scalar(cursor, kind, where)
+    longest = MAX_TOKEN if key == TOKENS else MAX_HEADER_BYTES
+    value = _array(cursor, where, longest) if kind == ARRAY else _scalar(cursor, kind, where)
     return Field(key, kind, value, begin, cursor.at)
 
 
@@ -221,22 +235,22 @@ def _truth(cursor: _Cursor, value: int, where: str) -> bool:
     return value == 1
 
 
-def _array(cursor: _Cursor, where: str) -> Array:
+def _array(cursor: _Cursor, where: str, longest: int) -> Array:
     kind = cursor.number("I")
     if kind == ARRAY:
         raise cursor.fail(f"{where}: an array of arrays, which no runtime reads")
     if kind not in VALUE_NAMES:
         raise cursor.fail(f"{where}: array of the unknown value type {kind}")
     if kind == STRING:
-        count = cursor.count(f"strings in {where}", 8, MAX_STRINGS)
-        strings = (cursor.text(f"a string of {where}") for _ in range(count))
+        count = cursor.of_array(f"strings in {where}", 8, MAX_STRINGS)
+        strings = (cursor.text(f"a string of {where}", longest) for _ in range(count))
         if count <= MAX_VALUES:
             return Array(kind, count, tuple(strings))
         for _ in strings:
             pass
         return Array(kind, count, None)
     width = struct.calcsize("<" + FIXED[kind])
-    count = cursor.count(f"values in {where}", width, MAX_HEADER_BYTES)
+    count = cursor.of_array(f"values in {where}", width, MAX_HEADER_BYTES)
     if count > MAX_VALUES:
         cursor.skip(count * width)
         return Array(kind, count, None)

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from prune.errors import PruneError, UsageError
 from prune.files import follow_umask, refuse_non_empty, sha256_file, staged_directory, write_json
-from prune.gguf.architectures import BY_DEPTH, RECURRENT_KEY, WINDOW_KEY
+from prune.gguf.architectures import BY_DEPTH, RECURRENT_KEY, WINDOW_IF_STATED, WINDOW_KEY, WINDOWS
 from prune.gguf.cut import join_parts
 from prune.gguf.header import Array, Header, read_header
 from prune.gguf.parts import Model, read_model
+from prune.gguf.plausible import check_plausible
 from prune.gguf.readable import LONG_CONTEXT, check_package, check_readable, unread_keys, unread_tensors
+from prune.surgery.writer import parse_size
 from prune.versions import library_versions
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ def import_file(
         PruneError: a damaged file, an architecture, tensor type or tensor that transformers does not read, or a result
             that is not what was read.
     """
-    path, target = Path(file), Path(output)
+    path, target, limit = Path(file), Path(output), parse_size(max_shard_size)
     if dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype!r}: use one of {', '.join(DTYPES)}")
     model = read_model(path)
@@ -112,6 +114,7 @@ def import_file(
     header = model.first
     check_package()
     check_readable(model)
+    check_plausible(header, path.name)
     result = ImportResult(
         source=path.name,
         output=str(target),
@@ -123,16 +126,23 @@ def import_file(
     )
     if dry_run:
         return result
-    with staged_directory(target) as staging:
-        header = _alone(model, staging / ALONE)
-        _write(header, staging, result, max_shard_size)
-        shutil.rmtree(staging / ALONE)
-        hashes = {part.path.name: sha256_file(part.path) for part in model.parts}
-        record = {"format": FORMAT, **result.as_dict(), "sha256": hashes, "versions": library_versions()}
-        write_json(staging / RECORD, {key: value for key, value in record.items() if key not in ("output", "files")})
-        follow_umask(*staging.iterdir())
-        result.files = sorted(found.name for found in staging.iterdir())
+    try:
+        with staged_directory(target) as staging:
+            _fill(staging, model, result, limit)
+    except OSError as error:
+        raise PruneError(f"{target}: cannot be written: {error.strerror or error}") from error
     return result
+
+
+def _fill(staging: Path, model: Model, result: ImportResult, limit: int) -> None:
+    header = _alone(model, staging / ALONE)
+    _write(header, staging, result, limit)
+    shutil.rmtree(staging / ALONE)
+    hashes = {part.path.name: sha256_file(part.path) for part in model.parts}
+    record = {"format": FORMAT, **result.as_dict(), "sha256": hashes, "versions": library_versions()}
+    write_json(staging / RECORD, {key: value for key, value in record.items() if key not in ("output", "files")})
+    follow_umask(*staging.iterdir())
+    result.files = sorted(found.name for found in staging.iterdir())
 
 
 def _alone(model: Model, place: Path) -> Header:
@@ -154,8 +164,11 @@ def _depth(model: Model) -> int:
     return depth
 
 
-def _write(header: Header, staging: Path, result: ImportResult, max_shard_size: str) -> None:
-    """Read, save, and prove what was saved."""
+def _write(header: Header, staging: Path, result: ImportResult, limit: int) -> None:
+    """Read, save in files of at most `limit` bytes, and prove what was saved."""
+    import torch
+    from safetensors import SafetensorError
+
     from prune.gguf.tokenizers import save_tokenizer
 
     model = _read(header, result)
@@ -164,10 +177,15 @@ def _write(header: Header, staging: Path, result: ImportResult, max_shard_size: 
         raise PruneError(f"{result.source}: {model.config.model_type} in transformers has no place for {lost[0]!r}")
     result.not_read = sorted([*result.not_read, *unread])
     ids = _probe(model)
-    expected, logits = _hashes(model), _logits(model, ids)
+    expected, logits = _hashes(model, result.source), _logits(model, ids)
+    if not bool(torch.isfinite(logits).all()):
+        raise PruneError(f"{result.source}: its model gives logits that are not finite: damaged weights or numbers")
     _mark_unquantized(model)
-    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
-        model.save_pretrained(staging, max_shard_size=max_shard_size)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+            model.save_pretrained(staging, max_shard_size=limit)
+    except SafetensorError as error:  # of a full disk, too
+        raise OSError(f"weights: {error}") from error
     del model
     _clean_config(staging / "config.json", header)
     save_tokenizer(header.path, staging, result.source)
@@ -190,6 +208,7 @@ def _read(header: Header, result: ImportResult) -> PreTrainedModel:
                 config=config,
                 dtype=getattr(torch, result.dtype),
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told of below, by name
                 local_files_only=True,
             )
     except PruneError:
@@ -213,6 +232,9 @@ def _state_more(config: Any, header: Header, source: str) -> None:
     if BY_DEPTH.get(name, (0, ""))[0] == config.num_hidden_layers and hasattr(config, "query_pre_attn_scalar"):
         config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
     types = getattr(config, "layer_types", None)
+    if types and (period := _period(header)) is not None:
+        slides = [period == 0 or index % period < period - 1 for index in range(len(types))]
+        config.layer_types = ["sliding_attention" if slide else "full_attention" for slide in slides]
     for key, kind in KINDS.items():
         found = header.get(f"{name}.{key}")
         if not isinstance(found, Array) or found.values is None or not types:
@@ -222,11 +244,20 @@ def _state_more(config: Any, header: Header, source: str) -> None:
         config.layer_types = [kind if value else "full_attention" for value in found.values]
 
 
+def _period(header: Header) -> int | None:
+    """The period of sliding layers, where llama.cpp has another than transformers: 1 for none, 0 for all."""
+    name = str(header.get("general.architecture"))
+    if name in WINDOW_IF_STATED and not header.get(f"{name}.attention.sliding_window"):
+        return 1
+    stated = header.get(f"{name}.{WINDOW_KEY}")
+    return stated if name in WINDOWS and type(stated) is int else None
+
+
 def _clean_config(path: Path, header: Header) -> None:
     """Leave out what is not of the model: a name, and a period that the file's own layers do not follow."""
     config = json.loads(path.read_text(encoding="utf8"))
     config.pop("_model_name_or_path", None)
-    if header.get(f"{header.get('general.architecture')}.{WINDOW_KEY}") is not None:
+    if header.get(f"{header.get('general.architecture')}.{WINDOW_KEY}") is not None or _period(header) is not None:
         config.pop("_sliding_window_pattern", None)
     write_json(path, config)
 
@@ -255,8 +286,8 @@ def _logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
         return model(ids, use_cache=False).logits
 
 
-def _hashes(model: PreTrainedModel) -> dict[str, str]:
-    """SHA-256 of every tensor's dtype, shape and bytes.
+def _hashes(model: PreTrainedModel, source: str) -> dict[str, str]:
+    """SHA-256 of every tensor's dtype, shape and bytes; messages call the file `source`.
 
     Raises:
         PruneError: a tensor holds NaN or infinite values.
@@ -266,7 +297,8 @@ def _hashes(model: PreTrainedModel) -> dict[str, str]:
     found = {}
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise PruneError(f"tensor {name!r} holds NaN or infinite values")
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise PruneError(f"{source}: tensor {name!r} holds NaN or infinite values in {dtype}; try another --dtype")
         digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         found[name] = digest.hexdigest()
@@ -285,7 +317,7 @@ def _prove(directory: Path, source: str, expected: dict[str, str], ids: torch.Te
 
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars
         model = reload(directory).eval()
-    found = _hashes(model)
+    found = _hashes(model, source)
     different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if different:
         raise PruneError(f"{source}: tensor {different[0]!r} was not saved as it was read; nothing was written")

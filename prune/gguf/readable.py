@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prune.errors import PruneError, UsageError
 from prune.gguf.header import Header
 from prune.gguf.parts import Model
+from prune.gguf.plausible import TEMPLATE
 from prune.gguf.types import BLOCKS
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 SPELLINGS = {"qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe", "gpt_oss": "gpt-oss", "minimax_m2": "minimax-m2"}
 """transformers' name -> the file's, where they differ."""
-NO_DECODERS = {"general", "tokenizer", "mistral", "t5", "t5encoder", "umt5"}
-"""Entries of transformers' table that are no decoder of their own (a Mistral file says llama)."""
+NO_DECODERS = {"general", "tokenizer", "mistral", "t5", "t5encoder", "umt5", "deci"}
+"""Entries of transformers' table that are no decoder of their own (a Mistral file says llama), or for which it has no
+model (deci)."""
 DERIVED = (
     "attention.key_length", "attention.value_length", "rope.dimension_count", "vocab_size",
     "attention.sliding_window_pattern", "attention.recurrent_layers", "block_count", "expert_feed_forward_length",
@@ -94,16 +96,17 @@ def _tensor_types(architecture: str) -> set[int]:
 
 
 def unread_keys(header: Header) -> list[str]:
-    """Keys of the architecture that transformers' config does not take, sorted: what they say is lost."""
+    """Keys that transformers does not take, sorted: of the architecture, and chat templates with a name."""
     from transformers.integrations import GGUF_CONFIG_MAPPING
     from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
 
     name = str(header.get("general.architecture"))
+    templates = [key for key in header.fields if key.startswith(f"{TEMPLATE}.")]
     if name in GGUF_CONFIG_ARCHS:
-        return []
+        return sorted(templates)
     table = next(keys for own, keys in GGUF_CONFIG_MAPPING.items() if SPELLINGS.get(own, own) == name)
     keys = [key.removeprefix(f"{name}.") for key in header.fields if key.startswith(f"{name}.")]
-    return sorted(key for key in keys if key not in table and key not in DERIVED)
+    return sorted([*templates, *(key for key in keys if key not in table and key not in DERIVED)])
 
 
 def unread_tensors(header: Header, model: PreTrainedModel) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from prune.errors import PruneError, UsageError
-from prune.files import sha256_tree, staged_directory
+from prune.files import refuse_non_empty, sha256_tree, staged_directory
 from prune.runs.directory import RunDirectory
 from prune.surgery.cut import cut
 from tests.faults.checkpoints import at_write, four_layers, in_fork
@@ -173,6 +173,31 @@ def test_f25_read_only_target(source: Path) -> None:
     with pytest.raises(PruneError, match="cannot be written"):
         cut(str(source), "/proc/out", drop_layers=[1], verify=False)
     assert sha256_tree(source) == before
+
+
+def test_f25_a_target_that_cannot_become_a_directory_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "none")
+    monkeypatch.chdir(tmp_path / "empty")
+    for target, message in (
+        (tmp_path / "file/out", "file is a file"),
+        (tmp_path / "file/deeper/out", "file is a file"),
+        (tmp_path / "link", "is a symbolic link"),
+        (tmp_path / "nowhere", "is a symbolic link"),
+        (Path(), "while it is in use: give output a new directory in it"),
+        (Path("/"), "while it is in use"),  # a mount point
+        (tmp_path / ("x" * 247), "a name of more than 246 bytes"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            refuse_non_empty(target)
+    refuse_non_empty(tmp_path / "empty/new")
+    refuse_non_empty(tmp_path / ("x" * 246))
+    with staged_directory(tmp_path / ("x" * 246)):
+        pass
 
 
 def test_f26_two_cuts_into_one_target(source: Path) -> None:

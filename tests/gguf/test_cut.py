@@ -269,7 +269,7 @@ def test_a_mistake_leaves_everything_as_it_was(source: Path, tmp_path: Path) -> 
         (source, {"drop_layers": "1"}, "exists"),
         (link, {"drop_layers": "1"}, "exists"),
         (tmp_path, {"drop_layers": "1"}, "is a directory; give output the file"),
-        (tmp_path / "out", {"drop_layers": "1"}, "ends in .gguf"),
+        (tmp_path / "out", {"drop_layers": "1"}, r"ends in .gguf, or .*`prune import .*\.gguf -o DIR`"),
         (tmp_path / "c.gguf", {"drop_layers": "6"}, "layer 6 does not exist"),
         (tmp_path / "c.gguf", {"drop_layers": "0-5"}, "all 6 layers"),
         (tmp_path / "c.gguf", {}, "drop_layers"),

@@ -11,12 +11,16 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy
 import pytest
 import torch
+import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prune
@@ -105,13 +109,13 @@ def test_a_checkpoint_that_was_imported_is_cut_like_any_other(imported: Path, tm
     assert (result.num_layers_before, result.keep) == (4, [0, 2, 3])
 
 
-def test_the_files_own_sliding_layers_reach_the_config(tmp_path: Path) -> None:
-    path = tmp_path / "g.gguf"
+def save_gemma(path: Path, windows: dict[str, Any]) -> Path:
+    """Gemma 3 of three layers; `windows`: what it says of sliding ones, method of the writer -> value."""
     file = writer(path, 3, "gemma3", vocabulary=sentencepiece)
     file.add_key_length(16)
     file.add_value_length(16)
-    file.add_sliding_window(8)
-    file.add_sliding_window_pattern([True, False, True])
+    for method, value in windows.items():
+        getattr(file, method)(value)
     found = tensors(3, vocabulary=sentencepiece)
     for layer in range(3):
         for name, width in (
@@ -123,10 +127,24 @@ def test_the_files_own_sliding_layers_reach_the_config(tmp_path: Path) -> None:
             found[f"blk.{layer}.{name}.weight"] = numpy.full(width, 1.25, dtype=numpy.float32)
     add_tensors(file, found)
     finish(file)
-    prune.import_gguf(path, tmp_path / "out")
+    return path
+
+
+SLIDING = {
+    "an entry a layer": ({"add_sliding_window": 8, "add_sliding_window_pattern": [True, False, True]}, "SFS"),
+    "a period": ({"add_sliding_window": 8, "add_sliding_window_pattern": 2}, "SFS"),
+    "neither, which llama.cpp reads as a period of 6": ({"add_sliding_window": 8}, "SSS"),
+    "no window, so none slides": ({}, "FFF"),
+}
+
+
+@pytest.mark.parametrize("says", SLIDING)
+def test_the_files_own_sliding_layers_reach_the_config(tmp_path: Path, says: str) -> None:
+    windows, kinds = SLIDING[says]
+    prune.import_gguf(save_gemma(tmp_path / "g.gguf", windows), tmp_path / "out")
     config = json.loads((tmp_path / "out/config.json").read_text())
-    assert "_sliding_window_pattern" not in config
-    assert config["layer_types"] == ["sliding_attention", "full_attention", "sliding_attention"]
+    assert ("_sliding_window_pattern" in config) == (says.startswith("neither"))
+    assert config["layer_types"] == [{"S": "sliding_attention", "F": "full_attention"}[kind] for kind in kinds]
 
 
 def test_neighbours_of_the_file_are_not_read(file: Path, imported: Path, tmp_path: Path) -> None:
@@ -187,6 +205,60 @@ def test_a_mistake_is_one_line(file: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "gguf", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     refused(file, tmp_path / "out", UsageError, "pip install 'depth-prune\\[gguf\\]'")
+
+
+@pytest.mark.parametrize("size", ["abc", "0", "-5GB"])
+def test_a_size_that_is_none_is_refused_before_anything_is_read(tmp_path: Path, size: str) -> None:
+    with pytest.raises(UsageError, match=r"max_shard_size .*write a size such as 5GB"):
+        prune.import_gguf(tmp_path / "none.gguf", tmp_path / "out", max_shard_size=size)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", full)
+    refused(file, tmp_path / "out", PruneError, "out: cannot be written: .*No space left")
+
+
+ODD: dict[str, tuple[Callable[[gguf.GGUFWriter], None], str]] = {
+    "template": (lambda file: file.add_uint32("tokenizer.chat_template", 5), "chat_template': is no text"),
+    "long": (lambda file: file.add_array("x.y", [7] * 70_000), "'x.y': an array of 70000 values, which no model has"),
+    "minus": (lambda file: file.add_int32("tokenizer.ggml.padding_token_id", -1), "is -1, and there are 261 tokens"),
+    "beyond": (lambda file: file.add_uint32("tokenizer.ggml.mask_token_id", 261), "is 261, and there are 261 tokens"),
+    "inf": (lambda file: file.add_float32("llama.rope.scale_linear", float("inf")), "scale_linear': is inf"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_metadata_that_would_mislead_transformers_is_refused_by_key(tmp_path: Path, name: str) -> None:
+    add, message = ODD[name]
+    file = writer(tmp_path / "m.gguf", 1)
+    add(file)
+    add_tensors(file, tensors(1))
+    finish(file)
+    refused(tmp_path / "m.gguf", tmp_path / "out", PruneError, message)
+
+
+def test_a_named_template_that_transformers_drops_is_said(tmp_path: Path) -> None:
+    file = writer(tmp_path / "m.gguf", 1)
+    file.add_string("tokenizer.chat_template.tool_use", "{{ messages }}")
+    add_tensors(file, tensors(1))
+    finish(file)
+    assert prune.import_gguf(tmp_path / "m.gguf", tmp_path / "out", dry_run=True).not_read == [
+        "tokenizer.chat_template.tool_use"
+    ]
+
+
+def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
+    file = writer(tmp_path / "m.gguf", 1)
+    found = tensors(1)
+    found["blk.0.ffn_up.weight"] = found["blk.0.ffn_up.weight"][:32]
+    add_tensors(file, found)
+    finish(file)
+    refused(tmp_path / "m.gguf", tmp_path / "out", PruneError, "mismatched keys: .*mlp.up_proj")
 
 
 def test_a_dry_run_writes_nothing(file: Path, tmp_path: Path) -> None:
