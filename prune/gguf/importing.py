@@ -217,9 +217,17 @@ def _read(header: Header, result: ImportResult) -> PreTrainedModel:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise PruneError(f"{result.source}: transformers cannot read it: {type(error).__name__}: {reason}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if names := sorted(map(str, info.get(problem) or ())):
+        if names := sorted(map(_named, info.get(problem) or ())):
             raise PruneError(f"{result.source}: {problem.replace('_', ' ')}: {', '.join(names[:3])}")
     return model.eval()
+
+
+def _named(problem: Any) -> str:
+    """A tensor's name; of one of another shape, both."""
+    if not isinstance(problem, tuple):
+        return str(problem)
+    name, found, wanted = problem
+    return f"{name} ({list(found)} in the file, {list(wanted)} by its metadata)"
 
 
 def _state_more(config: Any, header: Header, source: str) -> None:
