@@ -231,14 +231,16 @@ def _named(problem: Any) -> str:
 
 
 def _state_more(config: Any, header: Header, source: str) -> None:
-    """What the file says and transformers leaves at a default: sizes, layers that slide or recur, Gemma 27B's scale."""
+    """What the file says and transformers leaves at a default: sizes, layers that slide or recur, Gemma's scale."""
     name = str(header.get("general.architecture"))
     for key, attribute in SIZES.items():
         value = header.get(f"{name}.{key}")
         if type(value) is int and attribute in config.to_dict() and name not in TWO_HEAD_SIZES:
             setattr(config, attribute, value)
-    if BY_DEPTH.get(name, (0, ""))[0] == config.num_hidden_layers and hasattr(config, "query_pre_attn_scalar"):
-        config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
+    if name in BY_DEPTH and hasattr(config, "query_pre_attn_scalar"):
+        by_depth = BY_DEPTH[name][0] == config.num_hidden_layers
+        scale = config.hidden_size // config.num_attention_heads if by_depth else config.head_dim
+        config.query_pre_attn_scalar = scale
     types = getattr(config, "layer_types", None)
     if types and (period := _period(header)) is not None:
         slides = [period == 0 or index % period < period - 1 for index in range(len(types))]

@@ -113,3 +113,29 @@ def save_llama(path: Path, layers: int = 4, **options: Any) -> Path:
     add_tensors(file, tensors(layers))
     finish(file)
     return path
+
+
+def save_gemma(path: Path, windows: dict[str, Any]) -> Path:
+    """Gemma 3 of three layers; `windows`: what it says of sliding ones, method of the writer -> value."""
+    file = writer(path, 3, "gemma3", vocabulary=sentencepiece)
+    file.add_key_length(SIZE)
+    file.add_value_length(SIZE)
+    for method, value in windows.items():
+        getattr(file, method)(value)
+    norms = {"attn_q_norm": SIZE, "attn_k_norm": SIZE, "post_attention_norm": WIDTH, "post_ffw_norm": WIDTH}
+    found = tensors(3, vocabulary=sentencepiece)
+    for layer in range(3):
+        for name, width in norms.items():
+            found[f"blk.{layer}.{name}.weight"] = numpy.full(width, 1.25, dtype=numpy.float32)
+    add_tensors(file, found, quantized=False)
+    finish(file)
+    return path
+
+
+SLIDING: dict[str, tuple[dict[str, Any], str]] = {
+    "an entry a layer": ({"add_sliding_window": 8, "add_sliding_window_pattern": [True, False, True]}, "SFS"),
+    "a period": ({"add_sliding_window": 8, "add_sliding_window_pattern": 2}, "SFS"),
+    "neither, which llama.cpp reads as a period of 6": ({"add_sliding_window": 8}, "SSS"),
+    "no window, so none slides": ({}, "FFF"),
+}
+"""What a file says of its windows -> the writer's calls, and which of three layers slide (S) or see everything (F)."""

@@ -27,12 +27,13 @@ import prune
 from prune.errors import PruneError, UsageError
 from prune.gguf.importing import RECORD
 from tests.gguf.files import (
+    SLIDING,
     SPECIAL,
     TEMPLATE,
     add_tensors,
     finish,
+    save_gemma,
     save_llama,
-    sentencepiece,
     tensors,
     writer,
 )
@@ -109,41 +110,13 @@ def test_a_checkpoint_that_was_imported_is_cut_like_any_other(imported: Path, tm
     assert (result.num_layers_before, result.keep) == (4, [0, 2, 3])
 
 
-def save_gemma(path: Path, windows: dict[str, Any]) -> Path:
-    """Gemma 3 of three layers; `windows`: what it says of sliding ones, method of the writer -> value."""
-    file = writer(path, 3, "gemma3", vocabulary=sentencepiece)
-    file.add_key_length(16)
-    file.add_value_length(16)
-    for method, value in windows.items():
-        getattr(file, method)(value)
-    found = tensors(3, vocabulary=sentencepiece)
-    for layer in range(3):
-        for name, width in (
-            ("attn_q_norm", 16),
-            ("attn_k_norm", 16),
-            ("post_attention_norm", 32),
-            ("post_ffw_norm", 32),
-        ):
-            found[f"blk.{layer}.{name}.weight"] = numpy.full(width, 1.25, dtype=numpy.float32)
-    add_tensors(file, found)
-    finish(file)
-    return path
-
-
-SLIDING = {
-    "an entry a layer": ({"add_sliding_window": 8, "add_sliding_window_pattern": [True, False, True]}, "SFS"),
-    "a period": ({"add_sliding_window": 8, "add_sliding_window_pattern": 2}, "SFS"),
-    "neither, which llama.cpp reads as a period of 6": ({"add_sliding_window": 8}, "SSS"),
-    "no window, so none slides": ({}, "FFF"),
-}
-
-
 @pytest.mark.parametrize("says", SLIDING)
 def test_the_files_own_sliding_layers_reach_the_config(tmp_path: Path, says: str) -> None:
     windows, kinds = SLIDING[says]
     prune.import_gguf(save_gemma(tmp_path / "g.gguf", windows), tmp_path / "out")
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert ("_sliding_window_pattern" in config) == (says.startswith("neither"))
+    assert config["query_pre_attn_scalar"] == 16  # the head's size, not Gemma's own 256
     assert config["layer_types"] == [{"S": "sliding_attention", "F": "full_attention"}[kind] for kind in kinds]
 
 

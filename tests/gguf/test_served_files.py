@@ -14,6 +14,7 @@ from evals.runtimes import home, installed, python_of
 from evals.worker import Worker
 from prune.checkpoint.directory import CONFIG
 from prune.gguf.real_models import GEMMA3, SMOLLM2, RealModel, cache_directory
+from tests.gguf.files import SLIDING, save_gemma
 
 pytestmark = [pytest.mark.runtime, pytest.mark.slow]
 PROMPTS = [list(range(1000 + 50 * i, 1016 + 50 * i)) for i in range(5)]
@@ -93,3 +94,23 @@ def test_windows_out_of_step_are_stated_where_the_stock_converter_loses_them(tmp
         wanted.append(model.generate(batch, attention_mask=torch.ones_like(batch), **options)[0, len(ids) :].tolist())
     assert answers(ours) == wanted
     assert answers(stock) != wanted
+
+
+@pytest.mark.parametrize("says", SLIDING)
+def test_an_imported_gemma_slides_and_scales_as_llama_cpp_has_it(tmp_path: Path, says: str) -> None:
+    """Which layers slide is in the file in four ways, of which transformers reads none; windows are of 8 tokens."""
+    import torch
+
+    from prune.model.loading import load_model
+
+    if not installed("llama.cpp"):
+        pytest.skip("llama.cpp: not installed; scripts/runtime llama.cpp")
+    file = save_gemma(tmp_path / "g.gguf", SLIDING[says][0])
+    prune.import_gguf(file, tmp_path / "out", dtype="float32")
+    ids = torch.randint(4, 250, (40,), generator=torch.Generator().manual_seed(1)).tolist()
+    with torch.no_grad():
+        chances = load_model(str(tmp_path / "out")).eval()(torch.tensor([ids])).logits[0].log_softmax(-1)  # [T, V]
+    with Worker("llama.cpp", file, {"max_model_len": 64}) as worker:
+        found = worker.score([[ids[:at], [ids[at]]] for at in (4, 12, 24, 39)])
+    for at, (logprob, _) in zip((4, 12, 24, 39), found, strict=True):
+        assert logprob == pytest.approx(float(chances[at - 1, ids[at]]), abs=0.01)
