@@ -28,7 +28,7 @@ MAX_STRINGS = 1 << 22
 """In one array; the largest vocabularies have some 300,000 tokens and twice as many merges."""
 MAX_VALUES = 1 << 16
 """Numbers of an array that are kept; longer ones (token scores) are only stepped over."""
-MAX_IN_ALL = 1 << 21
+MAX_IN_ALL = 1 << 22
 """Values of all arrays; Gemma's 262,144 tokens, the most known, are 1.3 million with scores, types and merges."""
 MAX_TOKEN = 2048
 """Bytes of a token; transformers takes time by their square where a vocabulary has no merges."""

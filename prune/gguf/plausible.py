@@ -15,6 +15,8 @@ from prune.gguf.types import STRING
 TOKENIZER = "tokenizer."
 TOKENS = "tokenizer.ggml.tokens"
 TEMPLATE = "tokenizer.chat_template"
+IDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("bos", "eos", "unknown", "padding"))
+"""Those that transformers reads."""
 
 
 def check_plausible(header: Header, source: str) -> None:
@@ -33,7 +35,7 @@ def check_plausible(header: Header, source: str) -> None:
             raise PruneError(f"{where}: is no text; a chat template is one")
         if isinstance(value, float) and not math.isfinite(value):
             raise PruneError(f"{where}: is {value}; the file is damaged")
-        if not (key.startswith(TOKENIZER) and key.endswith("_token_id") and isinstance(tokens, Array)):
-            continue
-        if type(value) is not int or not 0 <= value < tokens.count:
-            raise PruneError(f"{where}: is {str(value)[:40]}, and there are {tokens.count} tokens")
+    for key in IDS:
+        value = header.get(key, 0)
+        if isinstance(tokens, Array) and not (type(value) is int and 0 <= value < tokens.count):
+            raise PruneError(f"{source}: {key} is {str(value)[:40]}, and there are {tokens.count} tokens")

@@ -200,7 +200,10 @@ ODD: dict[str, tuple[Callable[[gguf.GGUFWriter], None], str]] = {
     "template": (lambda file: file.add_uint32("tokenizer.chat_template", 5), "chat_template': is no text"),
     "long": (lambda file: file.add_array("x.y", [7] * 70_000), "'x.y': an array of 70000 values, which no model has"),
     "minus": (lambda file: file.add_int32("tokenizer.ggml.padding_token_id", -1), "is -1, and there are 261 tokens"),
-    "beyond": (lambda file: file.add_uint32("tokenizer.ggml.mask_token_id", 261), "is 261, and there are 261 tokens"),
+    "beyond": (
+        lambda file: file.add_uint32("tokenizer.ggml.unknown_token_id", 261),
+        "is 261, and there are 261 tokens",
+    ),
     "inf": (lambda file: file.add_float32("llama.rope.scale_linear", float("inf")), "scale_linear': is inf"),
 }
 
