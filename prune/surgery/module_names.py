@@ -170,7 +170,8 @@ class ModuleNames:
         Raises:
             PruneError: no entry says of every kept module, to each reader, what this one said; names `where`.
         """
-        if PLAIN.fullmatch(entry):
+        # `layers.1.` is a pattern to those who read regular expressions: its last dot may be the 0 of layer 10.
+        if PLAIN.fullmatch(entry) and not (bounded in readers and entry.endswith(".")):
             named = self._named(entry)
             # To ModelOpt's reader a name is any part of a name: `layers.3` is layer 3 of a vision tower, too.
             if modelopt not in readers or all(_same(entry, named, modelopt, t) for t in (self.stored, self.others)):
@@ -233,7 +234,7 @@ class ModuleNames:
 
 def _same(entry: str, candidate: Sequence[str], reader: Reader, modules: Mapping[str, str | None]) -> bool:
     """Whether a reader is told the same of every kept module."""
-    plain = {name for name in candidate if PLAIN.fullmatch(name)}
+    plain = {name for name in candidate if PLAIN.fullmatch(name) and not name.endswith(".")}
     asked = [name for name in candidate if reader is modelopt or name not in plain]
 
     def told(name: str) -> bool:

@@ -182,6 +182,15 @@ def test_a_part_of_a_name_that_two_towers_share_stays_true_of_both() -> None:
         assert [modelopt(before, old) for old in pairs] == [modelopt(after, new) for new in pairs.values()], after
 
 
+def test_a_name_that_ends_in_a_dot_is_the_pattern_that_its_reader_takes_it_for() -> None:
+    """To transformers `layers.1.` is layer 10, too: a regular expression whose last dot is any character."""
+    names, pairs = modules([0, 1, 10])
+    before, after = edited("awq", ["model.layers.1."], names)
+    reader = FIELDS["awq"][2]
+    assert [old for old in pairs if reader(before, old) and ".10." in old]
+    assert [reader(before, old) for old in pairs] == [reader(after, new) for new in pairs.values()], after
+
+
 def test_blocks_listed_with_commas_or_in_lists_are_renumbered() -> None:
     names, _ = modules()
     config: dict[str, Any] = {"quant_method": "auto-round", "block_name_to_quantize": "model.layers.1,model.layers.3"}
